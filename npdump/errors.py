@@ -1,0 +1,65 @@
+"""Everything that npdump raises on purpose.
+
+A message is one line, ``what: where: why; what to do``, and is meant for the user. ``exit_code`` is what the command
+returns: 1 for a failure, 2 when the kernel facts are of another kernel than the dump (makedumpfile(8), DIAGNOSTICS).
+"""
+
+
+class NpdumpError(Exception):
+    """Base of all errors that npdump raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(NpdumpError):
+    """The command line or the arguments of a call contradict each other or are out of range."""
+
+
+class VersionMismatch(NpdumpError):
+    """The kernel facts given are of another kernel release than the dump."""
+
+    exit_code = 2
+
+
+class MissingDependency(NpdumpError):
+    """An optional library is needed and not installed; the message names the package and the extra."""
+
+
+class SourceError(NpdumpError):
+    """The input cannot be read or is not what it claims to be."""
+
+
+class UnknownFormat(SourceError):
+    """No input format recognises the first bytes."""
+
+
+class TruncatedDump(SourceError):
+    """The input ends before the data that its headers announce."""
+
+
+class CorruptDump(SourceError):
+    """A header or table of the input has a value that cannot be true."""
+
+
+class FactError(NpdumpError):
+    """A fact about the crashed kernel is missing, or two facts contradict each other."""
+
+
+class AddressError(NpdumpError):
+    """An address has no translation, or no memory in the dump stands behind it."""
+
+
+class MemmapError(NpdumpError):
+    """The kernel's page array cannot be found or is not plausible."""
+
+
+class CodecError(NpdumpError):
+    """A page could not be compressed or uncompressed."""
+
+
+class SinkError(NpdumpError):
+    """The output cannot be written."""
+
+
+class NoSpace(SinkError):
+    """The output's file system is full; what was written is marked incomplete."""
