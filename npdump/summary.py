@@ -74,7 +74,7 @@ def as_text(summary: Summary) -> str:
 
     References
     ----------
-    makedumpfile 1.7.9: makedumpfile.c, print_report(). Its last line, on a cache that npdump does not have, is left out.
+    makedumpfile 1.7.9: makedumpfile.c, print_report(); without its last line, on a cache that npdump does not have.
     """
     n_elf_excluded, n_elf_remaining = summary.n_elf_excluded, summary.n_elf_remaining
     lines = [

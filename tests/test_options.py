@@ -1,0 +1,212 @@
+"""The command line: getopt_long's syntax, makedumpfile's meanings, npdump's rules."""
+
+import subprocess
+import sys
+
+import pytest
+
+from npdump.errors import UsageError
+from npdump.options import NOT_YET, Options, build_parser, parse
+
+FILES = ["vmcore", "dumpfile"]
+
+
+def refusal(*argv: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse(argv)
+    assert caught.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_makedumpfiles() -> None:
+    assert parse(FILES) == Options(
+        vmcore="vmcore", dumpfile="dumpfile", codec="raw", dump_level=0, format="kdump", block_order=4, message_level=7
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-l -d 31 vmcore dumpfile",
+        "-ld31 vmcore dumpfile",
+        "-ld 31 vmcore dumpfile",
+        "-d31 vmcore -l dumpfile",
+        "vmcore dumpfile -l -d 31",
+        "-l -d 31 -- vmcore dumpfile",
+        "-c -d 1 -l -d 31 vmcore dumpfile",  # the last one wins
+    ],
+)
+def test_letters_combine_and_stand_anywhere(line: str) -> None:
+    assert parse(line.split()) == Options(vmcore="vmcore", dumpfile="dumpfile", codec="lzo", dump_level=31)
+
+
+def test_operands_after_two_dashes_may_look_like_options() -> None:
+    options = parse(["-c", "--", "-d", "--json"])
+    assert (options.vmcore, options.dumpfile, options.codec) == ("-d", "--json", "zlib")
+
+
+@pytest.mark.parametrize("argument", ["--num-threads=3", "--num-threads 3", "--num-th=3", "--nu 3"])
+def test_long_options_may_be_cut_to_a_unique_prefix(argument: str) -> None:
+    assert parse([*argument.split(), *FILES]).num_threads == 3
+
+
+def test_an_option_takes_the_next_argument_whatever_it_looks_like() -> None:
+    assert parse(["--work-dir", "-d", *FILES]).work_dir == "-d"
+    assert parse(["--work-dir", "", *FILES]).work_dir == ""
+
+
+@pytest.mark.parametrize(("flag", "codec"), [("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy"), ("-z", "zstd")])
+def test_codecs(flag: str, codec: str) -> None:
+    assert parse([flag, *FILES]).codec == codec
+    assert f"{codec} compression" in refusal("-E", flag, *FILES)
+
+
+def test_the_lines_of_the_kdump_services() -> None:
+    fedora = parse("-l --message-level 7 -d 31 --num-threads=8 /proc/vmcore /var/crash/vmcore-incomplete".split())
+    assert (fedora.codec, fedora.dump_level, fedora.message_level, fedora.num_threads) == ("lzo", 31, 7, 8)
+    initramfs = parse("--check-params -l --message-level 7 -d 31 vmcore dumpfile".split())
+    assert initramfs.check_params
+    debian = parse("-c -d 31 /proc/vmcore /var/crash/dump-incomplete".split())
+    assert (debian.codec, debian.dump_level) == ("zlib", 31)
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("", 7),
+        ("-D", 15),
+        ("--show-stats", 23),
+        ("--message-level 0", 0),
+        ("--message-level 1 -D --show-stats", 25),
+        ("-D --show-stats --check-params", 7),  # a check prints what is wrong and nothing else
+        ("--message-level 0 --check-params", 7),
+    ],
+)
+def test_message_level_in_force(line: str, level: int) -> None:
+    assert parse([*line.split(), *FILES]).message_level == level
+
+
+@pytest.mark.parametrize(
+    ("flag", "field", "low", "high"),
+    [
+        ("-d", "dump_level", 0, 31),
+        ("--message-level", "message_level", 0, 31),
+        ("-b", "block_order", 0, 16),
+        ("--num-threads", "num_threads", 0, 8192),
+    ],
+)
+def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None:
+    assert getattr(parse([flag, str(low), *FILES]), field) == low
+    assert getattr(parse([flag, str(high), *FILES]), field) == high
+    for wrong in (str(low - 1), str(high + 1), "", "x", "1x", "0x1f", "1_0", "٣", "9" * 5000):
+        assert flag in refusal(flag, wrong, *FILES)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("", "VMCORE and DUMPFILE"),
+        ("vmcore", "DUMPFILE"),
+        ("vmcore dumpfile third", "too many arguments"),
+        ("-Z vmcore dumpfile", "-Z"),
+        ("--nonsense vmcore dumpfile", "--nonsense"),
+        ("--d vmcore dumpfile", "--d"),
+        ("--dry-run=yes vmcore dumpfile", "--dry-run"),
+        ("vmcore dumpfile -d", "-d"),
+        ("--json vmcore dumpfile", "--show-stats"),
+        ("--zlib-engine isal -l vmcore dumpfile", "-c"),
+        ("--zlib-engine other -c vmcore dumpfile", "other"),
+        ("-d 11,31 vmcore dumpfile", "lists of levels"),
+    ],
+)
+@pytest.mark.parametrize("check", [[], ["--check-params"]])
+def test_wrong_lines_are_refused_in_one_line(line: str, named: str, check: list[str]) -> None:
+    assert named in refusal(*check, *line.split())
+
+
+def test_a_dry_run_needs_no_dumpfile() -> None:
+    assert parse(["--dry-run", "vmcore"]).dumpfile is None
+    assert parse(["--dry-run", *FILES]).dumpfile == "dumpfile"
+
+
+# The options of makedumpfile 1.7.9 that are not npdump's, from its manual page, with the lines that it would accept.
+MAKEDUMPFILE_ONLY = [
+    "-F vmcore",
+    "-R dumpfile",
+    "-cF vmcore",
+    "-x vmlinux vmcore dumpfile",
+    "-lxvmlinux vmcore dumpfile",
+    "-i vmcoreinfo vmcore dumpfile",
+    "-g vmcoreinfo -x vmlinux",
+    "-L 1G vmcore dumpfile",
+    "-e --work-dir /tmp vmcore dumpfile",
+    "-X vmcore dumpfile",
+    "--split vmcore dumpfile1 dumpfile2 dumpfile3",
+    "--split --splitblock-size 1024 vmcore dumpfile1 dumpfile2",
+    "--splitblock-size=1024 vmcore dumpfile",
+    "--reassemble dumpfile1 dumpfile2 dumpfile",
+    "--dump-dmesg vmcore log",
+    "--dump-dmesg --partial-dmesg vmcore log",
+    "--partial-dmesg vmcore log",
+    "--mem-usage /proc/kcore",
+    "--vtop 0xffffffff81000000 vmcore dumpfile",
+    "--diskset=vmcore1 --diskset=vmcore2 dumpfile",
+    "--config filter.conf vmcore dumpfile",
+    "--eppic macro vmcore dumpfile",
+    "--extension e.so vmcore dumpfile",
+    "--xen-syms xen-syms vmcore dumpfile",
+    "--xen-vmcoreinfo vmcoreinfo vmcore dumpfile",
+    "--xen_phys_start 0xcee00000 vmcore dumpfile",
+]
+
+
+@pytest.mark.parametrize("line", MAKEDUMPFILE_ONLY)
+def test_options_that_are_not_there_yet_are_refused_by_name(line: str) -> None:
+    text = refusal(*line.split())
+    assert "is not supported by npdump yet" in text
+    assert any(f"option {option.flag} " in text for option in NOT_YET)
+
+
+def test_every_refused_option_is_tried_above() -> None:
+    tried = {
+        word.split("=")[0][: None if word.startswith("--") else 2]
+        for line in MAKEDUMPFILE_ONLY
+        for word in line.split()
+    }
+    assert {option.flag for option in NOT_YET} <= tried
+
+
+def test_help_and_version_come_before_the_rules() -> None:
+    assert parse(["-h"]).show_help
+    assert parse(["--help", "-x", "vmlinux"]).show_help
+    assert parse(["-v", "--check-params"]).show_version
+    assert parse(["-E", "-c", "--version"]).show_version
+
+
+def test_help_shows_each_option_once_and_names_the_refused_ones() -> None:
+    options, refused = build_parser().format_help().split("refused for now:")
+    for flag in ("-d LEVEL", "-c ", "-l ", "-p ", "-z ", "-E ", "-f ", "-D ", "--check-params", "--num-threads N"):
+        assert options.count(f"  {flag}") == 1
+    for option in NOT_YET:
+        assert option.flag in refused.replace(".", "").replace(",", "").split()
+        assert f"  {option.flag} " not in options
+
+
+def test_parsing_needs_nothing_but_the_standard_library() -> None:
+    code = (
+        "import sys; from npdump.options import parse; parse(['-cd31', 'a', 'b'])\n"
+        "import npdump.report, npdump.summary, npdump.errors\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('numpy', 'isal', 'lzo', 'cramjam', 'zstandard', 'lz4')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_file_stands_alone_for_the_man_page(tmp_path) -> None:
+    source = sys.modules[parse.__module__].__file__
+    code = f"import runpy; print(runpy.run_path({source!r})['build_parser']().prog)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout == "npdump\n"
