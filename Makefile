@@ -1,0 +1,68 @@
+# make demo and make test need git, make, gcc and python3 (3.11 or later), and root or sudo for what else is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+FIXTURE := x86_64-6.1
+DEMO := build/demo
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench man dist clean
+
+help:
+	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
+	@echo "make test   run all tests"
+	@echo "make lint   run ruff, mypy and import-linter"
+	@echo "make bench  measure the speed"
+	@echo "make man    make man/npdump.8"
+	@echo "make dist   make the source archive and the wheel in dist/"
+	@echo "make clean  remove everything that was made, $(VENV) too"
+
+demo: $(VENV)/.npdump $(DEMO)/vmcore
+	$(BIN)/npdump -f -l -d 31 --show-stats $(DEMO)/vmcore $(DEMO)/dumpfile
+	@ls -l $(DEMO)
+
+test: $(VENV)/.npdump
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.npdump
+	$(BIN)/python -m tests.bench
+
+man: man/npdump.8
+
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist man/npdump.8 npdump.egg-info
+
+$(DEMO)/vmcore: tests/fixtures/expand.py $(wildcard tests/fixtures/$(FIXTURE)*) | $(VENV)/.npdump
+	@mkdir -p $(@D)
+	$(BIN)/python tests/fixtures/expand.py $(FIXTURE) $@
+
+man/npdump.8: npdump/options.py man/npdump.include setup.cfg $(VENV)/.dev
+	$(BIN)/python -c "import setuptools; setuptools.setup()" --quiet build_manpages
+
+# The stamps stand for "installed as setup.cfg says"; the package itself is used in place.
+$(VENV)/.venv:
+	@PYTHON="$(PYTHON)" tools/prepare.sh
+	@echo "npdump: making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.npdump: setup.cfg pyproject.toml $(VENV)/.venv
+	@echo "npdump: installing npdump, its libraries and pytest into $(VENV) with pip (setup.cfg lists them)"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.npdump
+	@echo "npdump: installing ruff, mypy, import-linter and build into $(VENV) with pip"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
