@@ -37,4 +37,4 @@ fi
 echo "npdump: installing these Debian packages with apt-get:$missing"
 $as_root apt-get -qq update
 # shellcheck disable=SC2086  # one word for each package
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $missing
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $missing >/dev/null
