@@ -1,0 +1,74 @@
+"""What a synthetic vmcore holds: the expectation that tests compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .elf import Load
+from .kernels import PAGE_SIZE
+from .memory import Memory
+from .notes import vmcoreinfo_text
+from .pages import StructPages
+
+
+@dataclass
+class Vmcore:
+    """The dump at `path`.
+
+    `keys` is its VMCOREINFO, `notes` the whole note area, `sections` the numbers of the sections whose struct pages can be read,
+    `image_stop` the first physical byte that is free for tests.
+    """
+
+    path: Path
+    keys: dict[str, int | str]
+    notes: bytes
+    loads: list[Load]
+    memory: Memory
+    pages: StructPages
+    sections: list[int]
+    image_stop: int
+
+    @property
+    def max_mapnr(self) -> int:
+        """Pages up to the end of the highest PT_LOAD."""
+        return -(-max(load.stop for load in self.loads) // PAGE_SIZE)
+
+    @property
+    def vmcoreinfo(self) -> bytes:
+        """Text of the VMCOREINFO note."""
+        return vmcoreinfo_text(self.keys)
+
+    def _pages_touched(self, ranges: list[tuple[int, int]]) -> np.ndarray:
+        bits = np.zeros(self.max_mapnr, bool)
+        for start, stop in ranges:
+            bits[start // PAGE_SIZE : -(-stop // PAGE_SIZE)] = True
+        return bits
+
+    @cached_property
+    def bitmap1(self) -> np.ndarray:
+        """Whether any byte of a page is in a PT_LOAD, excluded by an earlier filter or not; bool, (max_mapnr,)."""
+        return self._pages_touched([(load.start, load.stop) for load in self.loads])
+
+    @cached_property
+    def has_data(self) -> np.ndarray:
+        """`bitmap1` less the pages between p_filesz and p_memsz of any PT_LOAD."""
+        bits = self.bitmap1.copy()
+        for load in self.loads:
+            if load.n_present < load.stop - load.start:
+                bits[-(-(load.start + load.n_present) // PAGE_SIZE) : -(-load.stop // PAGE_SIZE)] = False
+        return bits
+
+    def page(self, pfn: int) -> bytes:
+        """The page's bytes as the file has them: zeros where no PT_LOAD has data."""
+        data = self.memory.read(pfn * PAGE_SIZE, PAGE_SIZE)
+        base = pfn * PAGE_SIZE
+        present = bytearray(PAGE_SIZE)
+        for load in self.loads:
+            begin, end = max(load.start, base), min(load.start + load.n_present, base + PAGE_SIZE)
+            if begin < end:
+                present[begin - base : end - base] = data[begin - base : end - base]
+        return bytes(present)
