@@ -166,8 +166,12 @@ def _printable(text: str) -> str:
 
 
 def _to_stderr(text: str) -> None:
-    """Write to the standard error; a closed one is no reason to stop."""
-    with suppress(OSError, ValueError):
-        if sys.stderr is not None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    """Write to the standard error; one that is closed or full is no reason to stop."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # The text stays in the buffer, and flushing it at exit would fail again and change the exit code.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
