@@ -8,7 +8,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench man dist clean
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench man dist clean
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -26,10 +26,16 @@ demo: $(VENV)/.npdump $(DEMO)/vmcore
 test: $(VENV)/.npdump
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.dev
-	$(BIN)/ruff check
+lint: lint-ruff lint-mypy lint-imports
+
+lint-ruff: $(VENV)/.dev
+	$(BIN)/ruff check --output-format concise
+
+lint-mypy: $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+
+lint-imports: $(VENV)/.dev
+	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.npdump
 	$(BIN)/python -m tests.bench
