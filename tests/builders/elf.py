@@ -16,7 +16,7 @@ EHDR_NBYTES, PHDR_NBYTES, SHDR_NBYTES = 64, 56, 64
 
 @dataclass(frozen=True)
 class Load:
-    """One PT_LOAD: bytes [start, stop) of physical memory at `vaddr`; `filesz` bytes of them are in the file (None: all)."""
+    """PT_LOAD: bytes [start, stop) of physical memory at `vaddr`, of which `filesz` are in the file (None: all)."""
 
     start: int
     stop: int
@@ -41,7 +41,13 @@ class FileShape:
     ehsize: int = EHDR_NBYTES
 
 
-def write_core(path: Path, memory: Memory, loads: list[Load], notes: bytes, shape: FileShape = FileShape()) -> list[int]:
+#: As the kernel's own /proc/vmcore.
+KERNEL_SHAPE = FileShape()
+
+
+def write_core(
+    path: Path, memory: Memory, loads: list[Load], notes: bytes, shape: FileShape = KERNEL_SHAPE
+) -> list[int]:
     """Write the file, sparse where nothing was written to `memory`; returns each PT_LOAD's file offset."""
     n_headers = 1 + len(loads)
     extended = n_headers >= PN_XNUM

@@ -25,8 +25,8 @@ DTOR, ORDER = 16, 17
 class Kernel:
     """One generation of struct page.
 
-    `flags` are bit numbers by name without "PG_"; `mapcount` holds the page types' values of _mapcount as signed 32-bit numbers.
-    `order_at` says where the second page has the order: "u8" (4.16 to 6.5) or "flags" (6.6 on).
+    `flags` are bit numbers by name without "PG_"; `mapcount` holds the page types' values of _mapcount as signed
+    32-bit numbers. `order_at` says where the second page has the order: "u8" (4.16 to 6.5) or "flags" (6.6 on).
     `hugetlb_by` is "dtor", "folio_dtor", "flag" or "type"; `compound` the exported name of the word that marks a tail.
     """
 
@@ -88,10 +88,20 @@ class Kernel:
 
 
 _OLD_FLAGS = {"lru": 4, "private": 13, "swapcache": 10, "swapbacked": 19, "slab": 9, "head": 16, "hwpoison": 22}
-_MID_FLAGS = {"lru": 5, "private": 15, "swapcache": 12, "swapbacked": 19, "slab": 11, "head": 6, "hwpoison": 22, "waiters": 7}
+_MID_FLAGS = {
+    "lru": 5,
+    "private": 15,
+    "swapcache": 12,
+    "swapbacked": 19,
+    "slab": 11,
+    "head": 6,
+    "hwpoison": 22,
+    "waiters": 7,
+}
 _NEW_FLAGS = {"lru": 5, "private": 14, "swapcache": 10, "swapbacked": 17, "head": 6, "hwpoison": 20, "waiters": 7}
 _OLD_TYPES = {"buddy": -129, "offline": -257}
-_TOP_BYTE = {name: (code << 24) - (1 << 32) for name, code in {"buddy": 0xF0, "offline": 0xF1, "hugetlb": 0xF4, "slab": 0xF5}.items()}
+_TYPE_CODES = {"buddy": 0xF0, "offline": 0xF1, "hugetlb": 0xF4, "slab": 0xF5}
+_TOP_BYTE = {name: (code << 24) - (1 << 32) for name, code in _TYPE_CODES.items()}
 
 KERNELS = {
     "5.10": Kernel("5.10.0-32-amd64", _OLD_FLAGS, _OLD_TYPES, "u8", "dtor", extra={"NUMBER(HUGETLB_PAGE_DTOR)": 2}),

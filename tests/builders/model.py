@@ -19,7 +19,7 @@ from .pages import StructPages
 class Vmcore:
     """The dump at `path`.
 
-    `keys` is its VMCOREINFO, `notes` the whole note area, `sections` the numbers of the sections whose struct pages can be read,
+    `keys` is its VMCOREINFO, `notes` the whole note area, `sections` the sections whose struct pages can be read,
     `image_stop` the first physical byte that is free for tests.
     """
 

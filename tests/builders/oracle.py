@@ -1,7 +1,8 @@
 """Which pages a dump level drops: one page frame after the other, in plain Python.
 
-It knows struct pages only through VMCOREINFO keys and raw bytes, so that it can judge built and real dumps alike. Written from the rules
-that makedumpfile and the kernel define; `Rules` says where npdump deliberately differs from makedumpfile.
+It knows struct pages only through VMCOREINFO keys and raw bytes, so that it can judge built and real dumps alike.
+Written from the rules that makedumpfile and the kernel define; `Rules` says where npdump deliberately differs from
+makedumpfile.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ class Rules:
     Parameters
     ----------
     poison_by_page
-        PG_hwpoison counts on every page, tails of compound pages too, and drops this page alone unless it heads a hugetlb page.
-        makedumpfile looks at heads only and drops their whole compound page, so that poisoned tails are read.
+        PG_hwpoison counts on every page, tails of compound pages too, and drops this page alone unless it heads a
+        hugetlb page. makedumpfile looks at heads only and drops their whole compound page, so that poisoned tails are
+        read.
     slab_default_bit
-        Take bit 7 for PG_slab on kernels that export neither its number nor another one (makedumpfile, also where slab is a page type).
+        Take bit 7 for PG_slab on kernels that export neither its number nor another one (makedumpfile, also where slab
+        is a page type).
     """
 
     poison_by_page: bool = True

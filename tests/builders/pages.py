@@ -44,10 +44,10 @@ SIMPLE = {
 class Block:
     """2**order pages of one kind from `pfn` on.
 
-    `fields` overrides words of the first struct page by name (flags, mapping, private, mapcount, compound); `poison` lists the
-    pages (counted from `pfn`) that also have PG_hwpoison; `stale` fills what follows a free or unaccepted head with the remains of anonymous
-    pages, as the kernel leaves it; `hvo` makes the struct pages of a hugetlb page alias those of its first 64.
-    `count` repeats the block.
+    `fields` overrides words of the first struct page by name (flags, mapping, private, mapcount, compound); `poison`
+    lists the pages (counted from `pfn`) that also have PG_hwpoison; `stale` fills what follows a free or unaccepted
+    head with the remains of anonymous pages, as the kernel leaves it; `hvo` makes the struct pages of a hugetlb page
+    alias those of its first 64. `count` repeats the block.
     """
 
     pfn: int

@@ -1,9 +1,11 @@
 """A whole synthetic x86_64 vmcore from a short description, and the model of what is in it.
 
-    dump = build(path, Description(kernel=KERNELS["6.12"], ram=[(0, 1 << 28)], blocks=[Block(0x4000, "free", 10, count=8)]))
+    dump = build(path, Description(kernel=KERNELS["6.12"], ram=[(0, 1 << 28)], blocks=[Block(0x4000, "free", 10,
+    count=8)]))
 
-The struct page array is real: it lies in the dumped memory and is reached through page tables, mem_section and VMCOREINFO, as in a kernel.
-Sections of equal content share their frames, so that a machine of any size is small on disk.
+The struct page array is real: it lies in the dumped memory and is reached through page tables, mem_section and
+VMCOREINFO, as in a kernel. Sections of equal content share their frames, so that a machine of any size is small on
+disk.
 """
 
 from __future__ import annotations
@@ -15,8 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import notes as note
-from .elf import FileShape, Load, write_core
-from .kernels import KERNELS, MEM_SECTION_NBYTES, PAGE_SIZE, PAGES_PER_SECTION, SECTION_SIZE_BITS, STRUCT_PAGE_NBYTES, Kernel
+from .elf import KERNEL_SHAPE, FileShape, Load, write_core
+from .kernels import (
+    KERNELS,
+    MEM_SECTION_NBYTES,
+    PAGE_SIZE,
+    PAGES_PER_SECTION,
+    SECTION_SIZE_BITS,
+    STRUCT_PAGE_NBYTES,
+    Kernel,
+)
 from .memory import Memory
 from .model import Vmcore
 from .pages import Block, StructPages
@@ -42,6 +52,7 @@ class Layout:
 
 
 PLAIN = Layout()
+KERNEL_PAGE = Block(0, "kernel")
 KASLR = Layout(page_offset=0xFFFF8B02C0000000, vmemmap=0xFFFFF9B140000000, kaslr_offset=0x17600000)
 LA57 = Layout(5, 0xFF11000000000000, 0xFFD4000000000000, 0x32C00000, 52)
 
@@ -57,7 +68,8 @@ class Description:
     blocks, background
         What the pages are; pages that no block names are `background`.
     kernel_paddr
-        Where the kernel image and everything that describes the pages lie: 2 MiB aligned, in RAM, room for 1/64 of the RAM and more.
+        Where the kernel image and everything that describes the pages lie: 2 MiB aligned, in RAM, room for 1/64 of the
+        RAM and more.
     loads
         PT_LOADs by a function of the default ones (kernel image, then each RAM range by the direct map).
     mem_section
@@ -75,11 +87,11 @@ class Description:
     ram: list[tuple[int, int]]
     kernel: Kernel = KERNELS["6.12"]
     blocks: Iterable[Block] = ()
-    background: Block = Block(0, "kernel")
+    background: Block = KERNEL_PAGE
     layout: Layout = PLAIN
     kernel_paddr: int = 0x1000000
     loads: Callable[[list[Load]], list[Load]] = lambda loads: loads
-    shape: FileShape = FileShape()
+    shape: FileShape = KERNEL_SHAPE
     mem_section: str = "extreme"
     leaf: str = "2M"
     memmap_holes: frozenset[int] = frozenset()
@@ -109,7 +121,9 @@ class _Image:
         return KERNEL_MAP + paddr - self.phys_base
 
 
-def _map_struct_pages(want: Description, image: _Image, tables: PageTables, pages: StructPages, sections: list[int]) -> None:
+def _map_struct_pages(
+    want: Description, image: _Image, tables: PageTables, pages: StructPages, sections: list[int]
+) -> None:
     """Put the struct pages into memory and map them at vmemmap; equal content shares frames."""
     leaf = LEAVES[want.leaf]
     frames: dict[bytes, int] = {}
@@ -137,7 +151,7 @@ def _map_struct_pages(want: Description, image: _Image, tables: PageTables, page
 def _write_mem_section(want: Description, image: _Image, sections: list[int]) -> int:
     """Write mem_section and its roots; returns SYMBOL(mem_section)."""
     n_sections = 1 << (want.layout.max_physmem_bits - SECTION_SIZE_BITS)
-    entries = {number: want.layout.vmemmap | SECTION_FLAGS for number in sections}
+    entries = dict.fromkeys(sections, want.layout.vmemmap | SECTION_FLAGS)
     if want.mem_section == "static":
         array = image.allocate((max(sections) + 1) * MEM_SECTION_NBYTES)
         for number, value in entries.items():
@@ -148,7 +162,9 @@ def _write_mem_section(want: Description, image: _Image, sections: list[int]) ->
         table = image.allocate(PAGE_SIZE)
         image.memory.write(array + 8 * root, struct.pack("<Q", image.vaddr(table)))
         for number in (n for n in sections if n // SECTIONS_PER_ROOT == root):
-            image.memory.write(table + number % SECTIONS_PER_ROOT * MEM_SECTION_NBYTES, struct.pack("<Q", entries[number]))
+            image.memory.write(
+                table + number % SECTIONS_PER_ROOT * MEM_SECTION_NBYTES, struct.pack("<Q", entries[number])
+            )
     if want.mem_section == "extreme":
         return image.vaddr(array)
     pointer = image.allocate(PAGE_SIZE)
@@ -202,7 +218,9 @@ def build(path: Path, want: Description) -> Vmcore:
     """Write the vmcore that `want` describes and return its model."""
     layout, memory = want.layout, Memory()
     image = _Image(memory, want.kernel_paddr, layout)
-    sections = sorted({n for start, stop in want.ram for n in range(start // SECTION_NBYTES, -(-stop // SECTION_NBYTES))})
+    sections = sorted(
+        {n for start, stop in want.ram for n in range(start // SECTION_NBYTES, -(-stop // SECTION_NBYTES))}
+    )
     pages = StructPages(want.kernel, layout.vmemmap, want.blocks, want.background)
     root = image.allocate(PAGE_SIZE)
     tables = PageTables(memory, lambda: image.allocate(PAGE_SIZE), root, layout.levels)
@@ -233,4 +251,6 @@ def build(path: Path, want: Description) -> Vmcore:
     cpu_notes = [note.prstatus(pid) for pid in range(1, want.n_cpus + 1)]
     note_area = b"".join(want.notes([*cpu_notes, note.vmcoreinfo(keys)]))
     write_core(path, memory, loads, note_area, want.shape)
-    return Vmcore(path, keys, note_area, loads, memory, pages, [n for n in sections if n not in want.memmap_holes], image_stop)
+    return Vmcore(
+        path, keys, note_area, loads, memory, pages, [n for n in sections if n not in want.memmap_holes], image_stop
+    )

@@ -46,9 +46,9 @@ class ElfDump:
         phentsize, phnum = struct.unpack_from("<HH", data, 54)
         if phnum == 0xFFFF and self.shoff:
             (phnum,) = struct.unpack_from("<I", data, self.shoff + 44)
-        self.headers = [Segment(*struct.unpack_from("<IIQQQQQQ", data, self.phoff + i * phentsize)) for i in range(phnum)]
+        starts = range(self.phoff, self.phoff + phnum * phentsize, phentsize)
+        self.headers = [Segment(*struct.unpack_from("<IIQQQQQQ", data, start)) for start in starts]
         self.loads = [header for header in self.headers if header.p_type == PT_LOAD]
-        self.by_paddr = sorted(self.loads, key=lambda load: load.paddr)
         self.headers_end = self.phoff + phnum * phentsize
 
     @property

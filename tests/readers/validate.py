@@ -45,7 +45,7 @@ def _check_kdump(dump: KdumpFile, found: _Findings, complete: bool) -> None:
         found.expect(fields[name] == 0, f"{name} is {fields[name]}")
     found.expect(not any(dump.data[464 : dump.block_size]), "rest of block 0 is not zero")
     found.expect(fields["max_mapnr_32"] == min(dump.max_mapnr, 0xFFFFFFFF), "the two max_mapnr differ")
-    one_bitmap = -(-(-(-dump.max_mapnr // 8)) // dump.block_size)
+    one_bitmap = -(-dump.max_mapnr // (8 * dump.block_size))
     found.expect(fields["bitmap_blocks"] == 2 * one_bitmap, f"{fields['bitmap_blocks']} bitmap blocks")
     found.expect(size >= dump.descriptors_offset, "file ends within the bitmaps")
     found.expect(not dump.raw_bitmap1[dump.max_mapnr :].any(), "bitmap 1 has bits beyond max_mapnr")
@@ -65,7 +65,8 @@ def _check_kdump_notes(dump: KdumpFile, found: _Findings) -> None:
     if not fields["size_note"]:
         found.expect(fields["size_vmcoreinfo"] == 0, "VMCOREINFO without notes")
         return
-    found.expect(fields["offset_note"] == dump.block_size + SUB_HEADER_NBYTES, f"offset_note {fields['offset_note']:#x}")
+    behind_sub_header = dump.block_size + SUB_HEADER_NBYTES
+    found.expect(fields["offset_note"] == behind_sub_header, f"offset_note {fields['offset_note']:#x}")
     found.expect(fields["nr_cpus"] == notes.count_prstatus(dump.notes), f"nr_cpus {fields['nr_cpus']}")
     note = notes.find(dump.notes, "VMCOREINFO")
     if note is None:
