@@ -1,0 +1,65 @@
+"""x86_64, with 4 or 5 levels of page tables.
+
+References
+----------
+Linux ``Documentation/arch/x86/x86_64/mm.rst`` and ``5level-paging.rst``; Intel SDM volume 3, chapter 5 (paging).
+"""
+
+from __future__ import annotations
+
+from npdump.arch import Arch
+from npdump.errors import FactError
+from npdump.kernel import Facts
+from npdump.paging import Level, Paging
+
+__all__ = ["ARCH"]
+
+START_KERNEL_MAP = 0xFFFFFFFF80000000
+"""Virtual address that corresponds to ``phys_base`` (Linux ``__START_KERNEL_map``)."""
+
+LOWEST_KERNEL_VADDR = 0xFF00000000000000
+"""Kernel addresses begin here with 5 levels; with 4, at 0xffff800000000000."""
+
+_PRESENT = 1 << 0
+_PSE = 1 << 7
+_PADDR_MASK = (1 << 52) - (1 << 12)
+_LOWER = (Level("pud", 30, 9), Level("pmd", 21, 9), Level("pte", 12, 9))
+_FOUR_LEVELS = (Level("pgd", 39, 9, may_be_leaf=False), *_LOWER)
+_FIVE_LEVELS = (Level("pgd", 48, 9, may_be_leaf=False), Level("p4d", 39, 9, may_be_leaf=False), *_LOWER)
+
+
+def _has_five_levels(facts: Facts) -> bool:
+    return bool(facts.get("NUMBER(pgtable_l5_enabled)"))
+
+
+def _paging(facts: Facts) -> Paging:
+    # AMD memory encryption sets a bit (the C-bit) amid the address bits of each entry.
+    address_mask = _PADDR_MASK & ~(facts.get("NUMBER(sme_mask)") or 0)
+    return Paging(_FIVE_LEVELS if _has_five_levels(facts) else _FOUR_LEVELS, _PRESENT, _PSE, address_mask)
+
+
+def _phys_base(facts: Facts) -> int:
+    return facts.get("NUMBER(phys_base)") or 0
+
+
+def _root(facts: Facts) -> int:
+    # Linux 65ade2f872b4, v4.13: init_level4_pgt became init_top_pgt.
+    symbol = facts.first(("SYMBOL(init_top_pgt)", "SYMBOL(init_level4_pgt)", "SYMBOL(swapper_pg_dir)"))
+    if symbol is None:
+        raise FactError("VMCOREINFO lacks SYMBOL(init_top_pgt), which is needed to find the page tables")
+    if symbol < START_KERNEL_MAP:
+        raise FactError(f"VMCOREINFO puts the page tables at {symbol:#x}, outside the kernel image: it is damaged")
+    return symbol - START_KERNEL_MAP + _phys_base(facts) & (1 << 64) - 1
+
+
+ARCH = Arch(
+    name="x86_64",
+    machine=62,
+    bits=64,
+    section_size_bits=lambda facts: 27,
+    max_physmem_bits=lambda facts: 52 if _has_five_levels(facts) else 46,
+    phys_base=_phys_base,
+    paging=_paging,
+    root=_root,
+    is_kernel_vaddr=lambda vaddr: vaddr >= LOWEST_KERNEL_VADDR,
+)

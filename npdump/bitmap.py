@@ -1,0 +1,130 @@
+"""One bit per page frame, least significant first: what dump files store and what drives the writers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.errors import SinkError
+
+__all__ = ["Allocate", "Bitmap", "in_file", "in_memory", "runs_of"]
+
+BoolArray = npt.NDArray[np.bool_]
+Runs = npt.NDArray[np.int64]
+Allocate = Callable[[int], npt.NDArray[np.uint8]]
+"""Makes an array of so many bytes, all 0."""
+
+_POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
+_STEP_NBYTES = 1 << 13
+"""Bytes unpacked at a time: 65,536 page frames."""
+
+
+def runs_of(mask: BoolArray) -> Runs:
+    """Return the runs of True in ``mask`` as half-open ranges.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (n,), dtype bool
+
+    Returns
+    -------
+    ndarray of shape (k, 2), dtype int64
+        ``[start, stop)`` of each run, ascending.
+    """
+    edges = np.diff(mask.view(np.int8), prepend=np.int8(0), append=np.int8(0))
+    return np.flatnonzero(edges).reshape(-1, 2).astype(np.int64, copy=False)
+
+
+def in_memory(nbytes: int) -> npt.NDArray[np.uint8]:
+    """Make room for a bitmap in memory.
+
+    What was never set is not resident (the kernel maps a page on the first write to it), so that holes in the
+    physical address space cost nothing.
+    """
+    return np.zeros(nbytes, np.uint8)
+
+
+def in_file(directory: str) -> Allocate:
+    """Return a function that makes room for bitmaps in a temporary file, which has no name.
+
+    Raises
+    ------
+    SinkError
+        When called, if the file can't be made or mapped.
+    """
+
+    def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
+        try:
+            with tempfile.TemporaryFile(dir=directory) as file:
+                file.truncate(nbytes)
+                return np.memmap(file, np.uint8, "r+", shape=(nbytes,))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise SinkError(f"{directory}: can't hold the temporary bitmaps: {why}: give another --work-dir") from None
+
+    return allocate
+
+
+class Bitmap:
+    """Bits of the page frames ``[pfn_start, pfn_stop)``.
+
+    Parameters
+    ----------
+    pfn_start : int
+        First page frame; a multiple of 8.
+    pfn_stop : int
+    allocate : callable
+        Makes room for it.
+
+    Attributes
+    ----------
+    packed : ndarray of shape (ceil(n / 8),), dtype uint8
+        The bits as they stand in a dump file.
+    """
+
+    def __init__(self, pfn_start: int, pfn_stop: int, allocate: Allocate = in_memory) -> None:
+        if pfn_start % 8 or pfn_stop < pfn_start:
+            raise ValueError(f"a bitmap can't hold [{pfn_start}, {pfn_stop})")
+        self.pfn_start = pfn_start
+        self.pfn_stop = pfn_stop
+        self.packed = allocate(-(-(pfn_stop - pfn_start) // 8))
+
+    def get(self, pfn_start: int, pfn_stop: int) -> BoolArray:
+        """Return the bits of ``[pfn_start, pfn_stop)`` as an array of bool; ``pfn_start`` is a multiple of 8."""
+        first = (pfn_start - self.pfn_start) // 8
+        stop = -(-(pfn_stop - self.pfn_start) // 8)
+        bits = np.unpackbits(self.packed[first:stop], bitorder="little", count=pfn_stop - pfn_start)
+        return bits.view(np.bool_)
+
+    def put(self, pfn_start: int, bits: BoolArray) -> None:
+        """Store ``bits`` from ``pfn_start`` (a multiple of 8) on; the last byte's other bits become 0."""
+        packed = np.packbits(bits, bitorder="little")
+        first = (pfn_start - self.pfn_start) // 8
+        self.packed[first : first + len(packed)] = packed
+
+    def clear(self, pfns: npt.NDArray[np.int64]) -> None:
+        """Clear the bits of some page frames (distinct ones)."""
+        at = pfns - self.pfn_start
+        np.bitwise_and.at(self.packed, at >> 3, ~(np.uint8(1) << (at & 7).astype(np.uint8)))
+
+    def count(self) -> int:
+        """Return how many bits are set."""
+        step = 1 << 20
+        return sum(int(_POPCOUNT[self.packed[i : i + step]].sum()) for i in range(0, len(self.packed), step))
+
+    def runs(self) -> Iterator[Runs]:
+        """Yield the runs of set bits, ascending, in pieces of at most 65,536 page frames.
+
+        Yields
+        ------
+        ndarray of shape (k, 2), dtype int64
+            Page frames ``[start, stop)``; a run that crosses pieces comes as several.
+        """
+        for first in range(0, len(self.packed), _STEP_NBYTES):
+            piece = self.packed[first : first + _STEP_NBYTES]
+            if piece.any():
+                bits = np.unpackbits(piece, bitorder="little").view(np.bool_)
+                yield runs_of(bits) + (self.pfn_start + first * 8)

@@ -1,0 +1,96 @@
+"""LZO1X-1, by python-lzo or, where that can't be built, by the system's liblzo2 through ctypes; the same bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from npdump.codecs import EncodePages
+from npdump.engines import Engine, choose, describe
+from npdump.errors import CodecError
+from npdump.layouts.page_flag import PageFlag
+
+__all__ = ["CODEC"]
+
+LZO1X_1_MEM_COMPRESS = 16384 * ctypes.sizeof(ctypes.c_void_p)
+"""Work memory of lzo1x_1_compress() (lzo1x.h)."""
+
+
+def _load_python_lzo() -> Any:
+    import lzo
+
+    return lzo
+
+
+def _text(version: str | bytes) -> str:
+    return version.decode() if isinstance(version, bytes) else version
+
+
+def _load_liblzo2() -> ctypes.CDLL:
+    return ctypes.CDLL(ctypes.util.find_library("lzo2") or "liblzo2.so.2")
+
+
+def _liblzo2_version(library: ctypes.CDLL) -> str:
+    library.lzo_version_string.restype = ctypes.c_char_p
+    return str(library.lzo_version_string().decode())
+
+
+_ENGINES = {
+    "python-lzo": Engine(
+        _load_python_lzo,
+        lambda module: f"{_text(module.__version__)} (liblzo2 {_text(module.LZO_VERSION_STRING)})",
+        "apt-get install liblzo2-dev && pip install python-lzo",
+    ),
+    "liblzo2": Engine(_load_liblzo2, _liblzo2_version, "apt-get install liblzo2-2"),
+}
+
+
+class Lzo:
+    """See `npdump.codecs.Codec`."""
+
+    name = "lzo"
+    flag = PageFlag.LZO
+    engine_names = tuple(_ENGINES)
+
+    def engines(self) -> list[str]:
+        """See `npdump.codecs.Codec.engines`."""
+        return describe(_ENGINES)
+
+    def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
+        """See `npdump.codecs.Codec.encoder`."""
+        name, library = choose("-l", _ENGINES, engine)
+        if name == "liblzo2":
+            return _liblzo2_encoder(library, page_size)
+        compress = library.compress
+
+        def encode(pages: Sequence[Any]) -> list[bytes]:
+            # Level 1 is lzo1x_1_compress(); no header of python-lzo's own.
+            return list(map(compress, pages, repeat(1), repeat(False)))
+
+        return encode
+
+
+def _liblzo2_encoder(library: ctypes.CDLL, page_size: int) -> EncodePages:
+    # lzo1x.h: incompressible data grows by at most 1/16 and 67 bytes.
+    out = ctypes.create_string_buffer(page_size + page_size // 16 + 67)
+    work = ctypes.create_string_buffer(LZO1X_1_MEM_COMPRESS)
+    out_nbytes = ctypes.c_size_t()
+    compress = library.lzo1x_1_compress
+    page_buffer = ctypes.c_char * page_size
+
+    def encode_page(page: Any) -> bytes:
+        data = page_buffer.from_buffer(page)
+        if compress(data, ctypes.c_size_t(page_size), out, ctypes.byref(out_nbytes), work):
+            raise CodecError("liblzo2 failed to compress a page")
+        return ctypes.string_at(out, out_nbytes.value)
+
+    def encode(pages: Sequence[Any]) -> list[bytes]:
+        return list(map(encode_page, pages))
+
+    return encode
+
+
+CODEC = Lzo()

@@ -1,0 +1,34 @@
+"""No compression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from npdump.codecs import EncodePages
+from npdump.layouts.page_flag import PageFlag
+
+__all__ = ["CODEC"]
+
+
+class Raw:
+    """See `npdump.codecs.Codec`."""
+
+    name = "raw"
+    flag = PageFlag.RAW
+    engine_names = ("builtin",)
+
+    def engines(self) -> list[str]:
+        """See `npdump.codecs.Codec.engines`."""
+        return ["builtin"]
+
+    def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
+        """See `npdump.codecs.Codec.encoder`."""
+
+        def encode(pages: Sequence[Any]) -> list[Any]:
+            return list(pages)
+
+        return encode
+
+
+CODEC = Raw()

@@ -1,0 +1,46 @@
+"""Raw snappy blocks, by cramjam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from npdump.codecs import EncodePages
+from npdump.engines import Engine, choose, describe
+from npdump.layouts.page_flag import PageFlag
+
+__all__ = ["CODEC"]
+
+
+def _load_cramjam() -> Any:
+    import cramjam
+
+    return cramjam
+
+
+_ENGINES = {"cramjam": Engine(_load_cramjam, lambda module: module.__version__, "pip install 'npdump[snappy]'")}
+
+
+class Snappy:
+    """See `npdump.codecs.Codec`."""
+
+    name = "snappy"
+    flag = PageFlag.SNAPPY
+    engine_names = tuple(_ENGINES)
+
+    def engines(self) -> list[str]:
+        """See `npdump.codecs.Codec.engines`."""
+        return describe(_ENGINES)
+
+    def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
+        """See `npdump.codecs.Codec.encoder`."""
+        # Not snappy.compress(), which writes the framing format.
+        compress = choose("-p", _ENGINES, engine)[1].snappy.compress_raw
+
+        def encode(pages: Sequence[Any]) -> list[Any]:
+            return list(map(compress, pages))
+
+        return encode
+
+
+CODEC = Snappy()

@@ -1,0 +1,69 @@
+"""zlib streams, by Intel's ISA-L (three times as fast, a few percent larger) or the standard library.
+
+The standard library's level 1 gives the very bytes that makedumpfile's ``compress2()`` gives, as long as both use the
+same build of zlib.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import zlib
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from npdump.codecs import EncodePages
+from npdump.engines import Engine, choose, describe
+from npdump.layouts.page_flag import PageFlag
+
+__all__ = ["CODEC"]
+
+LEVEL = 1
+MAX_WINDOW_BITS = 15
+
+
+def _load_isal() -> Any:
+    from isal import igzip_lib
+
+    return igzip_lib
+
+
+_ENGINES = {
+    "isal": Engine(_load_isal, lambda module: importlib.metadata.version("isal"), "pip install isal"),
+    "zlib": Engine(lambda: zlib, lambda module: zlib.ZLIB_RUNTIME_VERSION, "part of Python"),
+}
+
+
+class Zlib:
+    """See `npdump.codecs.Codec`."""
+
+    name = "zlib"
+    flag = PageFlag.ZLIB
+    engine_names = tuple(_ENGINES)
+
+    def engines(self) -> list[str]:
+        """See `npdump.codecs.Codec.engines`."""
+        return describe(_ENGINES)
+
+    def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
+        """See `npdump.codecs.Codec.encoder`."""
+        name, module = choose("-c", _ENGINES, engine)
+        compress = module.compress
+        if name == "zlib":
+
+            def encode(pages: Sequence[Any]) -> list[bytes]:
+                return list(map(compress, pages, repeat(LEVEL)))
+
+            return encode
+
+        # A window as large as the page finds all that there is to find, and is quicker to set up.
+        window_bits = min(page_size.bit_length() - 1, MAX_WINDOW_BITS)
+        form, memory = module.COMP_ZLIB, module.MEM_LEVEL_DEFAULT
+
+        def encode_isal(pages: Sequence[Any]) -> list[bytes]:
+            return list(map(compress, pages, repeat(LEVEL), repeat(form), repeat(memory), repeat(window_bits)))
+
+        return encode_isal
+
+
+CODEC = Zlib()

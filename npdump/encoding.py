@@ -1,0 +1,99 @@
+"""A batch of pages, read and compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.codecs import Codec
+from npdump.sources import Source
+from npdump.storage import ByteArray
+from npdump.stream import PageBatch, is_zero
+
+__all__ = ["BatchEncoder", "EncodedBatch"]
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Pages as they will stand in a dump file.
+
+    Attributes
+    ----------
+    rank : int
+        Number of kept pages before the first of these.
+    sizes : ndarray of shape (n,), dtype uint32
+        Bytes of each page as stored; 0 for a zero page, which isn't stored.
+    flags : ndarray of shape (n,), dtype uint32
+        `PageFlag` of each page.
+    data : buffer
+        The stored pages, back to back.
+    """
+
+    rank: int
+    sizes: npt.NDArray[np.uint32]
+    flags: npt.NDArray[np.uint32]
+    data: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of ``data``."""
+        return len(self.data)
+
+    @property
+    def n_zero(self) -> int:
+        """How many pages are zero pages."""
+        return int((self.sizes == 0).sum())
+
+
+class BatchEncoder:
+    """Reads and compresses batches; owns its buffers, so that each worker makes its own.
+
+    Parameters
+    ----------
+    source : Source
+    codec : Codec
+    engine : str or None
+        Which of the codec's engines.
+    drop_zero : bool
+        Whether zero pages are left out.
+    batch_npages : int
+        Most pages in a batch.
+    """
+
+    def __init__(self, source: Source, codec: Codec, engine: str | None, drop_zero: bool, batch_npages: int) -> None:
+        self._source = source
+        self._flag = int(codec.flag)
+        self._encode = codec.encoder(source.page_size, engine)
+        self._drop_zero = drop_zero
+        self._buffer: ByteArray = np.empty((batch_npages, source.page_size), np.uint8)
+
+    def __call__(self, batch: PageBatch) -> EncodedBatch:
+        """Read and compress a batch; its data may be overwritten by the next call."""
+        n = batch.npages
+        pages = self._buffer[:n]
+        self._source.gather(batch.runs, pages)
+        page_size = pages.shape[1]
+        sizes = np.zeros(n, np.uint32)
+        flags = np.zeros(n, np.uint32)
+        stored = np.flatnonzero(~is_zero(pages)) if self._drop_zero else np.arange(n)
+        if not self._flag:
+            sizes[stored] = page_size
+            return EncodedBatch(batch.rank, sizes, flags, _rows(pages, stored))
+        plain = list(pages) if len(stored) == n else [pages[i] for i in stored.tolist()]
+        encoded = self._encode(plain)
+        lengths = np.fromiter(map(len, encoded), np.uint32, len(encoded))
+        is_raw = lengths >= page_size
+        for i in np.flatnonzero(is_raw).tolist():
+            encoded[i] = plain[i]
+        sizes[stored] = np.where(is_raw, page_size, lengths)
+        flags[stored] = np.where(is_raw, 0, self._flag)
+        return EncodedBatch(batch.rank, sizes, flags, b"".join(encoded))
+
+
+def _rows(pages: ByteArray, rows: npt.NDArray[np.intp]) -> memoryview:
+    """Return some of the pages back to back; all of them without a copy."""
+    chosen = pages if len(rows) == len(pages) else pages[rows]
+    return memoryview(chosen.reshape(-1))

@@ -1,0 +1,66 @@
+"""Facts about the crashed kernel: what files and notes say, without reading dumped memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from npdump.errors import FactError
+
+__all__ = ["Fact", "Facts"]
+
+
+class Fact(NamedTuple):
+    """A value with the place that it came from."""
+
+    value: int
+    origin: str
+
+
+class Facts:
+    """Values by the key that VMCOREINFO gives them, such as ``SYMBOL(init_uts_ns)`` or ``OFFSET(page.flags)``.
+
+    Parameters
+    ----------
+    values : mapping of str to Fact
+    texts : mapping of str to str
+        Values that aren't numbers: OSRELEASE, BUILD-ID, CONFIG_X86_PAE, …
+    """
+
+    def __init__(self, values: Mapping[str, Fact], texts: Mapping[str, str]) -> None:
+        self._values = dict(values)
+        self._texts = dict(texts)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values or key in self._texts
+
+    def get(self, key: str) -> int | None:
+        """Return the value of ``key``, None if it isn't known."""
+        fact = self._values.get(key)
+        return fact.value if fact else None
+
+    def first(self, keys: Iterable[str]) -> int | None:
+        """Return the value of the first known key; for things that were renamed."""
+        return next((self._values[key].value for key in keys if key in self._values), None)
+
+    def need(self, key: str, why: str) -> int:
+        """Return the value of ``key``.
+
+        Raises
+        ------
+        FactError
+            If it isn't known; ``why`` says what it's needed for.
+        """
+        value = self.get(key)
+        if value is None:
+            raise FactError(f"VMCOREINFO lacks {key}, which is needed {why}")
+        return value
+
+    def text(self, key: str) -> str | None:
+        """Return a value that isn't a number."""
+        return self._texts.get(key)
+
+    @property
+    def release(self) -> str | None:
+        """The kernel's release, as ``uname -r`` prints it."""
+        return self.text("OSRELEASE")

@@ -1,0 +1,34 @@
+"""FLATMEM: one array of struct pages for all of memory.
+
+References
+----------
+Linux ``include/asm-generic/memory_model.h``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npdump.errors import MemmapError
+from npdump.kernel import Facts
+from npdump.memmap import Kernel, MemMap
+
+__all__ = ["MODEL"]
+
+
+class Flat:
+    """See `npdump.memmap.Model`."""
+
+    def applies(self, facts: Facts) -> bool:
+        """See `npdump.memmap.Model.applies`."""
+        return "SYMBOL(mem_map)" in facts and "SYMBOL(mem_section)" not in facts
+
+    def find(self, kernel: Kernel, struct_nbytes: int, max_mapnr: int) -> MemMap:
+        """See `npdump.memmap.Model.find`."""
+        vaddr = kernel.memory.read_word(kernel.facts.need("SYMBOL(mem_map)", "to find the struct pages"))
+        if not kernel.arch.is_kernel_vaddr(vaddr):
+            raise MemmapError(f"mem_map is {vaddr:#x}, which isn't a kernel address: the dump or VMCOREINFO is damaged")
+        return MemMap(np.array([0]), np.array([max_mapnr]), np.array([vaddr], np.uint64))
+
+
+MODEL = Flat()

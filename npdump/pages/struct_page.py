@@ -1,0 +1,207 @@
+"""The layout of struct page, and where each kernel keeps what decides about a page.
+
+References
+----------
+Linux ``include/linux/mm_types.h``, ``include/linux/page-flags.h`` and ``kernel/vmcore_info.c`` in the named releases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npdump.errors import FactError
+from npdump.kernel import Facts
+
+__all__ = ["StructPage", "TypeTest", "describe"]
+
+MAX_STRUCT_NBYTES = 512
+"""Bound on a plausible SIZE(page); 64 in most kernels, 32 to 80 in others."""
+
+_U32 = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class TypeTest:
+    """Whether ``_mapcount`` (as uint32) holds a page type: it equals ``value`` in the bits of ``mask``."""
+
+    value: int
+    mask: int = _U32
+
+    @classmethod
+    def of(cls, exported: int | None) -> TypeTest | None:
+        """Make the test for an exported ``PAGE_*_MAPCOUNT_VALUE``, None if the kernel exports none.
+
+        Since Linux 4ffca5a96678, v6.12, the type is the top byte and the low 24 bits are free for other use.
+        """
+        if exported is None:
+            return None
+        value = exported & _U32
+        in_top_byte = value >> 24 >= 0xF0 and not value & 0xFFFFFF
+        return cls(value, 0xFF000000 if in_top_byte else _U32)
+
+
+@dataclass(frozen=True)
+class StructPage:
+    """What to look at in struct page.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of one struct page, with those of the fields ``flags``, ``mapping``, ``private``, ``mapcount``, ``compound``,
+        ``order`` and ``dtor`` that the kernel has. ``order`` and ``dtor`` are meant for the *second* page of a
+        compound page.
+    lru, private, head, hwpoison, swapcache, swapbacked, slab : int
+        Masks for ``flags``; 0 if the kernel has no such flag (or doesn't say).
+    buddy, offline, slab_type, unaccepted, hugetlb_type : TypeTest or None
+        Page types.
+    hugetlb_flag : int
+        Mask for the second page's ``flags``.
+    hugetlb_dtor : int or None
+        Value of the second page's ``dtor`` that marks hugetlb.
+    order_mask : int
+        Bits of ``order`` that hold the order of a compound page.
+    max_buddy_order : int
+        Half-open bound on the order of a free block.
+    """
+
+    dtype: np.dtype
+    lru: int
+    private: int
+    head: int
+    hwpoison: int
+    swapcache: int
+    swapbacked: int
+    slab: int
+    buddy: TypeTest | None
+    offline: TypeTest | None
+    slab_type: TypeTest | None
+    unaccepted: TypeTest | None
+    hugetlb_type: TypeTest | None
+    hugetlb_flag: int
+    hugetlb_dtor: int | None
+    order_mask: int
+    max_buddy_order: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of struct page in bytes."""
+        return self.dtype.itemsize
+
+    def missing(self, level: int) -> list[str]:
+        """Name what the kernel doesn't tell although the dump level asks for it; those pages will be kept."""
+        gaps = []
+        if level & 16 and self.buddy is None:
+            gaps.append("PAGE_BUDDY_MAPCOUNT_VALUE: free pages can't be told apart and are kept")
+        if level & 16 and self.buddy is not None and "private" not in (self.dtype.names or ()):
+            gaps.append("OFFSET(page.private): the size of free blocks is unknown, free pages are kept")
+        if self.head and "order" not in (self.dtype.names or ()):
+            gaps.append("the order of compound pages: the tails of huge pages are kept")
+        return gaps
+
+
+def _flag(facts: Facts, key: str, default: int | None = None) -> int:
+    """Return the mask of the flag whose bit number VMCOREINFO gives."""
+    bit = facts.get(key)
+    bit = default if bit is None else bit
+    return 1 << bit if bit is not None and 0 <= bit < 64 else 0
+
+
+def _is_order_in_flags(facts: Facts) -> bool:
+    # Linux ebc1baf5c9b4, v6.6: order and hugetlb mark moved to the flags of the second page. The mark became a page
+    # type in v6.9.
+    return "NUMBER(PG_hugetlb)" in facts or "NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)" in facts
+
+
+def _compound_fields(facts: Facts, nbytes: int) -> dict[str, tuple[str, int]]:
+    """Return format and offset of ``order`` and ``dtor`` within the second page of a compound page."""
+    if _is_order_in_flags(facts):
+        return {}
+    folio_order, folio_dtor = facts.get("OFFSET(folio._folio_order)"), facts.get("OFFSET(folio._folio_dtor)")
+    if folio_order is not None and folio_dtor is not None:
+        # Linux 1c5509be58f6, v6.3: offsets within struct folio, which spans the first pages.
+        return {"order": ("u1", folio_order - nbytes), "dtor": ("u1", folio_dtor - nbytes)}
+    order, dtor = facts.get("OFFSET(page.compound_order)"), facts.get("OFFSET(page.compound_dtor)")
+    if order is None or dtor is None:
+        return {}
+    # Both shrank from u16 to u8 in v4.16, which is seen from where they lie.
+    kind = "u1" if abs(order - dtor) == 1 else "u2"
+    return {"order": (kind, order), "dtor": (kind, dtor)}
+
+
+def describe(facts: Facts, byte_order: str, bits: int) -> StructPage:
+    """Work out the layout of struct page from the facts.
+
+    Parameters
+    ----------
+    facts : Facts
+    byte_order : {"<", ">"}
+    bits : {32, 64}
+        Word size of the kernel.
+
+    Raises
+    ------
+    FactError
+        If the size of struct page or one of its main fields isn't known or isn't plausible.
+    """
+    why = "to tell the pages apart"
+    nbytes = facts.need("SIZE(page)", why)
+    if not 16 <= nbytes <= MAX_STRUCT_NBYTES:
+        raise FactError(f"VMCOREINFO says SIZE(page)={nbytes}, which no kernel has: it is damaged")
+    word = f"u{bits // 8}"
+    fields: dict[str, tuple[str, int]] = {
+        "flags": (word, facts.need("OFFSET(page.flags)", why)),
+        "mapping": (word, facts.need("OFFSET(page.mapping)", why)),
+    }
+    optional = {
+        "private": (word, facts.get("OFFSET(page.private)")),
+        "mapcount": ("u4", facts.get("OFFSET(page._mapcount)")),
+        # Linux v7.1 renamed compound_head to compound_info; bit 0 still marks a tail.
+        "compound": (word, facts.first(("OFFSET(page.compound_info)", "OFFSET(page.compound_head)"))),
+    }
+    fields |= {name: (kind, offset) for name, (kind, offset) in optional.items() if offset is not None}
+    compound = _compound_fields(facts, nbytes)
+    fields |= compound
+    for name, (kind, offset) in fields.items():
+        if not 0 <= offset <= nbytes - np.dtype(kind).itemsize:
+            raise FactError(f"VMCOREINFO puts {name} at byte {offset} of a struct page of {nbytes}: it is damaged")
+    order_mask = 0xFFFF
+    if _is_order_in_flags(facts):
+        fields["order"] = fields["flags"]
+        order_mask = 0xFF
+    dtype = np.dtype(
+        {
+            "names": list(fields),
+            "formats": [np.dtype(kind).newbyteorder(byte_order) for kind, _ in fields.values()],
+            "offsets": [offset for _, offset in fields.values()],
+            "itemsize": nbytes,
+        }
+    )
+    has_mapcount = "mapcount" in fields
+    slab_type = TypeTest.of(facts.get("NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)")) if has_mapcount else None
+
+    def page_type(key: str) -> TypeTest | None:
+        return TypeTest.of(facts.get(key)) if has_mapcount else None
+
+    hugetlb_type = page_type("NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)")
+    return StructPage(
+        dtype=dtype,
+        lru=_flag(facts, "NUMBER(PG_lru)", 5),
+        private=_flag(facts, "NUMBER(PG_private)", 11),
+        head=facts.get("NUMBER(PG_head_mask)") or 0,
+        hwpoison=_flag(facts, "NUMBER(PG_hwpoison)"),
+        swapcache=_flag(facts, "NUMBER(PG_swapcache)", 15),
+        swapbacked=_flag(facts, "NUMBER(PG_swapbacked)"),
+        # Linux 46df8e73a4a3, v6.10: slab became a page type; bit 7 belongs to another flag since.
+        slab=0 if slab_type else _flag(facts, "NUMBER(PG_slab)", 7),
+        buddy=page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)"),
+        offline=page_type("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)"),
+        slab_type=slab_type,
+        unaccepted=page_type("NUMBER(PAGE_UNACCEPTED_MAPCOUNT_VALUE)"),
+        hugetlb_type=hugetlb_type,
+        hugetlb_flag=0 if hugetlb_type else _flag(facts, "NUMBER(PG_hugetlb)"),
+        hugetlb_dtor=facts.get("NUMBER(HUGETLB_PAGE_DTOR)") if "dtor" in compound else None,
+        order_mask=order_mask,
+        max_buddy_order=facts.get("LENGTH(zone.free_area)") or 64,
+    )

@@ -1,0 +1,143 @@
+"""The composition: one vmcore in, one dump file out.
+
+    storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import NamedTuple
+
+from npdump import codecs, writers
+from npdump.arch import by_machine
+from npdump.bitmap import in_file, in_memory
+from npdump.options import Options
+from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.pages.policy import PageClass
+from npdump.probe import find_kernel, utsname
+from npdump.report import Reporter
+from npdump.sinks import Sink
+from npdump.sinks.file import FileSink
+from npdump.sinks.null import NullSink
+from npdump.sources import open_source
+from npdump.storage import Storage
+from npdump.stream import BATCH_NBYTES
+from npdump.summary import Summary
+from npdump.writers import Dump, How, Writer
+
+__all__ = ["Result", "filter_dump"]
+
+_SCAN = "Excluding unnecessary pages"
+_COPY = "Copying data"
+
+
+class Result(NamedTuple):
+    """What came of a run: the numbers, and what the dump is of."""
+
+    summary: Summary
+    release: str | None
+    machine: str
+
+
+def filter_dump(options: Options, report: Reporter) -> Result:
+    """Make a dump file as the command line says.
+
+    Raises
+    ------
+    NpdumpError
+        If the input is bad, or the output can't be written. An output that holds any pages by then is left, marked
+        as incomplete; else it's removed.
+    """
+    assert options.vmcore is not None
+    with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
+        source = open_source(storage)
+        arch = by_machine(source.machine)
+        kernel = find_kernel(source, arch, options.dump_level, report.warning)
+        release = kernel.facts.release if kernel else None
+        report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
+        with report.stage(_SCAN):
+            scan = open_scan(
+                source,
+                kernel,
+                options.dump_level,
+                _window_npages(options),
+                in_file(options.work_dir) if options.work_dir else in_memory,
+                report.warning,
+                partial(report.progress, _SCAN),
+            )
+            dump = Dump(
+                source=source,
+                scan=scan,
+                level=options.dump_level,
+                bits=arch.bits,
+                utsname=utsname(kernel, arch),
+                phys_base=arch.phys_base(kernel.facts) if kernel else 0,
+                timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or 0,
+            )
+            how = How(
+                codec=codecs.get(options.codec),
+                engine=options.zlib_engine if options.codec == "zlib" else None,
+                n_workers=options.num_threads,
+                batch_npages=max(BATCH_NBYTES // source.page_size, 1 << options.block_order),
+                warn=report.warning,
+            )
+            writer = writers.get(options.format)(dump, how)
+        if scan.n_unreadable:
+            report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
+        with report.stage(_COPY):
+            nbytes = _write(options, report, writer, storage)
+        return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
+
+
+def _window_npages(options: Options) -> int:
+    if options.cyclic_buffer_kib is None:
+        return DEFAULT_WINDOW_NPAGES
+    return options.cyclic_buffer_kib * 1024 * 8
+
+
+def _write(options: Options, report: Reporter, writer: Writer, storage: Storage) -> int:
+    """Write the dump; return its bytes."""
+    sink: Sink
+    if options.dry_run:
+        sink = NullSink()
+    else:
+        assert options.dumpfile is not None
+        sink = FileSink(options.dumpfile, options.force, [storage])
+    try:
+        nbytes = writer.begin(sink)
+    except BaseException:
+        sink.discard()
+        raise
+    n_done = 0
+    report.progress(_COPY, 0, writer.n_pages)
+    try:
+        for done in writer.write(sink):
+            n_done += done.npages
+            nbytes += done.nbytes
+            report.progress(_COPY, n_done, writer.n_pages)
+        writer.end(sink)
+        sink.close()
+    except BaseException:
+        writer.cut_short(sink)
+        raise
+    return nbytes
+
+
+def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:
+    count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
+    runs = dump.source.ram_runs
+    return Summary(
+        max_mapnr=scan.max_mapnr,
+        n_ram=int((runs[:, 1] - runs[:, 0]).sum()),
+        n_zero=writer.n_zero,
+        n_cache=count[PageClass.CACHE],
+        n_cache_private=count[PageClass.CACHE_PRIVATE],
+        n_user=count[PageClass.USER],
+        n_free=count[PageClass.FREE] + count[PageClass.UNACCEPTED],
+        n_hwpoison=count[PageClass.HWPOISON],
+        n_offline=count[PageClass.OFFLINE],
+        n_elf_excluded=writer.n_left_out,
+        written_nbytes=nbytes,
+        seconds_by_stage=report.seconds_by_stage,
+    )

@@ -1,0 +1,257 @@
+"""Workers that compress batches side by side and write what they made by themselves.
+
+Pages don't travel between processes: a worker keeps what it encoded, tells its size, is told its place in the file
+and writes it there. Places are given out in the order of the batches, so the file's bytes don't depend on the number
+of workers. A worker that dies loses nothing: others do its batches over, in the same places.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol
+
+from npdump.encoding import EncodedBatch
+from npdump.errors import NpdumpError
+from npdump.stream import PageBatch
+
+__all__ = ["Done", "Job", "run", "usable_cpus"]
+
+_DEPTH = 2
+"""Batches that a worker has at a time: one to work on while the other waits for its place."""
+
+_ENCODE, _PLACE = "encode", "place"
+_ENCODED, _WRITTEN, _FAILED = "encoded", "written", "failed"
+
+Encode = Callable[[PageBatch], EncodedBatch]
+
+
+class Job(Protocol):
+    """The work on a batch, in two steps."""
+
+    def make_encoder(self) -> Encode:
+        """Return the first step; each worker makes its own."""
+
+    def write(self, batch: EncodedBatch, offset: int) -> None:
+        """Do the second step: write the data of a batch at ``offset``, then what points there."""
+
+
+class Done(NamedTuple):
+    """A batch that is in the file: its pages, the zero pages among them, and its bytes."""
+
+    npages: int
+    n_zero: int
+    nbytes: int
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run(
+    job: Job, batches: Iterable[PageBatch], offset: int, n_workers: int, warn: Callable[[str], None]
+) -> Iterator[Done]:
+    """Do a job for all batches, their data back to back from ``offset`` on.
+
+    Parameters
+    ----------
+    job : Job
+    batches : iterable of PageBatch
+    offset : int
+        File offset of the first batch's data.
+    n_workers : int
+        Processes to fork; with 0 or 1 the calling process does all by itself.
+    warn : callable
+        Takes a line about a worker that died.
+
+    Raises
+    ------
+    NpdumpError
+        The first one that a worker met; batches that were placed by then are in the file.
+    """
+    if n_workers > 1:
+        crew = _Crew(job, n_workers, warn)
+        try:
+            yield from crew.run(iter(batches), offset)
+        finally:
+            crew.dismiss()
+        return
+    encode = job.make_encoder()
+    for batch in batches:
+        encoded = encode(batch)
+        job.write(encoded, offset)
+        offset += encoded.nbytes
+        yield Done(batch.npages, encoded.n_zero, encoded.nbytes)
+
+
+class _Ticket:
+    """A batch on its way through the crew; it keeps its number and, once it has one, its place."""
+
+    def __init__(self, batch: PageBatch) -> None:
+        self.batch = batch
+        self.offset: int | None = None
+        self.worker: Connection | None = None
+        self.done: Done | None = None
+
+
+class _Crew:
+    """Forked workers, and which of them has which batch."""
+
+    def __init__(self, job: Job, n_workers: int, warn: Callable[[str], None]) -> None:
+        self._job = job
+        self._warn = warn
+        self._tickets: dict[int, _Ticket] = {}
+        self._again: deque[int] = deque()
+        self._n_issued = 0
+        self._next_placed = 0
+        self._processes: dict[Connection, Any] = {}
+        context = multiprocessing.get_context("fork")
+        for _ in range(n_workers):
+            ours, theirs = context.Pipe()
+            inherited = [ours, *self._processes]
+            process = context.Process(target=_work, args=(job, theirs, inherited), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes[ours] = process
+
+    def dismiss(self) -> None:
+        """End the workers; those that wait end by themselves when their connection closes."""
+        for connection in self._processes:
+            connection.close()
+        for process in self._processes.values():
+            process.join()
+
+    def run(self, batches: Iterator[PageBatch], offset: int) -> Iterator[Done]:
+        self._offset = offset
+        while True:
+            self._issue(batches)
+            if not self._tickets:
+                return
+            if not self._processes:
+                yield from self._work_alone()
+                continue
+            for connection in wait(list(self._processes)):
+                assert isinstance(connection, Connection)
+                yield from self._hear(connection)
+
+    def _issue(self, batches: Iterator[PageBatch]) -> None:
+        """Give out batches while there is a worker with room for one."""
+        loads = dict.fromkeys(self._processes, 0)
+        for ticket in self._tickets.values():
+            if ticket.worker is not None:
+                loads[ticket.worker] += 1
+        while loads:
+            worker = min(loads, key=loads.__getitem__)
+            if loads[worker] >= _DEPTH:
+                return
+            if self._again:
+                number = self._again.popleft()
+            else:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                number = self._n_issued
+                self._n_issued += 1
+                self._tickets[number] = _Ticket(batch)
+            self._tickets[number].worker = worker
+            loads[worker] += 1
+            self._tell(worker, _ENCODE, number, self._tickets[number].batch)
+
+    def _tell(self, worker: Connection, *message: Any) -> None:
+        try:
+            worker.send(message)
+        except OSError:
+            # It died; that is met when its end of the connection is read.
+            pass
+
+    def _hear(self, worker: Connection) -> Iterator[Done]:
+        try:
+            kind, number, payload = worker.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        ticket = self._tickets.get(number)
+        if kind == _FAILED:
+            raise payload
+        assert ticket is not None
+        if kind == _ENCODED:
+            ticket.done = payload
+            if ticket.offset is not None:
+                self._tell(worker, _PLACE, number, ticket.offset)
+            self._place()
+        elif kind == _WRITTEN:
+            assert ticket.done is not None
+            del self._tickets[number]
+            yield ticket.done
+
+    def _place(self) -> None:
+        """Give places to encoded batches, in order."""
+        while (ticket := self._tickets.get(self._next_placed)) is not None and ticket.done is not None:
+            ticket.offset = self._offset
+            self._offset += ticket.done.nbytes
+            if ticket.worker is not None:
+                self._tell(ticket.worker, _PLACE, self._next_placed, ticket.offset)
+            self._next_placed += 1
+
+    def _bury(self, worker: Connection) -> None:
+        """Take the batches of a dead worker back, to be done over."""
+        process = self._processes.pop(worker)
+        worker.close()
+        process.join()
+        code = process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        lost = [number for number, ticket in self._tickets.items() if ticket.worker is worker]
+        for number in lost:
+            ticket = self._tickets[number]
+            ticket.worker = None
+            if ticket.offset is None:
+                ticket.done = None
+        self._again.extend(lost)
+        self._warn(f"a worker {how} (out of memory?): its {len(lost)} batches are done over by the others")
+
+    def _work_alone(self) -> Iterator[Done]:
+        """Do what is left of the given-out batches without workers."""
+        encode = self._job.make_encoder()
+        self._again.clear()
+        for number in sorted(self._tickets):
+            ticket = self._tickets[number]
+            encoded = encode(ticket.batch)
+            if ticket.offset is None:
+                ticket.offset = self._offset
+                self._offset += encoded.nbytes
+                self._next_placed = number + 1
+            self._job.write(encoded, ticket.offset)
+            del self._tickets[number]
+            yield Done(ticket.batch.npages, encoded.n_zero, encoded.nbytes)
+
+
+def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None:
+    """Be a worker until the connection closes."""
+    # The parent decides what an interrupt ends; without our copies of its ends, its death ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other in inherited:
+        other.close()
+    held: dict[int, EncodedBatch] = {}
+    number = -1
+    try:
+        encode = job.make_encoder()
+        while True:
+            kind, number, payload = connection.recv()
+            if kind == _ENCODE:
+                encoded = held[number] = encode(payload)
+                connection.send((_ENCODED, number, Done(payload.npages, encoded.n_zero, encoded.nbytes)))
+            else:
+                job.write(held.pop(number), payload)
+                connection.send((_WRITTEN, number, None))
+    except (EOFError, ConnectionError):
+        pass
+    except MemoryError:
+        # The others may have enough: as if the kernel had killed us.
+        os._exit(1)
+    except NpdumpError as error:
+        connection.send((_FAILED, number, error))

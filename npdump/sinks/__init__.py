@@ -1,0 +1,35 @@
+"""Where the bytes of a dump file go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+__all__ = ["Placement", "Sink"]
+
+Placement = tuple[int, Any]
+"""A file offset, and a buffer to be placed there."""
+
+
+class Sink(Protocol):
+    """Takes placements in any order. Forked processes share one sink: every write names its offset."""
+
+    def write(self, offset: int, data: Any) -> None:
+        """Place the bytes of a buffer at ``offset``.
+
+        Raises
+        ------
+        NoSpace
+            If the file system is full.
+        SinkError
+            If it can't be written for another reason.
+        """
+
+    def place(self, placements: Iterable[Placement]) -> None:
+        """Write several placements."""
+
+    def close(self) -> None:
+        """End the output; errors that the system held back come to light here."""
+
+    def discard(self) -> None:
+        """End the output and remove it, if it wasn't there before."""

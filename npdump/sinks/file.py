@@ -1,0 +1,101 @@
+"""A new file, readable by its owner alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+from npdump.errors import NoSpace, SinkError
+from npdump.sinks import Placement
+from npdump.storage import Storage
+
+__all__ = ["FileSink"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class FileSink:
+    """See `npdump.sinks.Sink`.
+
+    Parameters
+    ----------
+    path : str
+    force : bool
+        Overwrite what is there.
+    inputs : iterable of Storage
+        Files that must not be overwritten.
+
+    Raises
+    ------
+    SinkError
+        If the file exists and ``force`` is false, if it's one of ``inputs``, or if it can't be created.
+    """
+
+    def __init__(self, path: str, force: bool, inputs: Iterable[Storage] = ()) -> None:
+        self.path = path
+        self._fd = -1
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._fd = os.open(path, flags | os.O_EXCL, 0o600)
+            self._is_new = True
+        except FileExistsError:
+            self._check_same(inputs, os.stat(path))
+            if not force:
+                raise SinkError(f"{path}: exists already: give -f to overwrite it, or another name") from None
+            self._is_new = False
+        except OSError as error:
+            raise SinkError(f"{path}: can't be created: {error.strerror}") from None
+        if not self._is_new:
+            self._open_existing(flags)
+
+    def _check_same(self, inputs: Iterable[Storage], status: os.stat_result) -> None:
+        if any(storage.same_file(status) for storage in inputs):
+            raise SinkError(f"{self.path}: is the input itself: give another name for the output")
+
+    def _open_existing(self, flags: int) -> None:
+        try:
+            self._fd = os.open(self.path, flags, 0o600)
+            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+                os.ftruncate(self._fd, 0)
+                os.fchmod(self._fd, 0o600)
+        except OSError as error:
+            raise SinkError(f"{self.path}: can't be overwritten: {error.strerror}") from None
+
+    def write(self, offset: int, data: Any) -> None:
+        """See `npdump.sinks.Sink.write`."""
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                written = os.pwrite(self._fd, rest, offset)
+                rest = rest[written:]
+                offset += written
+        except OSError as error:
+            if error.errno in _FULL:
+                raise NoSpace(f"{self.path}: can't grow beyond byte {offset}: {error.strerror}") from None
+            raise SinkError(f"{self.path}: can't be written at byte {offset}: {error.strerror}") from None
+
+    def place(self, placements: Iterable[Placement]) -> None:
+        """See `npdump.sinks.Sink.place`."""
+        for offset, data in placements:
+            self.write(offset, data)
+
+    def close(self) -> None:
+        """See `npdump.sinks.Sink.close`."""
+        fd, self._fd = self._fd, -1
+        try:
+            if fd >= 0:
+                os.close(fd)
+        except OSError as error:
+            kind = NoSpace if error.errno in _FULL else SinkError
+            raise kind(f"{self.path}: couldn't be written to the end: {error.strerror}") from None
+
+    def discard(self) -> None:
+        """Close the file and, if it wasn't there before, remove it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            if self._is_new:
+                os.unlink(self.path)

@@ -1,0 +1,28 @@
+"""Nowhere: for a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from npdump.sinks import Placement
+
+__all__ = ["NullSink"]
+
+
+class NullSink:
+    """See `npdump.sinks.Sink`."""
+
+    def write(self, offset: int, data: Any) -> None:
+        """Forget the bytes."""
+
+    def place(self, placements: Iterable[Placement]) -> None:
+        """Compute the placements, and forget them."""
+        for _ in placements:
+            pass
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def discard(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,158 @@
+"""ELF vmcores: ``/proc/vmcore`` of kdump, QEMU's ``dump-guest-memory``, and ELF dumps that were filtered before."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.bitmap import Runs
+from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
+from npdump.layouts import elf
+from npdump.sources import SEGMENT, Source
+from npdump.sources.extents import PageExtents, page_runs
+from npdump.sources.notes import count_cpus, find_vmcoreinfo, page_size_of, parse_notes
+from npdump.storage import ByteArray, Storage
+
+__all__ = ["SOURCE"]
+
+DEFAULT_PAGE_SIZE = 4096
+"""Where there is no VMCOREINFO."""
+
+MAX_NOTES_NBYTES = 1 << 28
+"""Bound on what is read as notes; device dumps (NT_VMCOREDD, Linux 4.18) may take megabytes."""
+
+MAX_PADDR = 1 << 56
+"""No machine has more physical address bits (RISC-V, SV57)."""
+
+_ALL_ONES = {32: (1 << 32) - 1, 64: (1 << 64) - 1}
+_NT_AUXV = 6
+
+
+class ElfSource:
+    """See `npdump.sources.Source`."""
+
+    format_name = "ELF"
+
+    def __init__(self, storage: Storage) -> None:
+        self.path = storage.path
+        self._storage = storage
+        ident = storage.read(0, min(storage.nbytes, 16)).ljust(16, b"\0")
+        try:
+            self.bits, self.byte_order = elf.CLASS_BITS[ident[4]], elf.BYTE_ORDERS[ident[5]]
+        except KeyError:
+            raise CorruptDump(f"{self.path}: corrupt ELF header: class {ident[4]}, byte order {ident[5]}") from None
+        header = self._read_array(elf.EHDR[self.bits], 0, 1, "the ELF header")[0]
+        if header["e_type"] != elf.ET_CORE:
+            raise UnknownFormat(
+                f"{self.path}: is an ELF file of type {header['e_type']}, not a core: give the vmcore, not the kernel"
+            )
+        self.machine = int(header["e_machine"])
+        self.e_flags = int(header["e_flags"]) & ~elf.DUMP_ELF_INCOMPLETE
+        headers = self._read_program_headers(header)
+        self.notes = self._read_notes(headers[headers["p_type"] == elf.PT_NOTE])
+        notes = list(parse_notes(self.notes, self.byte_order))
+        note = find_vmcoreinfo(notes)
+        self.vmcoreinfo_offset = note.desc_offset if note else 0
+        self.vmcoreinfo = self.notes[note.desc_offset :][: note.desc_nbytes] if note else None
+        self.n_cpus = count_cpus(notes)
+        if not note and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
+            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
+        page_size = page_size_of(self.vmcoreinfo)
+        self.page_size = DEFAULT_PAGE_SIZE if page_size is None else page_size
+        if self.page_size not in (1 << shift for shift in range(12, 17)):
+            raise CorruptDump(f"{self.path}: its VMCOREINFO says PAGESIZE={self.page_size}, which no machine has")
+
+        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        paddr, filesz, memsz, offset = (
+            self.segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset")
+        )
+        shift = self.page_size.bit_length() - 1
+        self.ram_runs: Runs = page_runs(paddr, paddr + memsz, shift)
+        self.data_runs: Runs = page_runs(paddr, paddr + filesz, shift)
+        self._extents = PageExtents(storage, paddr, filesz, offset, self.page_size)
+
+    def _read_array(self, dtype: np.dtype, offset: int, count: int, what: str) -> npt.NDArray[np.void]:
+        dtype = dtype.newbyteorder(self.byte_order)
+        if offset + count * dtype.itemsize > self._storage.nbytes:
+            raise TruncatedDump(
+                f"{self.path}: ends at byte {self._storage.nbytes}, before the end of {what}: copy it again"
+            )
+        return np.frombuffer(self._storage.read(offset, count * dtype.itemsize), dtype)
+
+    def _read_program_headers(self, header: np.void) -> npt.NDArray[np.void]:
+        dtype = elf.PHDR[self.bits]
+        count, stride, phoff, shoff = (int(header[name]) for name in ("e_phnum", "e_phentsize", "e_phoff", "e_shoff"))
+        if count == elf.PN_XNUM and shoff:
+            # The true number is in section header 0 (System V gABI, e_phnum).
+            count = int(self._read_array(elf.SHDR[self.bits], shoff, 1, "section header 0")[0]["sh_info"])
+        if not count:
+            raise CorruptDump(f"{self.path}: has no program headers: no memory was dumped")
+        if stride < dtype.itemsize:
+            raise CorruptDump(f"{self.path}: corrupt ELF header: program headers of {stride} bytes")
+        raw = self._read_array(np.dtype((np.void, stride)), phoff, count, f"its {count} program headers")
+        return np.ndarray(count, dtype.newbyteorder(self.byte_order), raw, strides=(stride,))
+
+    def _read_notes(self, headers: npt.NDArray[np.void]) -> bytes:
+        areas = []
+        for header in headers:
+            offset, nbytes = int(header["p_offset"]), int(header["p_filesz"])
+            if nbytes > MAX_NOTES_NBYTES:
+                raise CorruptDump(f"{self.path}: corrupt program header: notes of {nbytes} bytes")
+            if offset + nbytes > self._storage.nbytes:
+                raise TruncatedDump(
+                    f"{self.path}: ends at byte {self._storage.nbytes}, before the end of its notes: copy it again"
+                )
+            areas.append(self._storage.read(offset, nbytes))
+        return b"".join(areas)
+
+    def _segments(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
+        headers = headers[headers["p_paddr"] != _ALL_ONES[self.bits]]
+        segments = np.empty(len(headers), SEGMENT)
+        for name in SEGMENT.names or ():
+            segments[name] = headers[f"p_{name}"]
+        segments["memsz"] = np.maximum(segments["memsz"], segments["filesz"])
+        if not segments["memsz"].any():
+            raise CorruptDump(f"{self.path}: has no PT_LOAD program header: no memory was dumped")
+        too_high = (segments["paddr"] > MAX_PADDR) | (segments["memsz"] > MAX_PADDR - np.minimum(segments["paddr"], MAX_PADDR))
+        if too_high.any():
+            worst = segments[too_high][0]
+            raise CorruptDump(
+                f"{self.path}: corrupt program header: memory at {worst['paddr']:#x}, {worst['memsz']:#x} bytes, "
+                "is beyond what any machine has"
+            )
+        nbytes = self._storage.nbytes
+        past_end = (segments["offset"] > nbytes) | (segments["filesz"] > nbytes - np.minimum(segments["offset"], nbytes))
+        past_end &= segments["filesz"] > 0
+        if past_end.any():
+            worst = segments[past_end][0]
+            raise TruncatedDump(
+                f"{self.path}: ends at byte {nbytes}, but memory at {worst['paddr']:#x} needs bytes "
+                f"{worst['offset']} to {int(worst['offset']) + int(worst['filesz'])}: it was cut short; copy it again"
+            )
+        return segments
+
+    def view(self, paddr: int, nbytes: int) -> ByteArray:
+        """See `npdump.sources.Source.view`."""
+        return self._extents.view(paddr, nbytes)
+
+    def gather(self, runs: Runs, out: ByteArray) -> None:
+        """See `npdump.sources.Source.gather`."""
+        self._extents.gather(runs, out)
+
+
+class ElfFormat:
+    """Recognised by the ELF magic alone; whether it's a core of a kernel is told when it's opened."""
+
+    name = "elf"
+
+    def sniff(self, head: bytes) -> bool:
+        """See `npdump.sources.Format.sniff`."""
+        return head.startswith(elf.MAGIC)
+
+    def open(self, storage: Storage) -> Source:
+        """See `npdump.sources.Format.open`."""
+        return ElfSource(storage)
+
+
+SOURCE = ElfFormat()

@@ -1,0 +1,140 @@
+"""From the byte ranges of segments to page frames and file offsets."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.bitmap import Runs
+from npdump.errors import AddressError
+from npdump.storage import ByteArray, Storage
+
+__all__ = ["PageExtents", "page_runs"]
+
+Words = npt.NDArray[np.int64]
+
+
+def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
+    """Return the page frames that the byte ranges ``[start, stop)`` touch, as disjoint ascending runs."""
+    used = stop > start
+    first = start[used] >> page_shift
+    last = -(-stop[used] >> page_shift)
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], np.maximum.accumulate(last[order])
+    if not len(first):
+        return np.empty((0, 2), np.int64)
+    fresh = np.append(True, first[1:] > last[:-1])
+    ends = np.append(np.flatnonzero(fresh)[1:] - 1, len(last) - 1)
+    return np.column_stack((first[fresh], last[ends]))
+
+
+def _disjoint(start: Words, stop: Words, offset: Words) -> tuple[Words, Words, Words]:
+    """Cut overlapping byte ranges so that each byte belongs to the range that comes first in the file.
+
+    makedumpfile reads an address from the first segment that holds it.
+    """
+    order = np.argsort(start, kind="stable")
+    if (start[order][1:] >= stop[order][:-1]).all():
+        return start[order], stop[order], offset[order]
+    cuts = np.unique(np.concatenate((start, stop))).tolist()
+    starts, stops, offsets = start.tolist(), stop.tolist(), offset.tolist()
+    waiting = order.tolist()
+    waiting.reverse()
+    active: list[int] = []
+    pieces: list[tuple[int, int, int]] = []
+    for cut, next_cut in zip(cuts, cuts[1:], strict=False):
+        while waiting and starts[waiting[-1]] == cut:
+            heapq.heappush(active, waiting.pop())
+        while active and stops[active[0]] <= cut:
+            heapq.heappop(active)
+        if active:
+            owner = active[0]
+            pieces.append((cut, next_cut, offsets[owner] + cut - starts[owner]))
+    columns = np.array(pieces, np.int64).reshape(-1, 3)
+    return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+class PageExtents:
+    """Where in a file each page of physical memory stands.
+
+    Parameters
+    ----------
+    storage : Storage
+    paddr, nbytes, offset : ndarray of shape (n,), dtype int64
+        Byte ranges of physical memory and their file offsets, in file order; they may overlap.
+    page_size : int
+        A power of two.
+    """
+
+    def __init__(self, storage: Storage, paddr: Words, nbytes: Words, offset: Words, page_size: int) -> None:
+        self._storage = storage
+        self._page_size = page_size
+        self._page_shift = shift = page_size.bit_length() - 1
+        used = nbytes > 0
+        start, stop, offset = _disjoint(paddr[used], paddr[used] + nbytes[used], offset[used])
+        # Neighbours in memory that are neighbours in the file too are one extent.
+        fresh = np.append(True, (start[1:] != stop[:-1]) | (offset[1:] != offset[:-1] + (stop - start)[:-1]))[: len(start)]
+        ends = np.append(np.flatnonzero(fresh)[1:] - 1, len(stop) - 1)[: fresh.sum()]
+        start, stop, offset = start[fresh], stop[ends], offset[fresh]
+
+        first, last = -(-start >> shift), stop >> shift
+        whole = first < last
+        self._starts: list[int] = first[whole].tolist()
+        self._stops: list[int] = last[whole].tolist()
+        self._offsets: list[int] = (offset + (first << shift) - start)[whole].tolist()
+        self._fragments = self._find_fragments(start, stop, offset)
+
+    def _find_fragments(self, start: Words, stop: Words, offset: Words) -> dict[int, list[tuple[int, int, int]]]:
+        """Return, for each page that no extent covers wholly, the (offset in page, nbytes, file offset) of its parts."""
+        shift, mask = self._page_shift, self._page_size - 1
+        fragments: dict[int, list[tuple[int, int, int]]] = {}
+        for i in np.flatnonzero((start & mask != 0) | (stop & mask != 0)).tolist():
+            head, tail, at = int(start[i]), int(stop[i]), int(offset[i])
+            edges = {head >> shift} if head & mask else set()
+            if tail & mask:
+                edges.add(tail >> shift)
+            for pfn in edges:
+                lower, upper = max(head, pfn << shift), min(tail, (pfn + 1) << shift)
+                fragments.setdefault(pfn, []).append((lower & mask, upper - lower, at + lower - head))
+        return fragments
+
+    def _piece(self, pfn: int, pfn_stop: int) -> tuple[int, ByteArray]:
+        """Return how many pages from ``pfn`` on (at most to ``pfn_stop``) stand together, and their bytes."""
+        i = bisect.bisect_right(self._starts, pfn) - 1
+        if i >= 0 and pfn < self._stops[i]:
+            n = min(pfn_stop, self._stops[i]) - pfn
+            offset = self._offsets[i] + ((pfn - self._starts[i]) << self._page_shift)
+            return n, self._storage.view(offset, n << self._page_shift)
+        parts = self._fragments.get(pfn)
+        if parts is None:
+            raise AddressError(f"physical page {pfn:#x} isn't in the dump")
+        page = np.zeros(self._page_size, np.uint8)
+        for at, nbytes, offset in parts:
+            page[at : at + nbytes] = self._storage.view(offset, nbytes)
+        return 1, page
+
+    def view(self, paddr: int, nbytes: int) -> ByteArray:
+        """See `npdump.sources.Source.view`."""
+        pfn = paddr >> self._page_shift
+        pfn_stop = -(-(paddr + nbytes) >> self._page_shift)
+        skip = paddr - (pfn << self._page_shift)
+        pieces = []
+        while pfn < pfn_stop:
+            n, data = self._piece(pfn, pfn_stop)
+            pieces.append(data)
+            pfn += n
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.uint8)])
+        return whole[skip : skip + nbytes]
+
+    def gather(self, runs: Runs, out: ByteArray) -> None:
+        """See `npdump.sources.Source.gather`."""
+        row = 0
+        for pfn, pfn_stop in runs.tolist():
+            while pfn < pfn_stop:
+                n, data = self._piece(pfn, pfn_stop)
+                out[row : row + n] = data.reshape(n, self._page_size)
+                row += n
+                pfn += n

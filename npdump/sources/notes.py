@@ -1,0 +1,57 @@
+"""ELF notes: what of them a dump filter needs to know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from npdump.layouts import elf
+
+__all__ = ["Note", "count_cpus", "find_vmcoreinfo", "page_size_of", "parse_notes"]
+
+
+class Note(NamedTuple):
+    """One note; ``desc_offset`` and ``desc_nbytes`` say where its description stands in the note area."""
+
+    name: bytes
+    type: int
+    desc_offset: int
+    desc_nbytes: int
+
+
+def parse_notes(area: bytes, byte_order: str) -> Iterator[Note]:
+    """Yield the notes of a note area; one that runs over the end ends it.
+
+    All-zero headers, which old kernels leave as terminators, are skipped.
+    """
+    header = elf.NHDR.newbyteorder(byte_order)
+    at = 0
+    while at + header.itemsize <= len(area):
+        namesz, descsz, note_type = (int(word) for word in np.frombuffer(area, header, 1, at)[0].item())
+        name_offset = at + header.itemsize
+        desc_offset = name_offset + (namesz + 3 & ~3)
+        at = desc_offset + (descsz + 3 & ~3)
+        if desc_offset + descsz > len(area):
+            return
+        if namesz or descsz:
+            name = area[name_offset : name_offset + namesz].rstrip(b"\0")
+            yield Note(name, note_type, desc_offset, descsz)
+
+
+def find_vmcoreinfo(notes: list[Note]) -> Note | None:
+    """Return the first VMCOREINFO note."""
+    return next((note for note in notes if note.name == b"VMCOREINFO"), None)
+
+
+def count_cpus(notes: list[Note]) -> int:
+    """Return the number of CPUs whose registers are there."""
+    return sum(note.name == b"CORE" and note.type == elf.NT_PRSTATUS for note in notes)
+
+
+def page_size_of(vmcoreinfo: bytes | None) -> int | None:
+    """Return the PAGESIZE that VMCOREINFO states, None where it states none."""
+    match = re.search(rb"^PAGESIZE=(\d{1,19})\s*$", vmcoreinfo or b"", re.MULTILINE)
+    return int(match[1]) if match else None

@@ -1,0 +1,96 @@
+"""Kept pages in the order of their page frames, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.bitmap import Bitmap, BoolArray, Runs
+from npdump.storage import ByteArray
+
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero"]
+
+BATCH_NBYTES = 2 << 20
+"""Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
+
+
+class PageBatch(NamedTuple):
+    """Pages that are worked on together.
+
+    ``rank`` is the number of kept pages before the first of these; ``runs`` (shape (k, 2), int64) are their page
+    frames.
+    """
+
+    rank: int
+    runs: Runs
+
+    @property
+    def npages(self) -> int:
+        """How many pages."""
+        return int((self.runs[:, 1] - self.runs[:, 0]).sum())
+
+
+def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
+    """Cut the set bits of a bitmap into batches.
+
+    Parameters
+    ----------
+    kept : Bitmap
+    rank : int
+        Number of kept pages before this bitmap.
+    npages : int
+        Pages in a batch; only the last one has fewer.
+    """
+    waiting: list[Runs] = []
+    first_rank, next_rank = rank, rank
+    for runs in kept.runs():
+        lengths = runs[:, 1] - runs[:, 0]
+        ranks = np.cumsum(lengths) - lengths + next_rank
+        end_rank = int(ranks[-1] + lengths[-1])
+        # Cut the runs where a batch ends.
+        cuts = np.arange(first_rank + npages, end_rank, npages)
+        cuts = cuts[~np.isin(cuts, ranks)]
+        owner = np.searchsorted(ranks, cuts, side="right") - 1
+        starts = np.sort(np.concatenate((runs[:, 0], runs[owner, 0] + cuts - ranks[owner])))
+        ranks = np.sort(np.concatenate((ranks, cuts)))
+        stops = starts + np.diff(np.append(ranks, end_rank))
+        pieces = np.column_stack((starts, stops))
+        next_rank = end_rank
+        edges = np.searchsorted(ranks, np.arange(first_rank + npages, end_rank + 1, npages))
+        at = 0
+        for edge in edges.tolist():
+            yield PageBatch(first_rank, np.concatenate([*waiting, pieces[at:edge]]))
+            waiting = []
+            first_rank += npages
+            at = edge
+        if at < len(pieces):
+            waiting.append(pieces[at:])
+    if waiting:
+        yield PageBatch(first_rank, np.concatenate(waiting))
+
+
+def is_zero(pages: ByteArray) -> BoolArray:
+    """Tell which pages hold nothing but zeros.
+
+    Parameters
+    ----------
+    pages : ndarray of shape (n, page_size), dtype uint8
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype bool
+
+    Notes
+    -----
+    Most pages that aren't zero show it in a few words spread over the page, so that only the others are read whole.
+    """
+    words: npt.NDArray[np.uint64] = pages.view(np.uint64)
+    sample = words[:, :: words.shape[1] // 8]
+    zero = ~sample.any(axis=1)
+    suspects = np.flatnonzero(zero)
+    if len(suspects):
+        zero[suspects] = ~words[suspects].any(axis=1)
+    return zero

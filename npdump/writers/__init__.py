@@ -1,0 +1,116 @@
+"""Output formats, one file each: they say which bytes stand where, and leave the writing to a sink.
+
+To add a format, add a module with a ``WRITER`` class: nothing else needs an edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from npdump.codecs import Codec
+from npdump.pages import PageScan
+from npdump.pool import Done
+from npdump.sinks import Sink
+from npdump.sources import Source
+
+__all__ = ["Dump", "How", "Writer", "get"]
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What is to be written.
+
+    Attributes
+    ----------
+    source : Source
+    scan : PageScan
+        Says which pages stay.
+    level : int
+        Dump level, for its bit 0 (zero pages) and for the header.
+    bits : {32, 64}
+        Word size of the dumped kernel.
+    utsname : tuple of six bytes
+        sysname, nodename, release, version, machine, domainname.
+    phys_base : int
+    timestamp : int
+        Seconds since 1970 at which the kernel crashed, 0 if that isn't known.
+    """
+
+    source: Source
+    scan: PageScan
+    level: int
+    bits: int
+    utsname: tuple[bytes, ...]
+    phys_base: int
+    timestamp: int
+
+    @property
+    def drops_zero(self) -> bool:
+        """Whether zero pages are left out."""
+        return bool(self.level & 1)
+
+
+@dataclass(frozen=True)
+class How:
+    """How the work is done; nothing of it changes what the dump file says.
+
+    Attributes
+    ----------
+    codec : Codec
+    engine : str or None
+        Which of the codec's engines.
+    n_workers : int or None
+        None: as many as pay.
+    batch_npages : int
+    warn : callable
+        Takes a line.
+    """
+
+    codec: Codec
+    engine: str | None
+    n_workers: int | None
+    batch_npages: int
+    warn: Callable[[str], None]
+
+
+class Writer(Protocol):
+    """One dump on its way into a file of this format.
+
+    Making one looks at the whole dump but writes nothing, so that bad input is met before any output exists.
+
+    Attributes
+    ----------
+    n_pages : int
+        Pages that `write` will report as done.
+    n_zero : int
+        Zero pages left out so far.
+    n_left_out : int or None
+        Pages that the file won't hold, where the format can't leave out each page alone.
+    """
+
+    n_pages: int
+    n_zero: int
+    n_left_out: int | None
+
+    def __init__(self, dump: Dump, how: How) -> None: ...
+
+    def begin(self, sink: Sink) -> int:
+        """Write all that comes before the pages, marked as incomplete; return how many bytes that were."""
+
+    def write(self, sink: Sink) -> Iterator[Done]:
+        """Write the pages."""
+
+    def end(self, sink: Sink) -> None:
+        """Mark the file as complete."""
+
+    def cut_short(self, sink: Sink) -> None:
+        """Make the best of a file that got no further."""
+
+
+def get(name: str) -> type[Writer]:
+    """Return the writer of a format; its name is that of its module."""
+    writer: type[Writer] = importlib.import_module(f"{__name__}.{name}").WRITER
+    return writer

@@ -1,0 +1,206 @@
+"""ELF core files, in which a long run of left-out pages is a segment's tail without data (p_filesz < p_memsz).
+
+References
+----------
+System V gABI; makedumpfile ``write_elf_pages_cyclic()`` for the shape, crash ``netdump.c`` for what it takes for a
+kdump ELF file (PT_NOTE first, then only PT_LOAD, p_align 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.bitmap import Runs, runs_of
+from npdump.errors import SinkError
+from npdump.layouts import elf
+from npdump.pages import Window
+from npdump.pool import Done
+from npdump.sinks import Sink
+from npdump.sources import SEGMENT
+from npdump.stream import batches, is_zero
+from npdump.writers import Dump, How
+
+__all__ = ["WRITER"]
+
+MIN_GAP_NPAGES = 256
+"""Shorter runs of left-out pages are written all the same, so that the program headers stay few (as makedumpfile)."""
+
+_NO_VADDR = 0xFFFFFFFFFFFFFFFF
+"""Address of memory that the kernel doesn't map (i386 highmem)."""
+
+COPY_NBYTES = 1 << 20
+"""Bytes copied at a time."""
+
+
+class _Joiner:
+    """Joins runs of kept pages across short gaps of pages that may be read as well.
+
+    Parameters
+    ----------
+    data_runs : ndarray of shape (k, 2), dtype int64
+        Page frames that the input has.
+    """
+
+    def __init__(self, data_runs: Runs) -> None:
+        self._hole_starts = data_runs[:, 1]
+        self._unsafe_starts = np.empty(0, np.int64)
+        self._last: Runs = np.empty((0, 2), np.int64)
+        self._finished: list[Runs] = []
+
+    def add(self, window: Window) -> None:
+        """Take the kept pages of the next window."""
+        unsafe_starts = [runs[:, 0] for runs in window.unsafe.runs()]
+        blockers = np.sort(np.concatenate((self._hole_starts, self._unsafe_starts, *unsafe_starts)))
+        for runs in window.kept.runs():
+            runs = np.concatenate((self._last, runs))
+            gap_starts, gap_stops = runs[:-1, 1], runs[1:, 0]
+            # A gap begins behind a kept page, so that what blocks it begins inside it.
+            is_blocked = np.searchsorted(blockers, gap_starts) < np.searchsorted(blockers, gap_stops)
+            fresh = np.append(True, is_blocked | (gap_stops - gap_starts >= MIN_GAP_NPAGES))
+            lasts = np.append(np.flatnonzero(fresh)[1:] - 1, len(runs) - 1)
+            joined = np.column_stack((runs[fresh, 0], runs[lasts, 1]))
+            self._finished.append(joined[:-1])
+            self._last = joined[-1:]
+        behind_last = self._last[0, 1] if len(self._last) else 0
+        self._unsafe_starts = blockers[blockers >= behind_last]
+
+    def runs(self) -> Runs:
+        """Return all joined runs, ascending."""
+        return np.concatenate((*self._finished, self._last))
+
+
+def _drop_zero_pages(dump: Dump, how: How, window: Window) -> int:
+    """Take zero pages out of a window's kept ones; return how many they are."""
+    buffer = np.empty((how.batch_npages, dump.source.page_size), np.uint8)
+    n_zero = 0
+    for batch in batches(window.kept, 0, how.batch_npages):
+        pages = buffer[: batch.npages]
+        dump.source.gather(batch.runs, pages)
+        zero_runs = runs_of(is_zero(pages))
+        pfns = np.concatenate([np.arange(start, stop) for start, stop in batch.runs.tolist()])
+        for start, stop in zero_runs.tolist():
+            window.kept.clear(pfns[start:stop])
+        n_zero += int((zero_runs[:, 1] - zero_runs[:, 0]).sum())
+    return n_zero
+
+
+def _cut(segment: np.void, runs: Runs, page_shift: int, has_vaddrs: bool) -> npt.NDArray[np.void]:
+    """Return the segments of the output that stand for one of the input.
+
+    Together they have its memory; each has the data of one run of pages, if any, and the left-out pages behind it.
+    """
+    paddr, vaddr, stop = int(segment["paddr"]), int(segment["vaddr"]), int(segment["paddr"] + segment["memsz"])
+    data_stop = paddr + int(segment["filesz"])
+    first = np.searchsorted(runs[:, 1] << page_shift, paddr, side="right")
+    last = np.searchsorted(runs[:, 0] << page_shift, data_stop, side="left")
+    starts = np.maximum(runs[first:last, 0] << page_shift, paddr)
+    stops = np.minimum(runs[first:last, 1] << page_shift, data_stop)
+    if not len(starts) or starts[0] > paddr:
+        starts, stops = np.append(paddr, starts), np.append(paddr, stops)
+    cut = np.zeros(len(starts), SEGMENT)
+    cut["paddr"] = starts
+    cut["filesz"] = stops - starts
+    cut["memsz"] = np.append(starts[1:], stop) - starts
+    cut["flags"] = segment["flags"]
+    is_known = has_vaddrs and vaddr != _NO_VADDR
+    cut["vaddr"] = np.uint64(vaddr) + (starts - paddr).astype(np.uint64) if is_known else vaddr
+    return cut
+
+
+class ElfWriter:
+    """See `npdump.writers.Writer`."""
+
+    def __init__(self, dump: Dump, how: How) -> None:
+        source = dump.source
+        self._source = source
+        self._page_shift = source.page_size.bit_length() - 1
+        self.n_zero = 0
+        joiner = _Joiner(source.data_runs)
+        for window in dump.scan.windows():
+            if dump.drops_zero:
+                self.n_zero += _drop_zero_pages(dump, how, window)
+            joiner.add(window)
+        runs = joiner.runs()
+        n_ram = int((source.ram_runs[:, 1] - source.ram_runs[:, 0]).sum())
+        self.n_left_out: int | None = n_ram - int((runs[:, 1] - runs[:, 0]).sum())
+        has_vaddrs = bool(source.segments["vaddr"].any())
+        self._segments = np.concatenate([_cut(seg, runs, self._page_shift, has_vaddrs) for seg in source.segments])
+        self.n_pages = int((-(-self._segments["filesz"].astype(np.int64) >> self._page_shift)).sum())
+        self._n_headers = 1 + len(self._segments)
+        if self._n_headers >= elf.PN_XNUM and source.bits == 32:
+            raise SinkError(f"the dump would need {self._n_headers} program headers: ELF32 has room for fewer; omit -E")
+        self._place_data()
+
+    def _place_data(self) -> None:
+        source = self._source
+        self._shdr_offset = elf.EHDR[source.bits].itemsize + self._n_headers * elf.PHDR[source.bits].itemsize
+        needs_section = self._n_headers >= elf.PN_XNUM
+        self._note_offset = self._shdr_offset + needs_section * elf.SHDR[source.bits].itemsize
+        self._data_offset = self._note_offset + len(source.notes)
+        nbytes = self._segments["filesz"]
+        offsets = np.cumsum(nbytes) - nbytes + np.uint64(self._data_offset)
+        self._segments["offset"] = np.where(nbytes > 0, offsets, 0)
+        self._written_stop = self._data_offset
+
+    def _headers(self, complete: bool) -> bytes:
+        """Return the ELF header and program headers; those of an incomplete file own up to what was written."""
+        source, n_headers = self._source, self._n_headers
+        ehdr = np.zeros(1, elf.EHDR[source.bits].newbyteorder(source.byte_order))
+        ident = elf.MAGIC + bytes((elf.CLASSES[source.bits], elf.DATAS[source.byte_order], elf.EV_CURRENT))
+        ehdr["e_ident"] = ident.ljust(16, b"\0")
+        ehdr["e_type"] = elf.ET_CORE
+        ehdr["e_machine"] = source.machine
+        ehdr["e_version"] = elf.EV_CURRENT
+        ehdr["e_phoff"] = ehdr["e_ehsize"] = ehdr.itemsize
+        ehdr["e_flags"] = source.e_flags | (0 if complete else elf.DUMP_ELF_INCOMPLETE)
+        ehdr["e_phentsize"] = elf.PHDR[source.bits].itemsize
+        ehdr["e_phnum"] = min(n_headers, elf.PN_XNUM)
+        section = b""
+        if n_headers >= elf.PN_XNUM:
+            shdr = np.zeros(1, elf.SHDR[source.bits].newbyteorder(source.byte_order))
+            shdr["sh_size"] = ehdr["e_shnum"] = 1
+            shdr["sh_info"] = n_headers
+            ehdr["e_shoff"] = self._shdr_offset
+            ehdr["e_shentsize"] = shdr.itemsize
+            section = shdr.tobytes()
+        phdrs = np.zeros(n_headers, elf.PHDR[source.bits].newbyteorder(source.byte_order))
+        phdrs[0]["p_type"] = elf.PT_NOTE
+        phdrs[0]["p_offset"] = self._note_offset
+        phdrs[0]["p_filesz"] = phdrs[0]["p_memsz"] = len(source.notes)
+        loads = phdrs[1:]
+        loads["p_type"] = elf.PT_LOAD
+        for name in SEGMENT.names or ():
+            loads[f"p_{name}"] = self._segments[name]
+        if not complete:
+            written = self._written_stop - self._segments["offset"].astype(np.int64)
+            loads["p_filesz"] = np.clip(written, 0, self._segments["filesz"].astype(np.int64))
+        return ehdr.tobytes() + phdrs.tobytes() + section
+
+    def begin(self, sink: Sink) -> int:
+        """See `npdump.writers.Writer.begin`."""
+        sink.place([(0, self._headers(complete=False)), (self._note_offset, self._source.notes)])
+        return self._data_offset
+
+    def write(self, sink: Sink) -> Iterator[Done]:
+        """See `npdump.writers.Writer.write`."""
+        for segment in self._segments[self._segments["filesz"] > 0]:
+            paddr, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
+            for at in range(0, nbytes, COPY_NBYTES):
+                piece = min(COPY_NBYTES, nbytes - at)
+                sink.write(offset + at, self._source.view(paddr + at, piece))
+                self._written_stop = offset + at + piece
+                yield Done(-(-piece >> self._page_shift), 0, piece)
+
+    def end(self, sink: Sink) -> None:
+        """See `npdump.writers.Writer.end`."""
+        sink.place([(0, self._headers(complete=True))])
+
+    def cut_short(self, sink: Sink) -> None:
+        """See `npdump.writers.Writer.cut_short`."""
+        sink.place([(0, self._headers(complete=False))])
+
+
+WRITER = ElfWriter

@@ -1,0 +1,213 @@
+"""The kdump-compressed format, header version 6.
+
+References
+----------
+makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpfile check when they open a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from npdump import pool
+from npdump.bitmap import Bitmap
+from npdump.encoding import BatchEncoder, EncodedBatch
+from npdump.errors import NoSpace
+from npdump.layouts import kdump
+from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
+from npdump.pool import Done
+from npdump.sinks import Placement, Sink
+from npdump.storage import ByteArray
+from npdump.stream import PageBatch, batches
+from npdump.writers import Dump, How
+
+__all__ = ["WRITER", "KdumpLayout"]
+
+_U32_MAX = 0xFFFFFFFF
+
+MIN_BATCHES_PER_WORKER = 8
+"""Fewer don't pay for a process."""
+
+
+class KdumpLayout:
+    """Says which bytes of a kdump-compressed file stand where.
+
+    Parameters
+    ----------
+    dump : Dump
+    codec_flag : PageFlag
+        The file's codec.
+    n_kept : int
+        Pages in the file, zero pages included: it fixes where the page data begin.
+
+    Attributes
+    ----------
+    data_offset : int
+        Where the first stored page goes; what comes before has the same size whatever the pages hold.
+    """
+
+    def __init__(self, dump: Dump, codec_flag: PageFlag, n_kept: int) -> None:
+        self._dump = dump
+        self._status = int(codec_flag)
+        self._byte_order = dump.source.byte_order
+        self._page_size = block = dump.source.page_size
+        sub_header = kdump.sub_header_dtype(dump.bits, self._byte_order)
+        self._note_offset = block + sub_header.itemsize
+        self._sub_hdr_size = _ceil_div(sub_header.itemsize + len(dump.source.notes), block)
+        self._bitmap_nbytes = _ceil_div(_ceil_div(dump.scan.max_mapnr, 8), block) * block
+        self._bitmap_offset = (1 + self._sub_hdr_size) * block
+        self._desc = kdump.PAGE_DESC.newbyteorder(self._byte_order)
+        self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
+        self._zero_offset = self._desc_offset + n_kept * self._desc.itemsize
+        self.data_offset = self._zero_offset + block * dump.drops_zero
+
+    def disk_header(self, complete: bool) -> Placement:
+        """Return block 0.
+
+        It's written first as that of an incomplete file and last as it should be, so that a dump whose writer was
+        killed doesn't look whole.
+        """
+        dump = self._dump
+        disk = np.zeros(1, kdump.header_dtype(dump.bits, self._byte_order))
+        disk["signature"] = kdump.SIGNATURE
+        disk["header_version"] = kdump.HEADER_VERSION
+        for name, value in zip(kdump.UTSNAME_FIELDS, dump.utsname, strict=True):
+            disk["utsname"][name] = value
+        disk["tv_sec"] = dump.timestamp
+        disk["status"] = self._status | (0 if complete else STATUS_INCOMPLETE)
+        disk["block_size"] = self._page_size
+        disk["sub_hdr_size"] = self._sub_hdr_size
+        disk["bitmap_blocks"] = 2 * self._bitmap_nbytes // self._page_size
+        disk["max_mapnr"] = min(dump.scan.max_mapnr, _U32_MAX)
+        disk["nr_cpus"] = dump.source.n_cpus
+        return 0, disk.tobytes().ljust(self._page_size, b"\0")
+
+    def head(self) -> Iterator[Placement]:
+        """Yield all that comes before the bitmaps, and the zero page."""
+        dump, notes = self._dump, self._dump.source.notes
+        yield self.disk_header(complete=False)
+        sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order))
+        sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1
+        sub["dump_level"] = dump.level
+        if notes:
+            sub["offset_note"] = self._note_offset
+            sub["size_note"] = len(notes)
+        if dump.source.vmcoreinfo:
+            sub["offset_vmcoreinfo"] = self._note_offset + dump.source.vmcoreinfo_offset
+            sub["size_vmcoreinfo"] = len(dump.source.vmcoreinfo)
+        sub["max_mapnr_64"] = dump.scan.max_mapnr
+        yield self._page_size, (sub.tobytes() + notes).ljust(self._sub_hdr_size * self._page_size, b"\0")
+        if dump.drops_zero:
+            yield self._zero_offset, bytes(self._page_size)
+
+    def bitmaps(self, ram: Bitmap, kept: Bitmap) -> Iterator[Placement]:
+        """Yield the part of both bitmaps that belongs to a window; what is all zero stays a hole in the file."""
+        for number, bitmap in enumerate((ram, kept)):
+            offset = self._bitmap_offset + number * self._bitmap_nbytes + bitmap.pfn_start // 8
+            yield from _without_holes(offset, bitmap.packed)
+        if self._bitmap_offset + 2 * self._bitmap_nbytes == self.data_offset:
+            # An empty dump ends with its bitmaps: the file must be as long as the header says.
+            yield self.data_offset - 1, b"\0"
+
+    def descriptors(self, batch: EncodedBatch, offset: int) -> Placement:
+        """Return the page descriptors of a batch whose data stand at ``offset``."""
+        desc = np.zeros(len(batch.sizes), self._desc)
+        sizes = batch.sizes.astype(np.int64)
+        desc["offset"] = np.cumsum(sizes) - sizes + offset
+        desc["size"] = sizes
+        desc["flags"] = batch.flags
+        is_zero = sizes == 0
+        desc["offset"][is_zero] = self._zero_offset
+        desc["size"][is_zero] = self._page_size
+        return self._desc_offset + batch.rank * self._desc.itemsize, desc.view(np.uint8)
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _without_holes(offset: int, packed: ByteArray) -> Iterator[Placement]:
+    step = 1 << 16
+    for at in range(0, len(packed), step):
+        piece = packed[at : at + step]
+        if piece.any():
+            yield offset + at, piece
+
+
+class _PageJob:
+    """See `npdump.pool.Job`."""
+
+    def __init__(self, dump: Dump, how: How, layout: KdumpLayout, sink: Sink) -> None:
+        self._dump = dump
+        self._how = how
+        self._layout = layout
+        self._sink = sink
+
+    def make_encoder(self) -> BatchEncoder:
+        """See `npdump.pool.Job.make_encoder`."""
+        how = self._how
+        return BatchEncoder(self._dump.source, how.codec, how.engine, self._dump.drops_zero, how.batch_npages)
+
+    def write(self, batch: EncodedBatch, offset: int) -> None:
+        """See `npdump.pool.Job.write`."""
+        self._sink.write(offset, batch.data)
+        # Descriptors come after what they point to: a page whose descriptor is zero is known to be lost.
+        desc_offset, desc = self._layout.descriptors(batch, offset)
+        try:
+            self._sink.write(desc_offset, desc)
+        except NoSpace:
+            # The last descriptor that was written may have been cut.
+            with suppress(NoSpace):
+                self._sink.write(desc_offset, np.zeros_like(desc))
+            raise
+
+
+class KdumpWriter:
+    """See `npdump.writers.Writer`."""
+
+    n_left_out = None
+
+    def __init__(self, dump: Dump, how: How) -> None:
+        self._dump = dump
+        self._how = how
+        self.n_zero = 0
+        self.n_pages = sum(window.kept.count() for window in dump.scan.windows())
+        self._layout = KdumpLayout(dump, how.codec.flag, self.n_pages)
+
+    def begin(self, sink: Sink) -> int:
+        """See `npdump.writers.Writer.begin`."""
+        sink.place(self._layout.head())
+        for window in self._dump.scan.windows():
+            sink.place(self._layout.bitmaps(window.ram, window.kept))
+        return self._layout.data_offset
+
+    def write(self, sink: Sink) -> Iterator[Done]:
+        """See `npdump.writers.Writer.write`."""
+        job = _PageJob(self._dump, self._how, self._layout, sink)
+        n_batches = _ceil_div(self.n_pages, self._how.batch_npages)
+        n_workers = self._how.n_workers
+        if n_workers is None:
+            n_workers = min(pool.usable_cpus(), n_batches // MIN_BATCHES_PER_WORKER)
+        for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._how.warn):
+            self.n_zero += done.n_zero
+            yield done
+
+    def _batches(self) -> Iterator[PageBatch]:
+        rank = 0
+        for window in self._dump.scan.windows():
+            for batch in batches(window.kept, rank, self._how.batch_npages):
+                rank += batch.npages
+                yield batch
+
+    def end(self, sink: Sink) -> None:
+        """See `npdump.writers.Writer.end`."""
+        sink.place([self._layout.disk_header(complete=True)])
+
+    def cut_short(self, sink: Sink) -> None:
+        """See `npdump.writers.Writer.cut_short`: the header says so already, and lost pages have no descriptor."""
+
+
+WRITER = KdumpWriter
