@@ -102,7 +102,7 @@ class PageScan:
         self._allocate = allocate
         self._progress = progress
         self._only_window: Window | None = None
-        self.max_mapnr = int(source.ram_runs[-1, 1])
+        self.max_mapnr = source.max_mapnr
         self.counts = np.zeros(len(PageClass), np.int64)
 
     @property
@@ -141,7 +141,7 @@ class PageScan:
         for start in _batches(self._source.ram_runs, window.pfn_start, window.pfn_stop):
             stop = min(start + BATCH_NPAGES, window.pfn_stop)
             is_ram = _mask(self._source.ram_runs, start, stop)
-            has_data = _mask(self._source.data_runs, start, stop)
+            has_data = _mask(self._source.data_runs, start, stop) & is_ram
             window.ram.put(start, is_ram)
             covered, carry = self._classify(start, stop, is_ram, carry)
             self._progress(stop, self.max_mapnr)

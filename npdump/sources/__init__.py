@@ -52,8 +52,10 @@ class Source(Protocol):
         Number of NT_PRSTATUS notes.
     segments : ndarray of dtype SEGMENT
         In file order; they may overlap and begin or end inside a page.
+    max_mapnr : int
+        One more than the highest page frame.
     ram_runs : ndarray of shape (k, 2), dtype int64
-        Page frames of which the image holds, or held before it was filtered, any byte; disjoint, ascending.
+        Page frames that the image holds, or held before it was filtered; disjoint, ascending.
     data_runs : ndarray of shape (k, 2), dtype int64
         Page frames of which any byte is in the file.
     """
@@ -70,6 +72,7 @@ class Source(Protocol):
     vmcoreinfo_offset: int
     n_cpus: int
     segments: npt.NDArray[np.void]
+    max_mapnr: int
     ram_runs: Runs
     data_runs: Runs
 

@@ -67,8 +67,12 @@ class ElfSource:
             self.segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset")
         )
         shift = self.page_size.bit_length() - 1
-        self.ram_runs: Runs = page_runs(paddr, paddr + memsz, shift)
-        self.data_runs: Runs = page_runs(paddr, paddr + filesz, shift)
+        stop = paddr + memsz
+        self.max_mapnr = int(-(-stop.max() >> shift))
+        self.ram_runs: Runs = page_runs(paddr, stop, shift)
+        # A page that the file holds in part is in the file, where the rest was left out by an earlier filter.
+        data_stop = np.where(filesz < memsz, -(-(paddr + filesz) >> shift) << shift, stop)
+        self.data_runs: Runs = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift)
         self._extents = PageExtents(storage, paddr, filesz, offset, self.page_size)
 
     def _read_array(self, dtype: np.dtype, offset: int, count: int, what: str) -> npt.NDArray[np.void]:

@@ -18,10 +18,16 @@ Words = npt.NDArray[np.int64]
 
 
 def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
-    """Return the page frames that the byte ranges ``[start, stop)`` touch, as disjoint ascending runs."""
-    used = stop > start
-    first = start[used] >> page_shift
-    last = -(-stop[used] >> page_shift)
+    """Return the page frames of byte ranges ``[start, stop)``, as disjoint ascending runs.
+
+    A page of which a range holds only the tail counts, one of which it holds only the head doesn't. The kernel uses
+    neither (Linux ``mm/mm_init.c`` rounds the start of memory up and its end down); makedumpfile 1.7.9 takes them this
+    way, and a page that lies in two ranges is there by the second's rule.
+    """
+    first = start >> page_shift
+    last = stop >> page_shift
+    used = last > first
+    first, last = first[used], last[used]
     order = np.argsort(first, kind="stable")
     first, last = first[order], np.maximum.accumulate(last[order])
     if not len(first):
