@@ -83,6 +83,8 @@ class Facts:
         self.private = 1 << number("PG_private", 11)
         self.swapcache = 1 << number("PG_swapcache", 15)
         swapbacked, hwpoison = number("PG_swapbacked"), number("PG_hwpoison")
+        if swapbacked is None and self.swapcache < self.private:
+            swapbacked = self.private.bit_length() - 1 + 6
         self.swapbacked = None if swapbacked is None else 1 << swapbacked
         self.hwpoison = 0 if hwpoison is None else 1 << hwpoison
         default_slab = 7 if self.slab is None or rules.slab_default_bit else None
@@ -98,6 +100,10 @@ class Facts:
             self.at_order, self.at_dtor = offset("page.compound_order"), offset("page.compound_dtor")
         self.hugetlb_dtor = number("HUGETLB_PAGE_DTOR")
         self.n_free_area = int(keys["LENGTH(zone.free_area)"])
+
+    def scans(self, level: int) -> bool:
+        """Whether struct pages are looked at: poisoned and offline pages go at every level where they are."""
+        return bool(level & (NON_PRIVATE | CACHE | USER | FREE) or self.hwpoison)
 
 
 class Oracle:
@@ -193,20 +199,31 @@ class Oracle:
             return "offline", n_pages
         return "kept", 1
 
+    def _verdict(self, verdicts: dict, raw: bytes, pfn: int, stop: int, level: int) -> tuple[str, int]:
+        page = self.page(pfn)
+        verdict = self.judge(pfn, page, stop, level)
+        if not page.flags & self.facts.head_mask:
+            verdicts[raw] = verdict
+        return verdict
+
     def classify(self, level: int) -> np.ndarray:
         """Index into CLASSES of every page; uint8, (max_mapnr,). Pages that the dump doesn't have are "kept"."""
         classes = np.zeros(len(self.present), np.uint8)
-        present = self.present.tolist()
+        if not self.facts.scans(level):
+            return classes
         next_pfn = 0
+        verdicts: dict[bytes, tuple[str, int]] = {}  # of pages that aren't heads: their own bytes decide
         for first, stop in self.sections:
             self._base, self._chunk = first, memoryview(self._raw(first, stop))
             pfn = max(first, next_pfn)
-            stop = min(stop, len(present))
+            present = self.present[first:stop].tolist()
+            stop = first + len(present)
             while pfn < stop:
-                if not present[pfn]:
+                if not present[pfn - first]:
                     pfn += 1
                     continue
-                name, n_pages = self.judge(pfn, self.page(pfn), stop, level)
+                raw = bytes(self._struct(pfn))
+                name, n_pages = verdicts.get(raw) or self._verdict(verdicts, raw, pfn, stop, level)
                 if name != "kept":
                     classes[pfn : pfn + n_pages] = CLASSES.index(name)
                 pfn += n_pages

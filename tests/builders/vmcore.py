@@ -207,8 +207,9 @@ def _vmcoreinfo(want: Description, image: _Image, symbols: dict[str, int]) -> di
 def _fill(memory: Memory, ram: list[tuple[int, int]], every: int) -> None:
     """Give one page in `every` content of its own: text that compresses, or noise that doesn't."""
     for start, stop in ram:
-        for pfn in range(-(-start // PAGE_SIZE), stop // PAGE_SIZE):
-            if pfn % every == 5 % every and pfn not in memory.pages:
+        first = -(-start // PAGE_SIZE)
+        for pfn in range(first + (5 - first) % every, stop // PAGE_SIZE, every):
+            if pfn not in memory.pages:
                 n_noise = PAGE_SIZE if pfn % 3 == 0 else 64
                 noise = random.Random(pfn).randbytes(n_noise) * (PAGE_SIZE // n_noise)
                 memory.write(pfn * PAGE_SIZE, (b"page %012x; " % pfn + noise)[:PAGE_SIZE])

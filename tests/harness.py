@@ -1,0 +1,147 @@
+"""Running npdump as a user does, and the references to hold its output against."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
+#: Expanded dumps are big and always the same: they stay from one run of the tests to the next.
+CACHE = Path(os.environ.get("NPDUMP_TEST_CACHE", f"{tempfile.gettempdir()}/npdump-tests-{os.getuid()}"))
+CODEC_FLAGS = {"raw": None, "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
+
+
+def npdump_command() -> list[str]:
+    """The command under test; NPDUMP_COMMAND names another one, to try the tests on a different filter."""
+    override = os.environ.get("NPDUMP_COMMAND")
+    return shlex.split(override) if override else [sys.executable, "-m", "npdump"]
+
+
+def is_npdump() -> bool:
+    """Whether npdump itself is under test."""
+    return "NPDUMP_COMMAND" not in os.environ
+
+
+def run(
+    *args: str | os.PathLike[str],
+    timeout: float = 120,
+    memory_nbytes: int | None = None,
+    file_nbytes: int | None = None,
+    unprivileged: bool = False,
+    command: list[str] | None = None,
+    **options,
+) -> subprocess.CompletedProcess[str]:
+    """Run npdump with its output captured.
+
+    `memory_nbytes` limits the address space, `file_nbytes` the size of files; `unprivileged` takes root's right to
+    read everything.
+    """
+    limits = {"--as": memory_nbytes, "--fsize": file_nbytes}
+    limits = [f"{name}={value}:{value}" for name, value in limits.items() if value is not None]
+    argv = ["prlimit", *limits] if limits else []
+    if unprivileged and os.getuid() == 0:
+        argv += ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    argv += [*(command or npdump_command()), *map(os.fspath, args)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | options.pop("env", {})
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.run(
+        argv, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False, **options
+    )
+
+
+def run_ok(*args: str | os.PathLike[str], **options) -> subprocess.CompletedProcess[str]:
+    """`run`, for what has to work."""
+    result = run(*args, **options)
+    said = f"{result.stdout}{result.stderr}"
+    assert result.returncode == 0, f"{' '.join(map(str, args))}: exit {result.returncode}\n{said}"
+    return result
+
+
+def once(path: Path, make: Callable[[Path], None]) -> Path:
+    """`path`, made by `make(temporary_path)` if it isn't there yet; safe with several test processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            part = path.with_name(path.name + ".part")
+            make(part)
+            part.rename(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What upstream makedumpfile keeps of a dump, level by level (see make_refs in the fixtures' README).
+
+    `json_path` has digests; `npz_path` packed bitmaps, least significant bit first, to say which pages differ.
+    """
+
+    json_path: Path
+    npz_path: Path
+
+    @cached_property
+    def levels(self) -> dict[int, dict]:
+        """Per level: `pages`, and the digests `bitmap2` and, at some levels, `bitmap1` and `content`."""
+        return {int(level): entry for level, entry in json.loads(self.json_path.read_text()).items() if level.isdigit()}
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        with np.load(self.npz_path) as arrays:
+            return {name: np.unpackbits(arrays[name], bitorder="little").astype(bool) for name in arrays.files}
+
+    def kept(self, level: int) -> np.ndarray:
+        """Pages in the dump; bool by page frame number."""
+        return self._arrays[f"level{level}"]
+
+    @property
+    def bitmap1(self) -> np.ndarray:
+        """Pages of RAM; bool by page frame number."""
+        return self._arrays["bitmap1"]
+
+
+def find_corpus() -> Path | None:
+    """A directory of further vmcores with references: NPDUMP_CORPUS, or shared/corpus beside the repository."""
+    named = os.environ.get("NPDUMP_CORPUS")
+    candidates = [Path(named)] if named else [REPOSITORY.parent / "shared" / "corpus"]
+    return next((path for path in candidates if path.is_dir()), None)
+
+
+def corpus_names(prefix: str = "x86_64-") -> list[str]:
+    """Names of the corpus's vmcores that have references."""
+    corpus = find_corpus()
+    if corpus is None:
+        return []
+    names = [path.name.removesuffix(".vmcore.zst") for path in corpus.glob(f"{prefix}*.vmcore.zst")]
+    return sorted(name for name in names if (corpus / "refs" / f"{name}.json").exists())
+
+
+def corpus_vmcore(name: str) -> Path:
+    """A corpus vmcore, decompressed into the cache."""
+    source = find_corpus() / f"{name}.vmcore.zst"
+    stamp = source.stat()
+    target = CACHE / "corpus" / f"{name}-{stamp.st_size}-{int(stamp.st_mtime)}.vmcore"
+    zstd = shutil.which("zstd")
+
+    def decompress(part: Path) -> None:
+        if zstd:
+            subprocess.run([zstd, "-dqf", "--sparse", "--long=27", source, "-o", part], check=True)
+            return
+        import zstandard
+
+        with open(source, "rb") as packed, open(part, "wb") as plain:
+            zstandard.ZstdDecompressor(max_window_size=1 << 27).copy_stream(packed, plain)
+
+    return once(target, decompress)
