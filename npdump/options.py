@@ -26,7 +26,7 @@ DEFAULT_MESSAGE_LEVEL = MESSAGE_PROGRESS | MESSAGE_COMMON | MESSAGE_ERROR
 MAX_DUMP_LEVEL = 31
 MAX_MESSAGE_LEVEL = 31
 MAX_BLOCK_ORDER = 16  # 2^16 pages of 4 KiB are 256 MiB held back from the output
-MAX_NUM_THREADS = 8192  # CONFIG_NR_CPUS of the largest x86_64 kernels
+MAX_NUM_THREADS = 4096
 MAX_CYCLIC_BUFFER_KIB = 1 << 32
 ZLIB_ENGINES = ("isal", "zlib")
 
@@ -121,7 +121,11 @@ def parse(argv: Sequence[str]) -> Options:
     values.update(zip(("vmcore", "dumpfile"), operands, strict=False))
     options = Options(**values)
     _check(options)
-    return replace(options, message_level=_message_level(options))
+    return replace(
+        options,
+        message_level=_message_level(options),
+        cyclic_buffer_kib=options.cyclic_buffer_kib or None,  # makedumpfile takes 0 for "not given"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

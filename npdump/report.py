@@ -56,7 +56,7 @@ class Reporter:
         """Print an error, in one line whatever is in `text`."""
         if self.message_level & MESSAGE_ERROR:
             self._progress.end_line()
-            _to_stderr(f"npdump: {_printable(text)}\n")
+            _write("stderr", f"npdump: {_printable(text)}\n")
 
     def warning(self, text: str) -> None:
         """Print a warning, in one line whatever is in `text`."""
@@ -83,11 +83,11 @@ class Reporter:
             return
         self._progress.end_line()
         if self._messages_to_stderr:
-            _to_stderr(f"{text}\n")
-        elif sys.stdout is not None:
-            # A file name may hold bytes that are no text in this locale.
-            encoding = sys.stdout.encoding or "utf-8"
-            sys.stdout.write(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding))
+            _write("stderr", f"{text}\n")
+            return
+        failure = _write("stdout", f"{text}\n")
+        if failure is not None:
+            self.warning(f"standard output: {failure}: what should stand there is lost")
 
 
 class _Progress:
@@ -111,7 +111,7 @@ class _Progress:
             return
         promille = 1000 if is_done else max(done, 0) * 1000 // total
         line = format_progress(stage, promille, now - self._start, _SPINNER[self._n_shown % len(_SPINNER)])
-        _to_stderr(f"\r{line}" if rewrites else f"{line}\n")
+        _write("stderr", f"\r{line}" if rewrites else f"{line}\n")
         self._shown = now
         self._n_shown += 1
         self._line_is_open = rewrites
@@ -121,7 +121,7 @@ class _Progress:
     def end_line(self) -> None:
         if self._line_is_open:
             self._line_is_open = False
-            _to_stderr("\n")
+            _write("stderr", "\n")
 
 
 def format_progress(stage: str, promille: int, seconds: float, spinner: str) -> str:
@@ -165,13 +165,18 @@ def _printable(text: str) -> str:
     )
 
 
-def _to_stderr(text: str) -> None:
-    """Write to the standard error; one that is closed or full is no reason to stop."""
-    if sys.stderr is None:
-        return
+def _write(name: str, text: str) -> Exception | None:
+    """Write to a standard stream. One that is closed or full is no reason to stop: it is not used again."""
+    stream: TextIO | None = getattr(sys, name)
+    if stream is None:
+        return None
+    encoding = stream.encoding or "utf-8"
     try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (OSError, ValueError):
+        # A file name may hold bytes that are no text in this locale.
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError) as error:
         # The text stays in the buffer, and flushing it at exit would fail again and change the exit code.
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        return error
+    return None

@@ -93,7 +93,7 @@ def test_message_level_in_force(line: str, level: int) -> None:
         ("-d", "dump_level", 0, 31),
         ("--message-level", "message_level", 0, 31),
         ("-b", "block_order", 0, 16),
-        ("--num-threads", "num_threads", 0, 8192),
+        ("--num-threads", "num_threads", 0, 4096),
     ],
 )
 def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None:
@@ -123,6 +123,11 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
 @pytest.mark.parametrize("check", [[], ["--check-params"]])
 def test_wrong_lines_are_refused_in_one_line(line: str, named: str, check: list[str]) -> None:
     assert named in refusal(*check, *line.split())
+
+
+def test_a_cyclic_buffer_of_nothing_is_as_good_as_none() -> None:
+    assert parse(["--cyclic-buffer", "0", *FILES]).cyclic_buffer_kib is None
+    assert parse(["--cyclic-buffer", "1024", *FILES]).cyclic_buffer_kib == 1024
 
 
 def test_a_dry_run_needs_no_dumpfile() -> None:

@@ -93,6 +93,16 @@ def test_a_standard_error_that_takes_nothing_is_no_failure(redirection: str) -> 
     assert done.stdout == b"done\n"
 
 
+def test_a_full_standard_output_is_a_warning() -> None:
+    code = "from npdump.report import Reporter; r = Reporter(7); r.message('saved'); r.message('completed')"
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" >/dev/full', sys.executable, code],
+        stderr=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.startswith("npdump: warning: standard output: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "start", "end"),
     [
