@@ -49,7 +49,7 @@ dist: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build dist man/npdump.8 npdump.egg-info
 
-$(DEMO)/vmcore: tests/fixtures/expand.py $(wildcard tests/fixtures/$(FIXTURE)*) | $(VENV)/.npdump
+$(DEMO)/vmcore: tests/fixtures/$(FIXTURE).distilled tests/fixtures/expand.py | $(VENV)/.npdump
 	@mkdir -p $(@D)
 	$(BIN)/python tests/fixtures/expand.py $(FIXTURE) $@
 
