@@ -24,7 +24,7 @@ demo: $(VENV)/.npdump $(DEMO)/vmcore
 	@ls -l $(DEMO)
 
 test: $(VENV)/.npdump
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: lint-ruff lint-mypy lint-imports
 
