@@ -32,11 +32,13 @@ class Load:
 @dataclass(frozen=True)
 class FileShape:
     """Where things lie in the file: `phoff` (None: right behind the header, or behind section header 0),
-    `data_align` and `data_shift` (of the first PT_LOAD's offset), `p_align`."""
+    `data_align` and `data_shift` (of the first PT_LOAD's offset), `p_align`. `packed`: each PT_LOAD's bytes follow the
+    last one's at once, as QEMU has it; otherwise in whole pages, as in /proc/vmcore."""
 
     phoff: int | None = None
     data_align: int = PAGE_SIZE
     data_shift: int = 0
+    packed: bool = False
     p_align: int = 0
     ehsize: int = EHDR_NBYTES
 
@@ -60,6 +62,8 @@ def write_core(
     headers = [struct.pack("<IIQQQQQQ", 4, 0, notes_offset, 0, 0, len(notes), len(notes), shape.p_align)]
     offsets = []
     for load in loads:
+        if not shape.packed:
+            offset += (load.start - offset + shape.data_shift) % PAGE_SIZE
         headers.append(
             struct.pack(
                 "<IIQQQQQQ", 1, 7, offset, load.vaddr, load.start, load.n_present, load.stop - load.start, shape.p_align

@@ -42,16 +42,23 @@ class Vmcore:
         """Text of the VMCOREINFO note."""
         return vmcoreinfo_text(self.keys)
 
-    def _pages_touched(self, ranges: list[tuple[int, int]]) -> np.ndarray:
+    @cached_property
+    def bitmap1(self) -> np.ndarray:
+        """The pages that are there, excluded by an earlier filter or not; bool, (max_mapnr,).
+
+        A page that a PT_LOAD only begins is not: no kernel uses it.
+        """
         bits = np.zeros(self.max_mapnr, bool)
-        for start, stop in ranges:
-            bits[start // PAGE_SIZE : -(-stop // PAGE_SIZE)] = True
+        for load in self.loads:
+            bits[load.start // PAGE_SIZE : load.stop // PAGE_SIZE] = True
         return bits
 
     @cached_property
-    def bitmap1(self) -> np.ndarray:
-        """Whether any byte of a page is in a PT_LOAD, excluded by an earlier filter or not; bool, (max_mapnr,)."""
-        return self._pages_touched([(load.start, load.stop) for load in self.loads])
+    def only_begun(self) -> np.ndarray:
+        """Pages that a PT_LOAD begins and none completes: makedumpfile has them or not, as its cycles fall."""
+        bits = np.zeros(self.max_mapnr, bool)
+        bits[[load.stop // PAGE_SIZE for load in self.loads if load.stop % PAGE_SIZE]] = True
+        return bits & ~self.bitmap1
 
     @cached_property
     def has_data(self) -> np.ndarray:

@@ -1,0 +1,40 @@
+"""One dump by npdump against the reference of what upstream makedumpfile keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import CODEC_FLAGS, Reference, run_ok
+from readers import open_dump
+from readers.compare import content_digest, difference, pfn_digest
+from readers.validate import problems
+
+
+def check_level(vmcore: Path, reference: Reference, level: int, directory: Path, codec: str = "lzo") -> None:
+    """Kept pages and bitmap 1 are the reference's, and the pages' bytes where the reference has their digest."""
+    path = directory / "dump"
+    flags = [CODEC_FLAGS[codec]] if CODEC_FLAGS[codec] else []
+    run_ok("-f", *flags, "-d", str(level), vmcore, path)
+    assert problems(path) == []
+    dump, wanted = open_dump(path), reference.levels[level]
+    assert difference(dump.bitmap2, reference.kept(level)) == ""
+    assert difference(dump.bitmap1, reference.bitmap1) == ""
+    assert len(dump.kept) == wanted["pages"]
+    assert pfn_digest(dump.kept) == wanted["bitmap2"]
+    if "content" in wanted:
+        assert content_digest(dump.contents()) == wanted["content"]
+    path.unlink()
+
+
+def check_elf(vmcore: Path, reference: Reference, level: int, directory: Path) -> None:
+    """An ELF dump has the bytes of every page that the reference keeps."""
+    path = directory / "dump"
+    run_ok("-f", "-E", "-d", str(level), vmcore, path)
+    assert problems(path) == []
+    dump = open_dump(path)
+    kept = reference.kept(level).nonzero()[0].tolist()
+    if "content" in reference.levels[level]:
+        assert content_digest((pfn, dump.page(pfn)) for pfn in kept) == reference.levels[level]["content"]
+    missing = set(kept) - set(dump.kept.tolist())
+    assert [pfn for pfn in missing if any(open_dump(vmcore).page(pfn))] == []
+    path.unlink()
