@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -57,6 +56,8 @@ def in_file(directory: str) -> Allocate:
     """
 
     def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
+        import tempfile  # half of npdump's own start-up time, and seldom needed
+
         try:
             with tempfile.TemporaryFile(dir=directory) as file:
                 file.truncate(nbytes)

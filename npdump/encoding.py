@@ -11,7 +11,7 @@ import numpy.typing as npt
 from npdump.codecs import Codec
 from npdump.sources import Source
 from npdump.storage import ByteArray
-from npdump.stream import PageBatch, is_zero
+from npdump.stream import PageBatch, first_equal, is_zero
 
 __all__ = ["BatchEncoder", "EncodedBatch"]
 
@@ -82,12 +82,19 @@ class BatchEncoder:
         if not self._flag:
             sizes[stored] = page_size
             return EncodedBatch(batch.rank, sizes, flags, _rows(pages, stored))
-        plain = list(pages) if len(stored) == n else [pages[i] for i in stored.tolist()]
+        # A fifth of the pages equal another one close by: compress one of them.
+        first = first_equal(pages, stored)
+        is_new = first == np.arange(len(stored))
+        plain = [pages[i] for i in stored[is_new].tolist()]
         encoded = self._encode(plain)
         lengths = np.fromiter(map(len, encoded), np.uint32, len(encoded))
         is_raw = lengths >= page_size
         for i in np.flatnonzero(is_raw).tolist():
             encoded[i] = plain[i]
+        if len(plain) < len(stored):
+            which = (np.cumsum(is_new) - 1)[first]
+            encoded = [encoded[i] for i in which.tolist()]
+            lengths, is_raw = lengths[which], is_raw[which]
         sizes[stored] = np.where(is_raw, page_size, lengths)
         flags[stored] = np.where(is_raw, 0, self._flag)
         return EncodedBatch(batch.rank, sizes, flags, b"".join(encoded))
@@ -96,4 +103,4 @@ class BatchEncoder:
 def _rows(pages: ByteArray, rows: npt.NDArray[np.intp]) -> memoryview:
     """Return some of the pages back to back; all of them without a copy."""
     chosen = pages if len(rows) == len(pages) else pages[rows]
-    return memoryview(chosen.reshape(-1))
+    return chosen.reshape(-1).data

@@ -71,16 +71,14 @@ class VirtualMemory:
 
     def _read_words(self, paddrs: Addresses) -> Addresses:
         inside = np.uint64(_TABLE_NBYTES - 1)
-        frames, which = np.unique(paddrs & ~inside, return_inverse=True)
-        words = np.empty(len(paddrs), np.uint64)
+        frames = paddrs & ~inside
         index = (paddrs & inside) >> np.uint64(3)
-        if len(frames) == 1:
-            return self._table(int(frames[0]))[index]
-        order = np.argsort(which, kind="stable")
-        bounds = np.searchsorted(which[order], np.arange(len(frames) + 1))
-        for frame, start, stop in zip(frames.tolist(), bounds, bounds[1:], strict=False):
-            rows = order[start:stop]
-            words[rows] = self._table(frame)[index[rows]]
+        words = np.empty(len(paddrs), np.uint64)
+        order = np.argsort(frames, kind="stable")
+        edges = np.flatnonzero(np.diff(frames[order])) + 1
+        for rows in np.split(order, edges):
+            if len(rows):
+                words[rows] = self._table(int(frames[rows[0]]))[index[rows]]
         return words
 
     def extents(self, vaddr: int, nbytes: int) -> list[Extent]:

@@ -7,17 +7,18 @@ of workers. A worker that dies loses nothing: others do its batches over, in the
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from npdump.encoding import EncodedBatch
 from npdump.errors import NpdumpError
 from npdump.stream import PageBatch
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 __all__ = ["Done", "Job", "run", "usable_cpus"]
 
@@ -110,6 +111,11 @@ class _Crew:
         self._n_issued = 0
         self._next_placed = 0
         self._processes: dict[Connection, Any] = {}
+        # Imported here, since one worker needs none of it.
+        import multiprocessing
+        from multiprocessing.connection import wait
+
+        self._wait: Callable[[list[Connection]], list[Any]] = wait
         context = multiprocessing.get_context("fork")
         for _ in range(n_workers):
             ours, theirs = context.Pipe()
@@ -135,8 +141,7 @@ class _Crew:
             if not self._processes:
                 yield from self._work_alone()
                 continue
-            for connection in wait(list(self._processes)):
-                assert isinstance(connection, Connection)
+            for connection in self._wait(list(self._processes)):
                 yield from self._hear(connection)
 
     def _issue(self, batches: Iterator[PageBatch]) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from npdump.bitmap import Bitmap, BoolArray, Runs
 from npdump.storage import ByteArray
 
-__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero"]
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "first_equal", "is_zero"]
 
 BATCH_NBYTES = 2 << 20
 """Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
@@ -52,8 +52,9 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
         end_rank = int(ranks[-1] + lengths[-1])
         # Cut the runs where a batch ends.
         cuts = np.arange(first_rank + npages, end_rank, npages)
-        cuts = cuts[~np.isin(cuts, ranks)]
         owner = np.searchsorted(ranks, cuts, side="right") - 1
+        inside = ranks[owner] != cuts
+        cuts, owner = cuts[inside], owner[inside]
         starts = np.sort(np.concatenate((runs[:, 0], runs[owner, 0] + cuts - ranks[owner])))
         ranks = np.sort(np.concatenate((ranks, cuts)))
         stops = starts + np.diff(np.append(ranks, end_rank))
@@ -72,6 +73,17 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
         yield PageBatch(first_rank, np.concatenate(waiting))
 
 
+_N_SAMPLES = 16
+"""Words, spread over a page, that are looked at first."""
+
+_KEY_FACTORS = np.random.default_rng(0).integers(1, 1 << 63, _N_SAMPLES, np.uint64) | np.uint64(1)
+
+
+def _samples(pages: ByteArray) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    words = pages.view(np.uint64)
+    return words, words[:, 3 :: words.shape[1] // _N_SAMPLES]
+
+
 def is_zero(pages: ByteArray) -> BoolArray:
     """Tell which pages hold nothing but zeros.
 
@@ -87,10 +99,35 @@ def is_zero(pages: ByteArray) -> BoolArray:
     -----
     Most pages that aren't zero show it in a few words spread over the page, so that only the others are read whole.
     """
-    words: npt.NDArray[np.uint64] = pages.view(np.uint64)
-    sample = words[:, :: words.shape[1] // 8]
-    zero = ~sample.any(axis=1)
+    words, samples = _samples(pages)
+    zero = np.logical_not(samples.any(axis=1))
     suspects = np.flatnonzero(zero)
     if len(suspects):
         zero[suspects] = ~words[suspects].any(axis=1)
     return zero
+
+
+def first_equal(pages: ByteArray, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Find pages that are equal to one before them.
+
+    Parameters
+    ----------
+    pages : ndarray of shape (n, page_size), dtype uint8
+    rows : ndarray of shape (m,)
+        The pages to look at, ascending.
+
+    Returns
+    -------
+    ndarray of shape (m,)
+        For each, the index in ``rows`` of an equal page that isn't after it: its own, if none was found.
+    """
+    words, samples = _samples(pages)
+    keys = samples[rows] @ _KEY_FACTORS
+    order = np.argsort(keys, kind="stable")
+    is_first = np.append(True, np.diff(keys[order]) != 0)[: len(rows)]
+    first = np.empty(len(rows), np.intp)
+    first[order] = order[is_first][np.cumsum(is_first) - 1]
+    suspects = np.flatnonzero(first != np.arange(len(rows)))
+    differs = (words[rows[suspects]] != words[rows[first[suspects]]]).any(axis=1)
+    first[suspects[differs]] = suspects[differs]
+    return first

@@ -1,6 +1,5 @@
 """The result of a run in numbers, as makedumpfile's report and as JSON."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -108,6 +107,8 @@ def as_text(summary: Summary) -> str:
 
 def as_json(summary: Summary, facts: Mapping[str, object]) -> str:
     """Lay out the report as one JSON object: `facts` (dump level, kernel release …), then the numbers in decimal."""
+    import json  # only here: it would cost every run a few milliseconds
+
     derived = {name: getattr(summary, name) for name in ("n_hole", "n_excluded", "n_remaining", "n_elf_remaining")}
     return json.dumps({**facts, **asdict(summary), **derived}, indent=2)
 

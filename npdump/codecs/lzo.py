@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
@@ -30,6 +29,8 @@ def _text(version: str | bytes) -> str:
 
 
 def _load_liblzo2() -> ctypes.CDLL:
+    import ctypes.util  # brings subprocess and shutil with it
+
     return ctypes.CDLL(ctypes.util.find_library("lzo2") or "liblzo2.so.2")
 
 

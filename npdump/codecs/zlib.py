@@ -6,7 +6,6 @@ same build of zlib.
 
 from __future__ import annotations
 
-import importlib.metadata
 import zlib
 from collections.abc import Sequence
 from itertools import repeat
@@ -28,8 +27,14 @@ def _load_isal() -> Any:
     return igzip_lib
 
 
+def _isal_version(module: Any) -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("isal")
+
+
 _ENGINES = {
-    "isal": Engine(_load_isal, lambda module: importlib.metadata.version("isal"), "pip install isal"),
+    "isal": Engine(_load_isal, _isal_version, "pip install isal"),
     "zlib": Engine(lambda: zlib, lambda module: zlib.ZLIB_RUNTIME_VERSION, "part of Python"),
 }
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from npdump.layouts import ByteOrder
+
 MAGIC = b"\x7fELF"
 CLASS_BITS = {1: 32, 2: 64}
-BYTE_ORDERS = {1: "<", 2: ">"}
+BYTE_ORDERS: dict[int, ByteOrder] = {1: "<", 2: ">"}
 CLASSES = {bits: value for value, bits in CLASS_BITS.items()}
 DATAS = {order: value for value, order in BYTE_ORDERS.items()}
 EV_CURRENT = 1

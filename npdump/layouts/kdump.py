@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from npdump.layouts import ByteOrder
+
 SIGNATURE = b"KDUMP   "
 HEADER_VERSION = 6
 UTSNAME_FIELDS = ("sysname", "nodename", "release", "version", "machine", "domainname")
 UTSNAME_FIELD_NBYTES = 65
 
 
-def header_dtype(bits: int, byte_order: str) -> np.dtype:
+def header_dtype(bits: int, byte_order: ByteOrder) -> np.dtype:
     """Return the dtype of ``disk_dump_header`` for a dumped machine of ``bits`` bits and ``"<"`` or ``">"`` order."""
     word = f"i{bits // 8}"
     fields = [
@@ -40,7 +42,7 @@ def header_dtype(bits: int, byte_order: str) -> np.dtype:
     return np.dtype(fields).newbyteorder(byte_order)
 
 
-def sub_header_dtype(bits: int, byte_order: str, padded: bool = True) -> np.dtype:
+def sub_header_dtype(bits: int, byte_order: ByteOrder, padded: bool = True) -> np.dtype:
     """Return the dtype of ``kdump_sub_header`` version 6.
 
     Parameters

@@ -44,9 +44,9 @@ class Sparse:
         best: MemMap | None = None
         # Before Linux 83e3c48729d9, v4.15, mem_section was the array of roots itself; since then, with
         # SPARSEMEM_EXTREME, it's a pointer to it. VMCOREINFO may give the pointer's address or its value.
-        for at in (lambda: symbol, lambda: kernel.memory.read_word(symbol)):
+        for is_pointer in (False, True):
             try:
-                found = sections.decode(at())
+                found = sections.decode(kernel.memory.read_word(symbol) if is_pointer else symbol)
             except AddressError:
                 continue
             if found.n_damaged == 0 and len(found.vaddrs):
@@ -92,7 +92,10 @@ class _Sections:
 
     def decode(self, mem_section: int) -> MemMap:
         """Decode the sections, taking ``mem_section`` for the address of the array (of roots, if EXTREME)."""
-        maps = self._read_extreme(mem_section) if self._is_extreme else self._read_sections(mem_section, self._n_sections)
+        if self._is_extreme:
+            maps = self._read_extreme(mem_section)
+        else:
+            maps = self._read_sections(mem_section, self._n_sections)
         numbers = np.flatnonzero(maps & np.uint64(HAS_MEM_MAP))
         npages = 1 << self._shift
         # A section's piece is aligned like its size (up to a page), so all bits below that are flags, even those that

@@ -6,7 +6,7 @@ It's evaluated once for every combination of traits; the resulting table is appl
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import numpy.typing as npt
 __all__ = ["DumpLevel", "PageClass", "Trait", "decide", "table"]
 
 
-class DumpLevel(IntFlag):
-    """What to leave out (makedumpfile(8), option ``-d``)."""
+class DumpLevel(IntEnum):
+    """Bits of a dump level: what to leave out (makedumpfile(8), option ``-d``)."""
 
     ZERO = 1
     CACHE = 2
@@ -24,8 +24,8 @@ class DumpLevel(IntFlag):
     FREE = 16
 
 
-class Trait(IntFlag):
-    """What the fields of a struct page say about its page; several may hold at once."""
+class Trait(IntEnum):
+    """Bits that say what the fields of a struct page tell about its page; several may hold at once."""
 
     TAIL = 1 << 0
     """In a compound page, but not its first."""
@@ -65,8 +65,15 @@ UNSAFE = (PageClass.HWPOISON, PageClass.OFFLINE, PageClass.UNACCEPTED)
 """Classes whose memory must never be read."""
 
 
-def decide(traits: Trait, level: DumpLevel) -> PageClass:
-    """Return the class of a page with ``traits`` at a dump level.
+def decide(traits: int, level: int) -> PageClass:
+    """Return the class of a page at a dump level.
+
+    Parameters
+    ----------
+    traits : int
+        Bits of `Trait`.
+    level : int
+        Bits of `DumpLevel`.
 
     References
     ----------
@@ -116,4 +123,4 @@ def table(level: int) -> npt.NDArray[np.uint8]:
         The `PageClass`, indexed by the traits.
     """
     n_combinations = 1 << len(Trait)
-    return np.array([decide(Trait(traits), DumpLevel(level)) for traits in range(n_combinations)], np.uint8)
+    return np.array([decide(traits, level) for traits in range(n_combinations)], np.uint8)

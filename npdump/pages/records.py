@@ -127,5 +127,6 @@ class StructPages:
                 break
             start = max(extent.vaddr, vaddr)
             end = min(extent.vaddr + extent.nbytes, stop)
-            cut.append(Extent(start, end - start, None if extent.paddr is None else extent.paddr + start - extent.vaddr))
+            paddr = None if extent.paddr is None else extent.paddr + start - extent.vaddr
+            cut.append(Extent(start, end - start, paddr))
         return cut

@@ -13,6 +13,7 @@ import numpy as np
 
 from npdump.errors import FactError
 from npdump.kernel import Facts
+from npdump.layouts import ByteOrder
 
 __all__ = ["StructPage", "TypeTest", "describe"]
 
@@ -130,7 +131,7 @@ def _compound_fields(facts: Facts, nbytes: int) -> dict[str, tuple[str, int]]:
     return {"order": (kind, order), "dtor": (kind, dtor)}
 
 
-def describe(facts: Facts, byte_order: str, bits: int) -> StructPage:
+def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     """Work out the layout of struct page from the facts.
 
     Parameters

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from npdump.bitmap import Runs
 from npdump.errors import UnknownFormat
+from npdump.layouts import ByteOrder
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["SEGMENT", "Format", "Source", "open_source"]
@@ -63,7 +64,7 @@ class Source(Protocol):
     path: str
     format_name: str
     bits: int
-    byte_order: str
+    byte_order: ByteOrder
     machine: int
     e_flags: int
     page_size: int

@@ -118,7 +118,9 @@ class ElfSource:
         segments["memsz"] = np.maximum(segments["memsz"], segments["filesz"])
         if not segments["memsz"].any():
             raise CorruptDump(f"{self.path}: has no PT_LOAD program header: no memory was dumped")
-        too_high = (segments["paddr"] > MAX_PADDR) | (segments["memsz"] > MAX_PADDR - np.minimum(segments["paddr"], MAX_PADDR))
+        paddr, filesz, memsz, offset = (segments[name] for name in ("paddr", "filesz", "memsz", "offset"))
+        # Compared by subtraction: a sum of damaged fields may wrap around.
+        too_high = (paddr > MAX_PADDR) | (memsz > MAX_PADDR - np.minimum(paddr, MAX_PADDR))
         if too_high.any():
             worst = segments[too_high][0]
             raise CorruptDump(
@@ -126,8 +128,7 @@ class ElfSource:
                 "is beyond what any machine has"
             )
         nbytes = self._storage.nbytes
-        past_end = (segments["offset"] > nbytes) | (segments["filesz"] > nbytes - np.minimum(segments["offset"], nbytes))
-        past_end &= segments["filesz"] > 0
+        past_end = (filesz > 0) & ((offset > nbytes) | (filesz > nbytes - np.minimum(offset, nbytes)))
         if past_end.any():
             worst = segments[past_end][0]
             raise TruncatedDump(

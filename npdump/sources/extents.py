@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -45,13 +46,13 @@ def _disjoint(start: Words, stop: Words, offset: Words) -> tuple[Words, Words, W
     order = np.argsort(start, kind="stable")
     if (start[order][1:] >= stop[order][:-1]).all():
         return start[order], stop[order], offset[order]
-    cuts = np.unique(np.concatenate((start, stop))).tolist()
+    cuts = sorted({*start.tolist(), *stop.tolist()})
     starts, stops, offsets = start.tolist(), stop.tolist(), offset.tolist()
     waiting = order.tolist()
     waiting.reverse()
     active: list[int] = []
     pieces: list[tuple[int, int, int]] = []
-    for cut, next_cut in zip(cuts, cuts[1:], strict=False):
+    for cut, next_cut in pairwise(cuts):
         while waiting and starts[waiting[-1]] == cut:
             heapq.heappush(active, waiting.pop())
         while active and stops[active[0]] <= cut:
@@ -82,9 +83,9 @@ class PageExtents:
         used = nbytes > 0
         start, stop, offset = _disjoint(paddr[used], paddr[used] + nbytes[used], offset[used])
         # Neighbours in memory that are neighbours in the file too are one extent.
-        fresh = np.append(True, (start[1:] != stop[:-1]) | (offset[1:] != offset[:-1] + (stop - start)[:-1]))[: len(start)]
-        ends = np.append(np.flatnonzero(fresh)[1:] - 1, len(stop) - 1)[: fresh.sum()]
-        start, stop, offset = start[fresh], stop[ends], offset[fresh]
+        is_next = (start[1:] == stop[:-1]) & (offset[1:] == offset[:-1] + (stop - start)[:-1])
+        is_first, is_last = np.append(True, ~is_next)[: len(start)], np.append(~is_next, True)[: len(start)]
+        start, stop, offset = start[is_first], stop[is_last], offset[is_first]
 
         first, last = -(-start >> shift), stop >> shift
         whole = first < last
@@ -94,7 +95,7 @@ class PageExtents:
         self._fragments = self._find_fragments(start, stop, offset)
 
     def _find_fragments(self, start: Words, stop: Words, offset: Words) -> dict[int, list[tuple[int, int, int]]]:
-        """Return, for each page that no extent covers wholly, the (offset in page, nbytes, file offset) of its parts."""
+        """Return the (offset in page, nbytes, file offset) of the parts of each page that no extent covers wholly."""
         shift, mask = self._page_shift, self._page_size - 1
         fragments: dict[int, list[tuple[int, int, int]]] = {}
         for i in np.flatnonzero((start & mask != 0) | (stop & mask != 0)).tolist():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npdump.layouts import elf
+from npdump.layouts import ByteOrder, elf
 
 __all__ = ["Note", "count_cpus", "find_vmcoreinfo", "page_size_of", "parse_notes"]
 
@@ -22,7 +22,7 @@ class Note(NamedTuple):
     desc_nbytes: int
 
 
-def parse_notes(area: bytes, byte_order: str) -> Iterator[Note]:
+def parse_notes(area: bytes, byte_order: ByteOrder) -> Iterator[Note]:
     """Yield the notes of a note area; one that runs over the end ends it.
 
     All-zero headers, which old kernels leave as terminators, are skipped.
