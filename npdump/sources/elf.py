@@ -94,7 +94,12 @@ class ElfSource:
         if stride < dtype.itemsize:
             raise CorruptDump(f"{self.path}: corrupt ELF header: program headers of {stride} bytes")
         raw = self._read_array(np.dtype((np.void, stride)), phoff, count, f"its {count} program headers")
-        return np.ndarray(count, dtype.newbyteorder(self.byte_order), raw, strides=(stride,))
+        headers = np.ndarray(count, dtype.newbyteorder(self.byte_order), raw, strides=(stride,))
+        used = headers[((headers["p_type"] == elf.PT_LOAD) | (headers["p_type"] == elf.PT_NOTE)) & (headers["p_filesz"] > 0)]
+        stop = phoff + count * stride
+        if ((used["p_offset"] < stop) & (used["p_offset"] >= phoff)).any():
+            raise CorruptDump(f"{self.path}: corrupt ELF header: its {count} program headers would run into the data")
+        return headers
 
     def _read_notes(self, headers: npt.NDArray[np.void]) -> bytes:
         areas = []
@@ -115,7 +120,12 @@ class ElfSource:
         segments = np.empty(len(headers), SEGMENT)
         for name in SEGMENT.names or ():
             segments[name] = headers[f"p_{name}"]
-        segments["memsz"] = np.maximum(segments["memsz"], segments["filesz"])
+        if (segments["filesz"] > segments["memsz"]).any():
+            worst = segments[segments["filesz"] > segments["memsz"]][0]
+            raise CorruptDump(
+                f"{self.path}: corrupt program header: memory at {worst['paddr']:#x} has {worst['memsz']:#x} bytes, "
+                f"of which {worst['filesz']:#x} would be in the file"
+            )
         if not segments["memsz"].any():
             raise CorruptDump(f"{self.path}: has no PT_LOAD program header: no memory was dumped")
         paddr, filesz, memsz, offset = (segments[name] for name in ("paddr", "filesz", "memsz", "offset"))
