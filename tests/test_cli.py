@@ -56,7 +56,6 @@ def machine(tmp_path_factory):
     "arguments",
     [
         ["-ld31", "VMCORE", "DUMP"],
-        ["-d31l", "VMCORE", "DUMP"],
         ["-ld", "31", "VMCORE", "DUMP"],
         ["VMCORE", "-l", "DUMP", "-d", "31"],
         ["VMCORE", "DUMP", "-fDld31"],

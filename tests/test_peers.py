@@ -166,7 +166,7 @@ def real():
     return path, vmlinux_of(release), release
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["lzo", "elf"])
 def test_crash(name, npdump, real, tool, tmp_path):
     """crash opens it, has the log, the panicked task's backtrace and the tasks, and reads the right bytes."""
     vmcore, vmlinux, release = real
