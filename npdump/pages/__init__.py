@@ -16,10 +16,10 @@ from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.memmap import Kernel, find
 from npdump.pages.blocks import NO_CARRY, Carry, cover
-from npdump.pages.policy import UNSAFE, PageClass, Trait, table
+from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
-from npdump.pages.traits import traits_and_orders
+from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
 from npdump.sources import Source
 
 __all__ = ["DEFAULT_WINDOW_NPAGES", "PageScan", "Window", "open_scan"]
@@ -98,6 +98,7 @@ class PageScan:
         self._page = page
         self._struct_pages = struct_pages
         self._classes = table(level)
+        self._drops_free = bool(level & DumpLevel.FREE)
         self._window_npages = -(-window_npages // BATCH_NPAGES) * BATCH_NPAGES
         self._allocate = allocate
         self._progress = progress
@@ -166,6 +167,8 @@ class PageScan:
             if carry.pfn_stop <= start:
                 return None, NO_CARRY
             records = np.zeros(stop - start, self._page.dtype)
+        elif self._drops_free and carry.pfn_stop <= start and are_largest_free_blocks(records, is_ram, self._page):
+            return np.full(stop - start, PageClass.FREE, np.uint8), NO_CARRY
         traits, orders = traits_and_orders(records, start, self._page, self._source.page_size)
         classes = self._classes[traits]
         classes[~is_ram] = PageClass.KEPT

@@ -20,6 +20,9 @@ __all__ = ["StructPage", "TypeTest", "describe"]
 MAX_STRUCT_NBYTES = 512
 """Bound on a plausible SIZE(page); 64 in most kernels, 32 to 80 in others."""
 
+MAX_BUDDY_ORDER = 32
+"""Half-open bound on the order of a free block where LENGTH(zone.free_area) says nothing sensible."""
+
 _U32 = (1 << 32) - 1
 
 
@@ -185,6 +188,9 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     def page_type(key: str) -> TypeTest | None:
         return TypeTest.of(facts.get(key)) if has_mapcount else None
 
+    max_buddy_order = facts.get("LENGTH(zone.free_area)") or 0
+    if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
+        max_buddy_order = MAX_BUDDY_ORDER
     hugetlb_type = page_type("NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)")
     return StructPage(
         dtype=dtype,
@@ -204,5 +210,5 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
         hugetlb_flag=0 if hugetlb_type else _flag(facts, "NUMBER(PG_hugetlb)"),
         hugetlb_dtor=facts.get("NUMBER(HUGETLB_PAGE_DTOR)") if "dtor" in compound else None,
         order_mask=order_mask,
-        max_buddy_order=facts.get("LENGTH(zone.free_area)") or 64,
+        max_buddy_order=max_buddy_order,
     )
