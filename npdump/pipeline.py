@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import NamedTuple
 
 from npdump import codecs, writers
 from npdump.arch import by_machine
 from npdump.bitmap import in_file, in_memory
+from npdump.errors import NoSpace, SinkError
 from npdump.options import Options
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
@@ -118,10 +119,20 @@ def _write(options: Options, report: Reporter, writer: Writer, storage: Storage)
             report.progress(_COPY, n_done, writer.n_pages)
         writer.end(sink)
         sink.close()
+    except NoSpace as error:
+        _give_up(writer, sink)
+        raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
     except BaseException:
-        writer.cut_short(sink)
+        _give_up(writer, sink)
         raise
     return nbytes
+
+
+def _give_up(writer: Writer, sink: Sink) -> None:
+    """Leave a file that says that it's incomplete; if that fails too, the first error is what the user needs."""
+    with suppress(SinkError):
+        writer.cut_short(sink)
+        sink.close()
 
 
 def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:

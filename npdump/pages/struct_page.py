@@ -68,6 +68,8 @@ class StructPage:
         Bits of ``order`` that hold the order of a compound page.
     max_buddy_order : int
         Half-open bound on the order of a free block.
+    implausible : tuple of str
+        Facts that can't be true and were not used.
     """
 
     dtype: np.dtype
@@ -87,6 +89,7 @@ class StructPage:
     hugetlb_dtor: int | None
     order_mask: int
     max_buddy_order: int
+    implausible: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -95,7 +98,7 @@ class StructPage:
 
     def missing(self, level: int) -> list[str]:
         """Name what the kernel doesn't tell although the dump level asks for it; those pages will be kept."""
-        gaps = []
+        gaps = [f"a plausible {fact}, so that its pages are kept" for fact in self.implausible]
         if level & 16 and self.buddy is None:
             gaps.append("PAGE_BUDDY_MAPCOUNT_VALUE: free pages can't be told apart and are kept")
         if level & 16 and self.buddy is not None and "private" not in (self.dtype.names or ()):
@@ -103,6 +106,15 @@ class StructPage:
         if self.head and "order" not in (self.dtype.names or ()):
             gaps.append("the order of compound pages: the tails of huge pages are kept")
         return gaps
+
+
+_FLAGS = ("lru", "private", "hwpoison", "swapcache", "swapbacked", "slab", "hugetlb")
+
+
+def _implausible(facts: Facts) -> tuple[str, ...]:
+    """Name the page flags whose bit number isn't one."""
+    flags = {f"NUMBER(PG_{name})": facts.get(f"NUMBER(PG_{name})") for name in _FLAGS}
+    return tuple(f"{key} (it says {bit})" for key, bit in flags.items() if bit is not None and not 0 <= bit < 64)
 
 
 def _flag(facts: Facts, key: str, default: int | None = None) -> int:
@@ -211,4 +223,5 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
         hugetlb_dtor=facts.get("NUMBER(HUGETLB_PAGE_DTOR)") if "dtor" in compound else None,
         order_mask=order_mask,
         max_buddy_order=max_buddy_order,
+        implausible=_implausible(facts),
     )

@@ -95,9 +95,9 @@ class ElfSource:
             raise CorruptDump(f"{self.path}: corrupt ELF header: program headers of {stride} bytes")
         raw = self._read_array(np.dtype((np.void, stride)), phoff, count, f"its {count} program headers")
         headers = np.ndarray(count, dtype.newbyteorder(self.byte_order), raw, strides=(stride,))
-        used = headers[((headers["p_type"] == elf.PT_LOAD) | (headers["p_type"] == elf.PT_NOTE)) & (headers["p_filesz"] > 0)]
-        stop = phoff + count * stride
-        if ((used["p_offset"] < stop) & (used["p_offset"] >= phoff)).any():
+        kind, offset = headers["p_type"], headers["p_offset"]
+        has_data = ((kind == elf.PT_LOAD) | (kind == elf.PT_NOTE)) & (headers["p_filesz"] > 0)
+        if (has_data & (offset >= phoff) & (offset < phoff + count * stride)).any():
             raise CorruptDump(f"{self.path}: corrupt ELF header: its {count} program headers would run into the data")
         return headers
 
