@@ -88,7 +88,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
             report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
         with report.stage(_COPY):
             nbytes = _write(options, report, writer, storage)
-        return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
+        return Result(_summary(scan, writer, nbytes, report), release, arch.name)
 
 
 def _window_npages(options: Options) -> int:
@@ -135,12 +135,11 @@ def _give_up(writer: Writer, sink: Sink) -> None:
         sink.close()
 
 
-def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:
+def _summary(scan: PageScan, writer: Writer, nbytes: int, report: Reporter) -> Summary:
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
-    runs = dump.source.ram_runs
     return Summary(
         max_mapnr=scan.max_mapnr,
-        n_ram=int((runs[:, 1] - runs[:, 0]).sum()),
+        n_ram=scan.n_ram,
         n_zero=writer.n_zero,
         n_cache=count[PageClass.CACHE],
         n_cache_private=count[PageClass.CACHE_PRIVATE],

@@ -200,6 +200,10 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     def page_type(key: str) -> TypeTest | None:
         return TypeTest.of(facts.get(key)) if has_mapcount else None
 
+    private, swapcache = facts.get("NUMBER(PG_private)"), facts.get("NUMBER(PG_swapcache)")
+    # Where PG_swapbacked isn't exported, it is known for kernels on which PG_swapcache shares another flag's bit.
+    is_shared = private is not None and swapcache is not None and swapcache < private
+    swapbacked = private + 6 if private is not None and is_shared else None
     max_buddy_order = facts.get("LENGTH(zone.free_area)") or 0
     if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
         max_buddy_order = MAX_BUDDY_ORDER
@@ -211,7 +215,7 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
         head=facts.get("NUMBER(PG_head_mask)") or 0,
         hwpoison=_flag(facts, "NUMBER(PG_hwpoison)"),
         swapcache=_flag(facts, "NUMBER(PG_swapcache)", 15),
-        swapbacked=_flag(facts, "NUMBER(PG_swapbacked)"),
+        swapbacked=_flag(facts, "NUMBER(PG_swapbacked)", swapbacked),
         # Linux 46df8e73a4a3, v6.10: slab became a page type; bit 7 belongs to another flag since.
         slab=0 if slab_type else _flag(facts, "NUMBER(PG_slab)", 7),
         buddy=page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)"),
