@@ -32,6 +32,12 @@ class Dump:
         Dump level, for its bit 0 (zero pages) and for the header.
     bits : {32, 64}
         Word size of the dumped kernel.
+    byte_order : {"<", ">"}
+        Of the dumped kernel.
+    aligns_u64 : bool
+        See `npdump.arch.Arch`.
+    first_pfn : int
+        The page frame that the dump file counts as 0; a multiple of 8.
     utsname : tuple of six bytes
         sysname, nodename, release, version, machine, domainname.
     phys_base : int
@@ -43,6 +49,9 @@ class Dump:
     scan: PageScan
     level: int
     bits: int
+    byte_order: str
+    aligns_u64: bool
+    first_pfn: int
     utsname: tuple[bytes, ...]
     phys_base: int
     timestamp: int
