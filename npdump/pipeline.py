@@ -1,6 +1,6 @@
 """The composition: one vmcore in, one dump file out.
 
-    storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
+storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
             report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
         with report.stage(_COPY):
             nbytes = _write(options, report, writer, storage)
-        return Result(_summary(scan, writer, nbytes, report), release, arch.name)
+        return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
 
 
 def _first_pfn(source: Source, kernel: Kernel | None) -> int:
@@ -146,10 +146,10 @@ def _give_up(writer: Writer, sink: Sink) -> None:
         sink.close()
 
 
-def _summary(scan: PageScan, writer: Writer, nbytes: int, report: Reporter) -> Summary:
+def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
     return Summary(
-        max_mapnr=scan.max_mapnr,
+        max_mapnr=scan.max_mapnr - dump.first_pfn,
         n_ram=scan.n_ram,
         n_zero=writer.n_zero,
         n_cache=count[PageClass.CACHE],

@@ -2,8 +2,8 @@
 
 References
 ----------
-Arm Architecture Reference Manual, D8 (VMSAv8-64 translation table formats); Linux ``Documentation/arch/arm64/memory.rst``
-and ``arch/arm64/include/asm/memory.h``.
+Arm Architecture Reference Manual, D8 (VMSAv8-64 translation table formats); Linux
+``Documentation/arch/arm64/memory.rst`` and ``arch/arm64/include/asm/memory.h``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,10 @@ def paging(is_pae: bool) -> Paging:
     table = Entry(_PRESENT, _PRESENT, address)
     large = Entry(_PRESENT | _PSE, _PRESENT | _PSE, large_address, large_shift)
     bits = 9 if is_pae else 10
-    lower = (Level("pmd", large_shift, bits, (large, table)), Level("pte", 12, bits, (Entry(_PRESENT, _PRESENT, address, 12),)))
+    lower = (
+        Level("pmd", large_shift, bits, (large, table)),
+        Level("pte", 12, bits, (Entry(_PRESENT, _PRESENT, address, 12),)),
+    )
     if not is_pae:
         return Paging(lower, np.dtype("<u4"))
     return Paging((Level("pgd", 30, 2, (table,)), *lower), np.dtype("<u8"))

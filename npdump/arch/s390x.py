@@ -100,7 +100,11 @@ def _regions(source: Source) -> tuple[Region, ...]:
     identity, image, vmemmap = info[_IDENTITY_BASE], info[_IMAGE_START], info[_VMEMMAP]
     fixed = [Region(0, _LOWCORE_NBYTES, 0), Region(info[_AMODE31_START], info[_AMODE31_END], info[_AMODE31_START])]
     # What overlaps is cut off: the first rule that fits an address holds.
-    ranges = [*fixed, Region(identity, min(vmemmap, identity + ram_stop), 0), Region(image, _HIGHEST, info[_IMAGE_PHYS])]
+    ranges = [
+        *fixed,
+        Region(identity, min(vmemmap, identity + ram_stop), 0),
+        Region(image, _HIGHEST, info[_IMAGE_PHYS]),
+    ]
     regions: list[Region] = []
     for start, stop, paddr in ranges:
         for taken in sorted(regions):

@@ -11,6 +11,7 @@ from npdump.layouts import elf
 from npdump.sources import SEGMENT, Source
 from npdump.sources.extents import PageExtents, page_runs
 from npdump.sources.notes import count_cpus, find_vmcoreinfo, page_size_of, parse_notes
+from npdump.sources.stray_vmcoreinfo import as_note, find_in_memory
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["SOURCE"]
@@ -52,17 +53,22 @@ class ElfSource:
         self.notes = self._read_notes(headers[headers["p_type"] == elf.PT_NOTE])
         notes = list(parse_notes(self.notes, self.byte_order))
         note = find_vmcoreinfo(notes)
+        if not note and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
+            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
+        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        stray = None if note else find_in_memory(storage, self.segments)
+        if stray is not None:
+            self.notes += bytes(-len(self.notes) % 4) + as_note(stray, self.byte_order)
+            notes = list(parse_notes(self.notes, self.byte_order))
+            note = find_vmcoreinfo(notes)
         self.vmcoreinfo_offset = note.desc_offset if note else 0
         self.vmcoreinfo = self.notes[note.desc_offset :][: note.desc_nbytes] if note else None
         self.n_cpus = count_cpus(notes)
-        if not note and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
-            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
         page_size = page_size_of(self.vmcoreinfo)
         self.page_size = DEFAULT_PAGE_SIZE if page_size is None else page_size
         if self.page_size not in (1 << shift for shift in range(12, 17)):
             raise CorruptDump(f"{self.path}: its VMCOREINFO says PAGESIZE={self.page_size}, which no machine has")
 
-        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
         paddr, filesz, memsz, offset = (
             self.segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset")
         )
