@@ -56,7 +56,8 @@ class VirtualMemory:
         self.space = arch.space(source, facts)
         self.word = np.dtype(f"u{arch.bits // 8}").newbyteorder(self.space.byte_order)
         self._max_vaddr = (1 << arch.bits) - 1
-        self._region_starts = [region.start for region in self.space.regions]
+        self._regions = sorted(self.space.regions)
+        self._region_starts = [region.start for region in self._regions]
         self._tables: dict[int, Addresses] = {}
 
     def is_kernel_vaddr(self, vaddr: int) -> bool:
@@ -91,7 +92,7 @@ class VirtualMemory:
                     words[rows] = self._table(int(frames[rows[0]]), paging.dtype)[index[rows]]
             return words
 
-        return walk(read_words, self.space.root, vaddrs, paging)
+        return walk(read_words, self.space.root & _U64_MAX, vaddrs, paging)
 
     def extents(self, vaddr: int, nbytes: int) -> list[Extent]:
         """Translate the range ``[vaddr, vaddr + nbytes)``.
@@ -112,7 +113,7 @@ class VirtualMemory:
         extents: list[Extent] = []
         while at < stop:
             i = bisect.bisect_right(self._region_starts, at)
-            region = self.space.regions[i - 1] if i else None
+            region = self._regions[i - 1] if i else None
             if region is not None and at < region.stop:
                 end = min(stop, region.stop)
                 extents.append(Extent(at, end - at, region.paddr + at - region.start & _U64_MAX))

@@ -140,7 +140,9 @@ def _vmemmap(source: Source, facts: Facts, byte_order: str) -> tuple[Region, ...
         raise FactError(f"VMCOREINFO leads to a memory map in pages of 2**{shift} bytes: it is damaged")
     regions: list[Region] = []
     node = number(facts.need("SYMBOL(vmemmap_list)", why), 8)
-    while node and len(regions) < _MAX_BACKINGS:
+    seen: set[int] = set()
+    while node and node not in seen and len(seen) < _MAX_BACKINGS:
+        seen.add(node)
         node, paddr, vaddr = (number(node + offset, 8) for offset in offsets)
         regions.append(Region(vaddr, vaddr + (1 << shift), paddr))
     regions.sort()

@@ -51,7 +51,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     vmalloc = facts.get("NUMBER(VMALLOC_START)")
     # Whatever else there is above the linear map ends it: modules stand right below the kernel image.
     above = [address % _U64 for address in (modules, vmalloc, link_addr) if address is not None]
-    linear_stop = min(address for address in above if address > page_offset)
+    linear_stop = min((address for address in above if address > page_offset), default=_U64 - 1)
     image = Region(link_addr, _U64 - 1, link_addr - kernel_offset)
     return AddressSpace(
         byte_order=source.byte_order,

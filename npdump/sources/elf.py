@@ -50,17 +50,10 @@ class ElfSource:
         self.machine = int(header["e_machine"])
         self.e_flags = int(header["e_flags"]) & ~elf.DUMP_ELF_INCOMPLETE
         headers = self._read_program_headers(header)
-        self.notes = self._read_notes(headers[headers["p_type"] == elf.PT_NOTE])
+        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        self.notes = self._complete_notes(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]))
         notes = list(parse_notes(self.notes, self.byte_order))
         note = find_vmcoreinfo(notes)
-        if not note and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
-            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
-        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
-        stray = None if note else find_in_memory(storage, self.segments)
-        if stray is not None:
-            self.notes += bytes(-len(self.notes) % 4) + as_note(stray, self.byte_order)
-            notes = list(parse_notes(self.notes, self.byte_order))
-            note = find_vmcoreinfo(notes)
         self.vmcoreinfo_offset = note.desc_offset if note else 0
         self.vmcoreinfo = self.notes[note.desc_offset :][: note.desc_nbytes] if note else None
         self.n_cpus = count_cpus(notes)
@@ -119,6 +112,18 @@ class ElfSource:
                 )
             areas.append(self._storage.read(offset, nbytes))
         return b"".join(areas)
+
+    def _complete_notes(self, area: bytes) -> bytes:
+        """Add the VMCOREINFO note where the dump's producer didn't, but memory has its text."""
+        notes = list(parse_notes(area, self.byte_order))
+        if find_vmcoreinfo(notes):
+            return area
+        if any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
+            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
+        text = find_in_memory(self._storage, self.segments)
+        if text is None:
+            return area
+        return area + bytes(-len(area) % 4) + as_note(text, self.byte_order)
 
     def _segments(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
