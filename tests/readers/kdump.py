@@ -94,7 +94,8 @@ class KdumpFile:
         self.raw_bitmap2 = self._bits(self.bitmap_offset + self.bitmap_nbytes)
         self.bitmap1, self.bitmap2 = self.raw_bitmap1[: self.max_mapnr], self.raw_bitmap2[: self.max_mapnr]
         self.pfns = np.flatnonzero(self.bitmap2)
-        self.descriptors = np.frombuffer(data, DESCRIPTOR.newbyteorder(self.order), len(self.pfns), self.descriptors_offset)
+        descriptor = DESCRIPTOR.newbyteorder(self.order)
+        self.descriptors = np.frombuffer(data, descriptor, len(self.pfns), self.descriptors_offset)
         self.data_offset = self.descriptors_offset + self.descriptors.nbytes
 
     def _bits(self, offset: int) -> np.ndarray:
