@@ -23,7 +23,6 @@ _VALID = 1 << 63
 _LEAF = 1 << 62
 _U64_MAX = (1 << 64) - 1
 _TABLE_MASK = ~0xC0000000000000FF & _U64_MAX
-_ROOT_NBYTES = 1 << 16
 _MAX_BACKINGS = 1 << 20
 
 _POINTERS = ("SYMBOL(prb)", "SYMBOL(log_buf)", "SYMBOL(mem_section)", "SYMBOL(vmap_area_list)")
@@ -115,11 +114,12 @@ def _is_radix(source: Source, facts: Facts, root: int) -> bool:
     stated = facts.get("NUMBER(RADIX_MMU)")
     if stated is not None:
         return bool(stated)
+    # The tree's first entry leads to the linear map; in Linux's own tables that map isn't, nor is any entry marked so.
     try:
-        entries = source.view(root, _ROOT_NBYTES).view(">u8")
+        entry = int(source.view(root, 8).view(">u8")[0])
     except AddressError:
         return False
-    return bool(((entries & np.uint64(_VALID | _LEAF)) == np.uint64(_VALID)).any())
+    return entry & (_VALID | _LEAF) == _VALID
 
 
 def _vmemmap(source: Source, facts: Facts, byte_order: str) -> tuple[Region, ...]:

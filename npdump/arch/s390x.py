@@ -72,7 +72,7 @@ def paging(n_levels: int) -> Paging:
 def _n_levels(source: Source, root: int) -> int:
     """Tell the number of levels from the type that the entries of the top table name."""
     entries = source.view(root, 2048 * 8).view(">u8")
-    used = entries[(entries & np.uint64(_INVALID)) == 0]
+    used = entries[(entries != 0) & ((entries & np.uint64(_INVALID)) == 0)]
     if not len(used):
         raise FactError("the kernel's top page table is empty: the dump or its VMCOREINFO is damaged")
     return 2 + (int(used[0]) & _TABLE_TYPE) // 4
