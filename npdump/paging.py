@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from npdump.layouts import ByteOrder
+
 __all__ = ["AddressSpace", "Entry", "Level", "Paging", "Part", "Region", "Translation", "walk"]
 
 Addresses = npt.NDArray[np.uint64]
@@ -99,7 +101,7 @@ class AddressSpace:
         Physical address at which the page frames of a flat memory map begin.
     """
 
-    byte_order: str
+    byte_order: ByteOrder
     regions: tuple[Region, ...] = ()
     paging: Paging | None = None
     root: int = 0

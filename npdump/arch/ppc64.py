@@ -13,6 +13,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.errors import AddressError, FactError
 from npdump.kernel import Facts
+from npdump.layouts import ByteOrder
 from npdump.paging import AddressSpace, Entry, Level, Paging, Part, Region
 from npdump.sources import Source
 
@@ -94,7 +95,7 @@ def hash_paging(page_shift: int, version: tuple[int, int], byte_order: str) -> P
     return Paging(tuple(levels), np.dtype(f"{'>' if version >= (4, 7) else byte_order}u8"))
 
 
-def _byte_order(source: Source, facts: Facts) -> str:
+def _byte_order(source: Source, facts: Facts) -> ByteOrder:
     """Tell the kernel's byte order by pointers: QEMU writes big-endian headers for little-endian guests."""
     for key in _POINTERS:
         symbol = facts.get(key)
@@ -104,9 +105,9 @@ def _byte_order(source: Source, facts: Facts) -> str:
             raw = source.view(symbol - PAGE_OFFSET, 8).tobytes()
         except AddressError:
             continue
-        fits = [order for order, top in ((">", raw[0]), ("<", raw[-1])) if top == PAGE_OFFSET >> 56]
-        if len(fits) == 1:
-            return fits[0]
+        is_big, is_little = raw[0] == PAGE_OFFSET >> 56, raw[-1] == PAGE_OFFSET >> 56
+        if is_big != is_little:
+            return ">" if is_big else "<"
     return source.byte_order
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from npdump.layouts import elf
+from npdump.layouts import ByteOrder, elf
 from npdump.storage import Storage
 
 __all__ = ["as_note", "find_in_memory"]
@@ -54,7 +54,7 @@ def find_in_memory(storage: Storage, segments: npt.NDArray[np.void]) -> bytes | 
     return None
 
 
-def as_note(text: bytes, byte_order: str) -> bytes:
+def as_note(text: bytes, byte_order: ByteOrder) -> bytes:
     """Make the ELF note that a dump should have had, so that those who read the dump file find it."""
     header = np.array([(len(_NAME), len(text), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
     return header + _NAME.ljust(-(-len(_NAME) // 4) * 4, b"\0") + text.ljust(-(-len(text) // 4) * 4, b"\0")

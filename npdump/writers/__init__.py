@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from npdump.codecs import Codec
+from npdump.layouts import ByteOrder
 from npdump.pages import PageScan
 from npdump.pool import Done
 from npdump.sinks import Sink
@@ -49,7 +50,7 @@ class Dump:
     scan: PageScan
     level: int
     bits: int
-    byte_order: str
+    byte_order: ByteOrder
     aligns_u64: bool
     first_pfn: int
     utsname: tuple[bytes, ...]
