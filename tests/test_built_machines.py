@@ -10,7 +10,7 @@ import struct
 import pytest
 from builders.machine import N_PAGES, Image, Spec, Tables, build
 from harness import run_ok
-from readers import open_dump
+from readers import notes, open_dump
 
 U64 = (1 << 64) - 1
 #: Page cache and user memory go at the one, page cache with buffers and free memory at the other.
@@ -376,5 +376,6 @@ def test_keeps_what_was_built_to_stay(name, tmp_path):
         assert dump.max_mapnr == first + N_PAGES
         assert dump.block_size == spec.page_size
         assert (dump.order, dump.bits) == (spec.order, spec.bits)
+        assert notes.find(dump.notes, "VMCOREINFO", dump.order).desc == dump.vmcoreinfo
         assert dump.utsname["nodename"] == "synthetic"
         assert (dump.pfns - first).tolist() == kept[level].nonzero()[0].tolist()

@@ -54,16 +54,10 @@ def test_keeps_what_the_reference_keeps_of_the_whole_vmcore(name, level, corpus,
     check_level(vmcore, reference, level, tmp_path, machine=MACHINES[name])
 
 
-def _word_offset(name: str) -> tuple[int, str]:
-    """Where e_machine is, and how it is packed."""
-    return 18, MACHINES[name].order + "H"
-
-
 def _with_machine(vmcore, path, name: str, machine: int):
     """A copy of the vmcore that claims to be of another machine."""
     data = bytearray(vmcore.read_bytes())
-    offset, code = _word_offset(name)
-    struct.pack_into(code, data, offset, machine)
+    struct.pack_into(MACHINES[name].order + "H", data, 18, machine)
     path.write_bytes(data)
     return path
 
@@ -100,3 +94,16 @@ def test_without_vmcoreinfo_in_memory_only_zero_pages_go(distilled, tmp_path):
     assert "VMCOREINFO" in refused.stderr
     run_ok("-d", "1", vmcore, tmp_path / "dump")
     assert open_dump(tmp_path / "dump").pfns.tolist() == _reference("s390x-6.1-qemu").kept(0).nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_libkdumpfile_reads_the_pages(name, corpus, tmp_path):
+    drgn = pytest.importorskip("drgn", reason="drgn reads dump files through libkdumpfile")
+    run_ok("-d", "31", corpus(CORPUS[name]), tmp_path / "dump")
+    dump = open_dump(tmp_path / "dump")
+    program = drgn.Program()
+    program.set_core_dump(tmp_path / "dump")
+    assert bool(program.platform.flags & drgn.PlatformFlags.IS_LITTLE_ENDIAN) == (dump.order == "<")
+    assert bool(program.platform.flags & drgn.PlatformFlags.IS_64_BIT) == (dump.bits == 64)
+    for pfn in dump.pfns[:: len(dump.pfns) // 50].tolist():
+        assert program.read(pfn * dump.block_size, dump.block_size, physical=True) == dump.page(pfn)

@@ -20,6 +20,7 @@ from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
 from npdump.pool import Done
 from npdump.sinks import Placement, Sink
+from npdump.sources.notes import reordered
 from npdump.storage import ByteArray
 from npdump.stream import PageBatch, batches
 from npdump.writers import Dump, How
@@ -88,7 +89,9 @@ class KdumpLayout:
 
     def head(self) -> Iterator[Placement]:
         """Yield all that comes before the bitmaps, and the zero page."""
-        dump, notes = self._dump, self._dump.source.notes
+        dump = self._dump
+        # QEMU's notes of a little-endian POWER guest are big-endian; who reads this file takes them for the kernel's.
+        notes = reordered(dump.source.notes, dump.source.byte_order, self._byte_order)
         yield self.disk_header(complete=False)
         sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64))
         sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1
