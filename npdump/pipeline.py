@@ -1,6 +1,6 @@
 """The composition: one vmcore in, one dump file out.
 
-    storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
+storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from npdump import codecs, writers
 from npdump.arch import by_machine
 from npdump.bitmap import in_file, in_memory
 from npdump.errors import NoSpace, SinkError
+from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
@@ -21,7 +22,7 @@ from npdump.report import Reporter
 from npdump.sinks import Sink
 from npdump.sinks.file import FileSink
 from npdump.sinks.null import NullSink
-from npdump.sources import open_source
+from npdump.sources import Source, open_source
 from npdump.storage import Storage
 from npdump.stream import BATCH_NBYTES
 from npdump.summary import Summary
@@ -53,7 +54,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
     assert options.vmcore is not None
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
         kernel = find_kernel(source, arch, options.dump_level, report.warning)
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
@@ -72,8 +73,11 @@ def filter_dump(options: Options, report: Reporter) -> Result:
                 scan=scan,
                 level=options.dump_level,
                 bits=arch.bits,
+                byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
+                aligns_u64=arch.aligns_u64,
+                first_pfn=_first_pfn(source, kernel),
                 utsname=utsname(kernel, arch),
-                phys_base=arch.phys_base(kernel.facts) if kernel else 0,
+                phys_base=arch.phys_base(source, kernel.facts) if kernel else 0,
                 timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or 0,
             )
             how = How(
@@ -88,7 +92,14 @@ def filter_dump(options: Options, report: Reporter) -> Result:
             report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
         with report.stage(_COPY):
             nbytes = _write(options, report, writer, storage)
-        return Result(_summary(scan, writer, nbytes, report), release, arch.name)
+        return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
+
+
+def _first_pfn(source: Source, kernel: Kernel | None) -> int:
+    """Return the page frame that a dump file counts as 0."""
+    if kernel is None or not kernel.arch.counts_from_ram_base:
+        return 0
+    return kernel.memory.space.ram_base // source.page_size
 
 
 def _window_npages(options: Options) -> int:
@@ -135,10 +146,10 @@ def _give_up(writer: Writer, sink: Sink) -> None:
         sink.close()
 
 
-def _summary(scan: PageScan, writer: Writer, nbytes: int, report: Reporter) -> Summary:
+def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
     return Summary(
-        max_mapnr=scan.max_mapnr,
+        max_mapnr=scan.max_mapnr - dump.first_pfn,
         n_ram=scan.n_ram,
         n_zero=writer.n_zero,
         n_cache=count[PageClass.CACHE],

@@ -216,7 +216,7 @@ def open_scan(
     page = struct_pages = None
     if kernel is not None:
         try:
-            page = describe(kernel.facts, source.byte_order, kernel.arch.bits)
+            page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
             memmap = find(kernel, page.nbytes, max_mapnr)
         except (FactError, AddressError, MemmapError) as error:
             if level > 1:

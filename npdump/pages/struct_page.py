@@ -212,7 +212,7 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
         dtype=dtype,
         lru=_flag(facts, "NUMBER(PG_lru)", 5),
         private=_flag(facts, "NUMBER(PG_private)", 11),
-        head=facts.get("NUMBER(PG_head_mask)") or 0,
+        head=(facts.get("NUMBER(PG_head_mask)") or 0) & ((1 << bits) - 1),
         hwpoison=_flag(facts, "NUMBER(PG_hwpoison)"),
         swapcache=_flag(facts, "NUMBER(PG_swapcache)", 15),
         swapbacked=_flag(facts, "NUMBER(PG_swapbacked)", swapbacked),

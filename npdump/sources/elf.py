@@ -11,6 +11,7 @@ from npdump.layouts import elf
 from npdump.sources import SEGMENT, Source
 from npdump.sources.extents import PageExtents, page_runs
 from npdump.sources.notes import count_cpus, find_vmcoreinfo, page_size_of, parse_notes
+from npdump.sources.stray_vmcoreinfo import as_note, find_in_memory
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["SOURCE"]
@@ -49,20 +50,18 @@ class ElfSource:
         self.machine = int(header["e_machine"])
         self.e_flags = int(header["e_flags"]) & ~elf.DUMP_ELF_INCOMPLETE
         headers = self._read_program_headers(header)
-        self.notes = self._read_notes(headers[headers["p_type"] == elf.PT_NOTE])
+        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        self.notes = self._complete_notes(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]))
         notes = list(parse_notes(self.notes, self.byte_order))
         note = find_vmcoreinfo(notes)
         self.vmcoreinfo_offset = note.desc_offset if note else 0
         self.vmcoreinfo = self.notes[note.desc_offset :][: note.desc_nbytes] if note else None
         self.n_cpus = count_cpus(notes)
-        if not note and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
-            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
         page_size = page_size_of(self.vmcoreinfo)
         self.page_size = DEFAULT_PAGE_SIZE if page_size is None else page_size
         if self.page_size not in (1 << shift for shift in range(12, 17)):
             raise CorruptDump(f"{self.path}: its VMCOREINFO says PAGESIZE={self.page_size}, which no machine has")
 
-        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
         paddr, filesz, memsz, offset = (
             self.segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset")
         )
@@ -113,6 +112,18 @@ class ElfSource:
                 )
             areas.append(self._storage.read(offset, nbytes))
         return b"".join(areas)
+
+    def _complete_notes(self, area: bytes) -> bytes:
+        """Add the VMCOREINFO note where the dump's producer didn't, but memory has its text."""
+        notes = list(parse_notes(area, self.byte_order))
+        if find_vmcoreinfo(notes):
+            return area
+        if any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
+            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
+        text = find_in_memory(self._storage, self.segments)
+        if text is None:
+            return area
+        return area + bytes(-len(area) % 4) + as_note(text, self.byte_order)
 
     def _segments(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
