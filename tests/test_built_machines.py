@@ -6,10 +6,11 @@ What an entry looks like is written out for each of them, without the declaratio
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from builders.machine import N_PAGES, Image, Spec, Tables, build
-from harness import run_ok
+from harness import run, run_ok
 from readers import notes, open_dump
 
 U64 = (1 << 64) - 1
@@ -379,3 +380,15 @@ def test_keeps_what_was_built_to_stay(name, tmp_path):
         assert notes.find(dump.notes, "VMCOREINFO", dump.order).desc == dump.vmcoreinfo
         assert dump.utsname["nodename"] == "synthetic"
         assert (dump.pfns - first).tolist() == kept[level].nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize("value", ["0", "ffffffffffffffff"])
+@pytest.mark.parametrize("symbol", ["swapper_pg_dir", "mem_map"])
+@pytest.mark.parametrize("name", ["arm, LPAE", "riscv64, Sv39", "s390x, 5 levels, os_info"])
+def test_damaged_symbols_are_refused(name, symbol, value, tmp_path):
+    spec = CASES[name]()
+    build(tmp_path / "vmcore", replace(spec, keys=spec.keys | {f"SYMBOL({symbol})": value}))
+    result = run("-d", "31", tmp_path / "vmcore", tmp_path / "dump")
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 1
+    assert not (tmp_path / "dump").exists()
