@@ -24,6 +24,7 @@ from npdump.sources import open_source
 from npdump.storage import Storage
 from npdump.stream import BATCH_NBYTES
 from npdump.summary import Summary
+from npdump.vmlinux import given_facts
 from npdump.writers import Dump, How, Writer
 
 __all__ = ["Result", "filter_dump"]
@@ -53,7 +54,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
         arch = by_machine(source.machine)
-        kernel = find_kernel(source, arch, options.dump_level, report.warning)
+        kernel = find_kernel(source, arch, options.dump_level, report.warning, given_facts(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         with report.stage(_SCAN):

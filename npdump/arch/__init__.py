@@ -10,6 +10,9 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from npdump.errors import FactError
 from npdump.kernel import Facts
 from npdump.paging import Paging
@@ -40,6 +43,9 @@ class Arch:
         Of Facts: physical address of the kernel's top page table.
     is_kernel_vaddr : callable
         Of an address: whether it can be one of the kernel's.
+    locate : callable, optional
+        Of a dump's segments and the address that the kernel was linked at (None if not known): Facts about where the
+        kernel runs, for dumps without VMCOREINFO.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Arch:
     paging: Callable[[Facts], Paging]
     root: Callable[[Facts], int]
     is_kernel_vaddr: Callable[[int], bool]
+    locate: Callable[[npt.NDArray[np.void], int | None], Facts] | None = None
 
 
 def by_machine(machine: int) -> Arch:

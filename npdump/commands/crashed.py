@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from npdump.arch import Arch, by_machine
+from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.probe import find_kernel
@@ -14,21 +15,21 @@ from npdump.report import Reporter
 from npdump.sources import Source, open_source
 from npdump.storage import Storage
 
-__all__ = ["Crashed", "need_kernel", "open_crashed"]
+__all__ = ["Crashed", "given_of", "open_crashed"]
 
 _ANY_KIND_OF_PAGE = 31
 
 
 class Crashed(NamedTuple):
-    """A dump, its machine, and its kernel: None if nothing is known of it."""
+    """A dump, its machine, and its kernel."""
 
     source: Source
     arch: Arch
-    kernel: Kernel | None
+    kernel: Kernel
 
 
 @contextmanager
-def open_crashed(options: Options, report: Reporter, is_kernel_needed: bool = True) -> Iterator[Crashed]:
+def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
     """Open the vmcore that the command line names.
 
     Raises
@@ -40,11 +41,15 @@ def open_crashed(options: Options, report: Reporter, is_kernel_needed: bool = Tr
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
         arch = by_machine(source.machine)
-        kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE if is_kernel_needed else 0, report.warning)
+        kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
+        assert kernel is not None  # at that level it's an error
         yield Crashed(source, arch, kernel)
 
 
-def need_kernel(crashed: Crashed) -> Kernel:
-    """Return the kernel of a dump that was opened with ``is_kernel_needed``."""
-    assert crashed.kernel is not None
-    return crashed.kernel
+def given_of(options: Options) -> Given | None:
+    """Return the facts of the file that the command line gives, None if it gives none."""
+    if options.vmlinux is None and options.vmcoreinfo is None:
+        return None
+    from npdump.vmlinux import given_facts  # the libraries cost start-up time
+
+    return given_facts(options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from npdump import dmesg
-from npdump.commands.crashed import need_kernel, open_crashed
+from npdump.commands.crashed import open_crashed
 from npdump.options import Options
 from npdump.report import Reporter
 from npdump.sinks.file import FileSink
@@ -17,7 +17,7 @@ __all__ = ["run"]
 def run(options: Options, report: Reporter) -> None:
     """Write the log to the output file, or print it."""
     with open_crashed(options, report) as crashed:
-        log = dmesg.read(need_kernel(crashed), options.partial_dmesg)
+        log = dmesg.read(crashed.kernel, options.partial_dmesg)
     for doubt in log.doubts:
         report.warning(doubt)
     text = _as_json(log) if options.json else dmesg.as_text(log)

@@ -10,7 +10,9 @@ from typing import Any
 from npdump import dmesg
 from npdump.arch import by_machine
 from npdump.bitmap import Runs
+from npdump.commands.crashed import given_of
 from npdump.errors import AddressError, FactError
+from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.probe import find_kernel, utsname
@@ -44,11 +46,11 @@ def run(options: Options, report: Reporter) -> None:
     assert options.vmcore is not None
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
-        facts = describe(source, storage.nbytes)
+        facts = describe(source, storage.nbytes, given_of(options))
     report.answer(json.dumps(facts, indent=1) if options.json else as_text(facts))
 
 
-def describe(source: Source, file_nbytes: int) -> dict[str, Any]:
+def describe(source: Source, file_nbytes: int, given: Given | None) -> dict[str, Any]:
     """Collect what `run` prints, in the order in which it's printed."""
     missing: list[str] = []
     facts: dict[str, Any] = {
@@ -64,7 +66,7 @@ def describe(source: Source, file_nbytes: int) -> dict[str, Any]:
         missing.append(str(error))
     else:
         facts["machine"] = arch.name
-        kernel = find_kernel(source, arch, 0, missing.append)
+        kernel = find_kernel(source, arch, 0, missing.append, given)
         if kernel is not None:
             facts |= _of_kernel(kernel, utsname(kernel, arch), missing)
     facts |= _of_memory(source, missing)

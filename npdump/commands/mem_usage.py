@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from npdump.bitmap import Runs, in_file, in_memory
-from npdump.commands.crashed import need_kernel, open_crashed
+from npdump.commands.crashed import open_crashed
 from npdump.errors import SourceError
 from npdump.options import Options
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
@@ -45,7 +45,7 @@ def run(options: Options, report: Reporter) -> None:
             source = _without_crash_kernel(source, report)
         scan = open_scan(
             source,
-            need_kernel(crashed),
+            crashed.kernel,
             _EVERY_KIND,
             DEFAULT_WINDOW_NPAGES,
             in_file(options.work_dir) if options.work_dir else in_memory,

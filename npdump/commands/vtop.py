@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from npdump.commands.crashed import need_kernel, open_crashed
+from npdump.commands.crashed import open_crashed
 from npdump.errors import AddressError
 from npdump.options import Options
 from npdump.report import Reporter
@@ -16,7 +16,7 @@ def run(options: Options, report: Reporter) -> None:
     """Print the translation in makedumpfile's layout."""
     assert options.vtop is not None
     with open_crashed(options, report) as crashed:
-        kernel = need_kernel(crashed)
+        kernel = crashed.kernel
         word_mask = (1 << crashed.arch.bits) - 1
         if options.vtop > word_mask:
             raise AddressError(f"{options.vtop:#x} has more than the {crashed.arch.bits} bits of {crashed.arch.name}")

@@ -37,7 +37,7 @@ class Facts:
         """Yield the keys with their values, in the order in which they were stated."""
         yield from self._values.items()
 
-    def completed_by(self, other: Facts, kaslr_offset: int = 0) -> tuple[Facts, list[str]]:
+    def completed_by(self, other: Facts, kaslr_offset: int = 0) -> tuple[Facts, list[tuple[str, str]]]:
         """Add what is known from elsewhere; what these facts state holds.
 
         Parameters
@@ -49,16 +49,17 @@ class Facts:
         Returns
         -------
         facts : Facts
-        conflicts : list of str
-            What the two don't agree about, in words.
+        conflicts : list of (str, str)
+            The keys that the two don't agree about, with what they say in words.
         """
-        values, conflicts = dict(self._values), []
+        values = dict(self._values)
+        conflicts: list[tuple[str, str]] = []
         for key, fact in other._values.items():
             if key.startswith("SYMBOL("):
                 fact = fact._replace(value=fact.value + kaslr_offset & _WORD_MASK)
             known = values.setdefault(key, fact)
             if known.value != fact.value:
-                conflicts.append(f"{key} is {known.value:#x} by {known.origin}, {fact.value:#x} by {fact.origin}")
+                conflicts.append((key, f"{key} is {known.value:#x} by {known.origin}, {fact.value:#x} by {fact.origin}"))
         return Facts(values, other._texts | self._texts), conflicts
 
     def __contains__(self, key: str) -> bool:

@@ -32,6 +32,7 @@ _FUNCTIONS = (
     ("register_console", "vprintk_emit"),  # kernel/printk/printk.c
     ("vmalloc", "vfree"),  # mm/vmalloc.c
     ("free_uts_ns", "copy_utsname"),  # kernel/utsname.c
+    ("x86_numa_init", "numa_add_cpu", "arch_numa_init", "numa_clear_node"),  # where node_data is defined
 )
 _VARIABLES = frozenset(("mem_section", "node_data", "pgdat_list", "node_memblk", "node_remap_start_pfn"))
 _SYMBOL = {
@@ -194,10 +195,9 @@ class _Dwarf:
         return None
 
     def _take(self, die: Any, types: Types) -> None:
-        name = _name(die)
+        # A variable that was declared in a header has its name there only.
+        name = _name(die.get_DIE_from_attribute("DW_AT_specification") if "DW_AT_specification" in die.attributes else die)
         if name is None or "DW_AT_declaration" in die.attributes:
-            if die.tag == "DW_TAG_variable" and name in _VARIABLES:
-                types.arrays.setdefault(name, self._size(die)[1])
             return
         if die.tag in _RECORDS and name in WANTED_STRUCTS and name not in types.structs:
             members: dict[str, Member] = {}
