@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 from npdump.arch import Arch
 from npdump.errors import AddressError, FactError, VersionMismatch
-from npdump.kernel import Facts, uname, vmcoreinfo
+from npdump.kernel import Facts, btf, kallsyms, uname, vmcoreinfo
 from npdump.kernel.given import Given, complete
+from npdump.kernel.types import Types
 from npdump.memmap import Kernel
 from npdump.memory import VirtualMemory
 from npdump.sources import Source
 
-__all__ = ["find_kernel", "utsname"]
+__all__ = ["find_kernel", "own_types", "utsname"]
 
 MAX_CONFLICTS_SHOWN = 5
+
+MAX_BTF_NBYTES = 1 << 28
+"""Kernels have some megabytes of it."""
 
 
 def find_kernel(
@@ -104,3 +108,22 @@ def utsname(kernel: Kernel | None, arch: Arch) -> tuple[bytes, ...]:
     if kernel is None:
         return uname.from_facts(None, arch.name)
     return _read_utsname(kernel) or uname.from_facts(kernel.facts, arch.name)
+
+
+def own_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:
+    """Return the symbols and types that a kernel carries itself, None if it carries none that can be found.
+
+    Raises
+    ------
+    FactError, AddressError
+        If they should be there, and aren't or are damaged.
+    """
+    if not kallsyms.is_there(kernel.facts):
+        return None
+    memory = kernel.memory
+    symbols = kallsyms.read(kernel.facts, memory.read, memory.word)
+    start, stop = symbols.get("__start_BTF", 0), symbols.get("__stop_BTF", 0)
+    if not 0 < stop - start <= MAX_BTF_NBYTES:
+        return None
+    order = ">" if memory.word.byteorder == ">" else "<"
+    return symbols, btf.parse(memory.read(start, stop - start), order, memory.word.itemsize)
