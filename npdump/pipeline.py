@@ -12,15 +12,17 @@ from typing import NamedTuple
 from npdump import codecs, writers
 from npdump.arch import by_machine
 from npdump.bitmap import in_file, in_memory
+from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
 from npdump.probe import find_kernel, utsname
 from npdump.report import Reporter
+from npdump.selfcheck import Trust, trusted_scan
 from npdump.sinks import Sink
 from npdump.sinks.file import FileSink
 from npdump.sinks.null import NullSink
-from npdump.sources import open_source
+from npdump.sources import Source, open_source
 from npdump.storage import Storage
 from npdump.stream import BATCH_NBYTES
 from npdump.summary import Summary
@@ -58,19 +60,12 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         with report.stage(_SCAN):
-            scan = open_scan(
-                source,
-                kernel,
-                options.dump_level,
-                _window_npages(options),
-                in_file(options.work_dir) if options.work_dir else in_memory,
-                report.warning,
-                partial(report.progress, _SCAN),
-            )
+            trust = Trust(options.dump_level, report.warning, options.strict)
+            scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, kernel, options, report))
             dump = Dump(
                 source=source,
                 scan=scan,
-                level=options.dump_level,
+                level=trust.level,
                 bits=arch.bits,
                 utsname=utsname(kernel, arch),
                 phys_base=arch.phys_base(kernel.facts) if kernel else 0,
@@ -84,11 +79,24 @@ def filter_dump(options: Options, report: Reporter) -> Result:
                 warn=report.warning,
             )
             writer = writers.get(options.format)(dump, how)
+        report.debug(trust.in_one_line())
         if scan.n_unreadable:
             report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
         with report.stage(_COPY):
             nbytes = _write(options, report, writer, storage)
         return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
+
+
+def _open_scan(source: Source, kernel: Kernel | None, options: Options, report: Reporter, level: int) -> PageScan:
+    return open_scan(
+        source,
+        kernel,
+        level,
+        _window_npages(options),
+        in_file(options.work_dir) if options.work_dir else in_memory,
+        report.warning,
+        partial(report.progress, _SCAN),
+    )
 
 
 def _window_npages(options: Options) -> int:
