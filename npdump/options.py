@@ -152,7 +152,8 @@ def parse(argv: Sequence[str]) -> Options:
     command = COMMANDS[values["command"]]
     if len(operands) > len(command.operands):
         expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
-        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected} {_is_or_are(command.operands)} expected")
+        verb = _is_or_are(command.operands)
+        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected} {verb} expected")
     values.update(zip(command.operands, operands, strict=False))
     options = Options(**values)
     _check(options)

@@ -67,7 +67,7 @@ def _facts(source: Source, arch: Arch, given: Given | None, warn: Callable[[str]
         facts = vmcoreinfo.parse(source.vmcoreinfo)
     elif given is None:
         raise FactError(
-            f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible without -x VMLINUX or -i VMCOREINFO"
+            f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible without -x VMLINUX or -i FILE"
         )
     else:
         facts = arch.locate(source.segments, given.link_base) if arch.locate else Facts({}, {})

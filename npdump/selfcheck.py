@@ -64,7 +64,7 @@ class Trust:
                 continue
             words = _name(in_doubt)
             if self._is_strict:
-                raise FactError(f"self-check: {doubt.why}: {words} can't be told for sure (without --strict they are kept)")
+                raise FactError(f"self-check: {doubt.why}: {words} are in doubt (without --strict they are kept)")
             self._warn(f"self-check: {doubt.why}: {words} are kept")
             self.level &= ~in_doubt
         self._checks.append(check)

@@ -152,7 +152,7 @@ def _read_with_debug(file: IO[bytes], build_id: str | None, work_dir: str | None
     if vmlinux is None:
         raise failure or FactError("can't be read")
     if vmlinux.origin == "symbols":
-        raise FactError("has neither DWARF nor BTF, and no debug file has its build id: give the debug package's vmlinux")
+        raise FactError("has neither DWARF nor BTF, and no debug file has its build id: give another")
     return vmlinux
 
 

@@ -40,7 +40,12 @@ def run(options: Options, report: Reporter) -> None:
 
 def _as_json(log: dmesg.Log) -> str:
     records = [
-        {"nanoseconds": record.nanoseconds, "caller": record.caller, "sequence": record.sequence, "text": record.text.decode("utf-8", "backslashreplace")}
+        {
+            "nanoseconds": record.nanoseconds,
+            "caller": record.caller,
+            "sequence": record.sequence,
+            "text": record.text.decode("utf-8", "backslashreplace"),
+        }
         for record in log.records
     ]
     return json.dumps({"generation": log.generation, "doubts": log.doubts, "records": records}, indent=1)

@@ -102,6 +102,7 @@ def tell(crashed: Crashed, pfn: int, enum: dict[str, int]) -> dict[str, Any]:
     told = explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn)
     run = int(np.searchsorted(memmap.pfn_stops, pfn, side="right"))
     has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn
+    vaddr = int(memmap.vaddrs[run]) + (pfn - int(memmap.pfn_starts[run])) * page.nbytes if has_struct else 0
     n_flags = enum.get("__NR_PAGEFLAGS", max(enum.values(), default=_WITHOUT_ENUM - 1) + 1)
     is_dumped = _is_in(source.data_runs, pfn)
     levels = {level: page_class.name for level, page_class in told.class_by_level.items()}
@@ -112,7 +113,7 @@ def tell(crashed: Crashed, pfn: int, enum: dict[str, int]) -> dict[str, Any]:
         "paddr": pfn * source.page_size,
         "is_memory": _is_in(source.ram_runs, pfn),
         "is_dumped": is_dumped,
-        "struct_page": int(memmap.vaddrs[run]) + (pfn - int(memmap.pfn_starts[run])) * page.nbytes if has_struct else None,
+        "struct_page": vaddr if has_struct else None,
         "fields": told.fields,
         "flags": flag_names(told.fields.get("flags", 0), enum, n_flags),
         "traits": told.traits,
@@ -128,10 +129,10 @@ def _is_in(runs: np.ndarray, pfn: int) -> bool:
 
 def as_text(story: dict[str, Any]) -> str:
     """Lay the story out for reading."""
-    where = "is in the dump" if story["is_dumped"] else "was left out by a filter" if story["is_memory"] else "isn't memory"
+    where = "was left out by a filter" if story["is_memory"] else "isn't memory"
     lines = [
         f"page frame      {story['pfn']:#x}, at {story['paddr']:#x} ({story['named_by']})",
-        f"content         {where}",
+        f"content         {'is in the dump' if story['is_dumped'] else where}",
     ]
     if story["struct_page"] is None or not story["fields"]:
         lines.append("struct page     none: the page is kept at every level")
@@ -139,7 +140,7 @@ def as_text(story: dict[str, Any]) -> str:
         lines.append(f"struct page     {story['struct_page']:#x}")
         lines += [f"  {name:<14}{value:#x}" for name, value in story["fields"].items()]
         lines.append(f"flags           {' '.join(story['flags']) or 'none'}")
-        lines += [f"{'it is' if i == 0 else '':<16}{name}: {why}" for i, (name, why) in enumerate(story["traits"].items())]
+        lines += [f"it is           {name}: {why}" for name, why in story["traits"].items()]
     if story["block_npages"] > 1:
         lines.append(f"block           {story['block_npages']} pages from {story['block_pfn']:#x} go together")
     by_class: dict[str, list[int]] = {}

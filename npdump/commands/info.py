@@ -139,7 +139,8 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
         "dump_level": getattr(source, "dump_level", None),
         "codec": getattr(source, "codec", None),
         "notes": [
-            {"name": note.name.decode("ascii", "replace"), "type": note.type, "nbytes": note.desc_nbytes} for note in notes
+            {"name": note.name.decode("ascii", "replace"), "type": note.type, "nbytes": note.desc_nbytes}
+            for note in notes
         ],
     }
 

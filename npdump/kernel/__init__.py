@@ -59,7 +59,8 @@ class Facts:
                 fact = fact._replace(value=fact.value + kaslr_offset & _WORD_MASK)
             known = values.setdefault(key, fact)
             if known.value != fact.value:
-                conflicts.append((key, f"{key} is {known.value:#x} by {known.origin}, {fact.value:#x} by {fact.origin}"))
+                words = f"{key} is {known.value:#x} by {known.origin}, {fact.value:#x} by {fact.origin}"
+                conflicts.append((key, words))
         return Facts(values, other._texts | self._texts), conflicts
 
     def __contains__(self, key: str) -> bool:

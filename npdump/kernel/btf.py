@@ -50,7 +50,8 @@ def parse(raw: bytes, byte_order: str, word_nbytes: int) -> Types:
 
 class _Reader:
     def __init__(self, raw: bytes, byte_order: str, word_nbytes: int) -> None:
-        magic, _, _, header_nbytes, type_off, type_len, str_off, str_len = struct.unpack_from(byte_order + "HBBIIIII", raw)
+        header = struct.unpack_from(byte_order + "HBBIIIII", raw)
+        magic, _, _, header_nbytes, type_off, type_len, str_off, str_len = header
         if magic != MAGIC or header_nbytes < HEADER_NBYTES:
             raise FactError("the kernel's BTF isn't where its symbols say")
         self._raw = raw

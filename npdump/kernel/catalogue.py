@@ -18,17 +18,18 @@ __all__ = ["KEYS", "describe", "release_of"]
 
 _SYMBOLS = (
     "mem_map vmem_map mem_section pkmap_count pkmap_count_next system_utsname init_uts_ns _stext swapper_pg_dir "
-    "init_level4_pgt level4_kernel_pgt init_top_pgt vmlist vmap_area_list node_online_map node_states node_data pgdat_list "
-    "contig_page_data prb clear_seq log_buf log_buf_len log_end log_first_idx clear_idx log_next_idx max_pfn high_memory "
-    "node_remap_start_vaddr node_remap_end_vaddr node_remap_start_pfn vmemmap_list mmu_psize_defs mmu_vmemmap_psize "
-    "cpu_pgd demote_segment_4k cur_cpu_spec free_huge_page"
+    "init_level4_pgt level4_kernel_pgt init_top_pgt vmlist vmap_area_list node_online_map node_states node_data "
+    "pgdat_list contig_page_data prb clear_seq log_buf log_buf_len log_end log_first_idx clear_idx log_next_idx "
+    "max_pfn high_memory node_remap_start_vaddr node_remap_end_vaddr node_remap_start_pfn vmemmap_list "
+    "mmu_psize_defs mmu_vmemmap_psize cpu_pgd demote_segment_4k cur_cpu_spec free_huge_page"
 ).split()
 _SIZES = (
-    "page mem_section pglist_data zone free_area list_head node_memblk_s nodemask_t pageflags printk_ringbuffer prb_desc "
-    "printk_info latched_seq printk_log log vmemmap_backing mmu_psize_def"
+    "page mem_section pglist_data zone free_area list_head node_memblk_s nodemask_t pageflags printk_ringbuffer "
+    "prb_desc printk_info latched_seq printk_log log vmemmap_backing mmu_psize_def"
 ).split()
 _OFFSETS = {
-    "page": "flags _refcount _count mapping lru _mapcount private compound_dtor compound_order compound_head compound_info",
+    "page": "flags _refcount _count mapping lru _mapcount private compound_dtor compound_order compound_head "
+    "compound_info",
     "folio": "_folio_dtor _folio_order",
     "mem_section": "section_mem_map",
     "pglist_data": "node_zones nr_zones node_mem_map node_start_pfn node_spanned_pages pgdat_next node_id",
@@ -52,7 +53,9 @@ _OFFSETS = {
     "cpu_spec": "mmu_features",
     "uts_namespace": "name",
 }
-_LENGTHS = "node_data pgdat_list mem_section node_memblk node_remap_start_pfn zone.free_area free_area.free_list".split()
+_LENGTHS = (
+    "node_data pgdat_list mem_section node_memblk node_remap_start_pfn zone.free_area free_area.free_list"
+).split()
 _ENUMERATORS = {
     "NR_FREE_PAGES": "zone_stat_item",
     "N_ONLINE": "node_states",
@@ -147,7 +150,7 @@ def _length(name: str, symbols: Mapping[str, int], types: Types) -> int | None:
     if not member:
         return types.arrays.get(name) or None
     found = types.structs.get(struct)
-    return found.members[member].count or None if found and member in found.members else None
+    return found.members[member].n_elements or None if found and member in found.members else None
 
 
 def _number(name: str, symbols: Mapping[str, int], types: Types) -> int | None:

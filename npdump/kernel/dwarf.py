@@ -118,6 +118,7 @@ def read(file: IO[bytes], debug: IO[bytes] | None = None) -> Vmlinux:
 
 
 def _build_id(elf: ELFFile) -> str | None:
+    section: Any
     for section in elf.iter_sections("SHT_NOTE"):
         for note in section.iter_notes():
             if note["n_name"] == "GNU" and note["n_type"] == "NT_GNU_BUILD_ID":
@@ -196,7 +197,8 @@ class _Dwarf:
 
     def _take(self, die: Any, types: Types) -> None:
         # A variable that was declared in a header has its name there only.
-        name = _name(die.get_DIE_from_attribute("DW_AT_specification") if "DW_AT_specification" in die.attributes else die)
+        is_named_elsewhere = "DW_AT_specification" in die.attributes
+        name = _name(die.get_DIE_from_attribute("DW_AT_specification") if is_named_elsewhere else die)
         if name is None or "DW_AT_declaration" in die.attributes:
             return
         if die.tag in _RECORDS and name in WANTED_STRUCTS and name not in types.structs:

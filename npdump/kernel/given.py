@@ -12,7 +12,8 @@ __all__ = ["Given", "complete"]
 
 _RUN_TIME = frozenset(
     "KERNELOFFSET CRASHTIME PAGESIZE NUMBER(phys_base) NUMBER(pgtable_l5_enabled) NUMBER(sme_mask) NUMBER(VA_BITS) "
-    "NUMBER(TCR_EL1_T1SZ) NUMBER(kimage_voffset) NUMBER(PHYS_OFFSET) NUMBER(phys_ram_base) NUMBER(va_kernel_pa_offset)".split()
+    "NUMBER(TCR_EL1_T1SZ) NUMBER(kimage_voffset) NUMBER(PHYS_OFFSET) NUMBER(phys_ram_base) "
+    "NUMBER(va_kernel_pa_offset)".split()
 )
 """Chosen anew at each boot: what another run of the kernel had is no contradiction."""
 

@@ -23,12 +23,14 @@ MAX_SYMBOLS = 1 << 22
 MAX_NAME_NBYTES = 512
 """Linux KSYM_NAME_LEN, v6.1; the compressed form is shorter."""
 
+_TABLES = ("names", "num_syms", "token_table", "token_index")
+
 Read = Callable[[int, int], bytes]
 
 
 def is_there(facts: Facts) -> bool:
     """Tell whether VMCOREINFO names the tables (Linux 5fd8fea935a1, v6.0)."""
-    return all(f"SYMBOL(kallsyms_{name})" in facts for name in ("names", "num_syms", "token_table", "token_index"))
+    return all(f"SYMBOL(kallsyms_{name})" in facts for name in _TABLES)
 
 
 def read(facts: Facts, memory: Read, word: np.dtype) -> dict[str, int]:
@@ -52,9 +54,7 @@ def read(facts: Facts, memory: Read, word: np.dtype) -> dict[str, int]:
     why = "to read the kernel's symbols"
     u4 = np.dtype("u4").newbyteorder(word.byteorder)
     u2 = np.dtype("u2").newbyteorder(word.byteorder)
-    at = {
-        name: facts.need(f"SYMBOL(kallsyms_{name})", why) for name in ("names", "num_syms", "token_table", "token_index")
-    }
+    at = {name: facts.need(f"SYMBOL(kallsyms_{name})", why) for name in _TABLES}
     count = int(np.frombuffer(memory(at["num_syms"], 4), u4)[0])
     if not 0 < count <= MAX_SYMBOLS:
         raise FactError(f"the kernel's symbol table would have {count} entries: the dump is damaged")
@@ -73,7 +73,7 @@ def read(facts: Facts, memory: Read, word: np.dtype) -> dict[str, int]:
             found.setdefault(name, address)
         if found.get("_stext") == stext:
             return found
-    raise FactError("the kernel's symbol table doesn't agree with SYMBOL(_stext): it has a form that npdump doesn't know")
+    raise FactError("the kernel's symbol table doesn't agree with SYMBOL(_stext): its form isn't one that npdump knows")
 
 
 def _tokens(table: bytes, index: list[int]) -> list[str]:

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 __all__ = ["WANTED_ENUMS", "WANTED_STRUCTS", "Member", "Struct", "Types"]
 
 WANTED_STRUCTS = frozenset(
-    "page folio mem_section pglist_data zone free_area list_head node_memblk_s printk_ringbuffer prb_desc_ring prb_desc "
-    "prb_data_blk_lpos prb_data_ring printk_info latched_seq printk_log log vm_struct vmap_area vmemmap_backing "
-    "mmu_psize_def cpu_spec uts_namespace new_utsname per_cpu_pages per_cpu_pageset per_cpu_zonestat".split()
+    "page folio mem_section pglist_data zone free_area list_head node_memblk_s printk_ringbuffer prb_desc_ring "
+    "prb_desc prb_data_blk_lpos prb_data_ring printk_info latched_seq printk_log log vm_struct vmap_area "
+    "vmemmap_backing mmu_psize_def cpu_spec uts_namespace new_utsname".split()
 )
 WANTED_ENUMS = frozenset("pageflags pagetype zone_stat_item node_states compound_dtor_id zone_type".split())
 
 
 class Member(NamedTuple):
-    """A member: ``offset`` and ``nbytes`` in bytes, ``count`` of elements if it's an array, else 0."""
+    """A member: ``offset`` and ``nbytes`` in bytes, ``n_elements`` if it's an array, else 0."""
 
     offset: int
     nbytes: int
-    count: int
+    n_elements: int
 
 
 class Struct(NamedTuple):
@@ -68,7 +68,8 @@ class Types(NamedTuple):
             for name, (nbytes, members) in value["structs"].items()
         }
         enums = {
-            str(tag): {str(name): int(number) for name, number in pairs.items()} for tag, pairs in value["enums"].items()
+            str(tag): {str(name): int(number) for name, number in pairs.items()}
+            for tag, pairs in value["enums"].items()
         }
         numbers = [{str(name): int(number) for name, number in value[key].items()} for key in cls._fields[2:]]
         return cls(structs, enums, *numbers)

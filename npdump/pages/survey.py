@@ -124,7 +124,7 @@ def survey(source: Source, kernel: Kernel) -> list[Doubt]:
 def _with_more_fields(page: StructPage, kernel: Kernel) -> np.dtype:
     """Return the dtype of struct page with the fields that only checks need."""
     order = kernel.memory.word.byteorder
-    fields = {name: (page.dtype[name], offset) for name, (_, offset) in (page.dtype.fields or {}).items()}
+    fields = {name: (page.dtype[name], field[1]) for name, field in (page.dtype.fields or {}).items()}
     more = {
         "refcount": (np.dtype("u4").newbyteorder(order), ("OFFSET(page._refcount)", "OFFSET(page._count)")),
         "lru": (kernel.memory.word, ("OFFSET(page.lru)",)),
