@@ -61,7 +61,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         with report.stage(_SCAN):
             trust = Trust(options.dump_level, report.warning, options.strict)
-            scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, kernel, options, report))
+            scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
             dump = Dump(
                 source=source,
                 scan=scan,
@@ -87,7 +87,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
 
 
-def _open_scan(source: Source, kernel: Kernel | None, options: Options, report: Reporter, level: int) -> PageScan:
+def _open_scan(source: Source, options: Options, report: Reporter, kernel: Kernel | None, level: int) -> PageScan:
     return open_scan(
         source,
         kernel,

@@ -14,7 +14,7 @@ from npdump.errors import FactError
 from npdump.memmap import Kernel
 from npdump.pages import PageScan
 from npdump.pages.policy import DumpLevel, PageClass
-from npdump.pages.survey import CHECKED, Doubt, survey
+from npdump.pages.survey import ALL, CHECKED, Doubt, survey
 from npdump.sources import Source
 from npdump.zones import count_free
 
@@ -24,6 +24,9 @@ _FREE_SLACK = 0.02
 _FREE_SLACK_NPAGES = 64
 _FREE_SLACK_PER_CPU = 125 * 4
 """A CPU keeps up to 125 pages of each zone's count to itself (Linux ``mm/vmstat.c``), and doesn't stop at once."""
+
+
+OpenAt = Callable[[Kernel | None, int], PageScan]
 
 
 class Trust:
@@ -42,6 +45,10 @@ class Trust:
     ----------
     level : int
         The dump level without what is in doubt.
+    forgotten : list of str
+        Keys of facts that aren't to be believed.
+    is_blind : bool
+        No struct page is to be believed.
     """
 
     def __init__(self, level: int, warn: Callable[[str], None], is_strict: bool) -> None:
@@ -49,6 +56,8 @@ class Trust:
         self._warn = warn
         self._is_strict = is_strict
         self._checks: list[str] = []
+        self.forgotten: list[str] = []
+        self.is_blind = False
 
     def take(self, doubts: list[Doubt], check: str) -> None:
         """Note the outcome of a check.
@@ -59,14 +68,17 @@ class Trust:
             If there is doubt about what the level asks for, and that's to be an error.
         """
         for doubt in doubts:
-            in_doubt = doubt.level & self._asked
-            if not in_doubt:
+            in_doubt = doubt.level & (self._asked | ALL & ~CHECKED)
+            if not in_doubt and doubt.forget is None:
                 continue
-            words = _name(in_doubt)
+            words = _name(in_doubt) or _name(ALL & ~CHECKED)
             if self._is_strict:
                 raise FactError(f"self-check: {doubt.why}: {words} are in doubt (without --strict they are kept)")
             self._warn(f"self-check: {doubt.why}: {words} are kept")
             self.level &= ~in_doubt
+            self.is_blind |= bool(in_doubt & ~CHECKED)
+            if doubt.forget is not None:
+                self.forgotten.append(doubt.forget)
         self._checks.append(check)
 
     def in_one_line(self) -> str:
@@ -86,10 +98,11 @@ _WORDS = {
     int(DumpLevel.CACHE_PRIVATE): "private cache pages",
     int(DumpLevel.USER): "user pages",
     int(DumpLevel.FREE): "free pages",
+    ALL & ~CHECKED: "broken and offline pages",
 }
 
 
-def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: Callable[[int], PageScan]) -> PageScan:
+def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: OpenAt) -> PageScan:
     """Open a scan that leaves out nothing that is in doubt.
 
     Parameters
@@ -98,7 +111,7 @@ def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: C
     kernel : Kernel or None
     trust : Trust
     open_at : callable
-        Opens a scan at a dump level.
+        Opens a scan of a kernel (None: one of which nothing is known) at a dump level.
 
     Raises
     ------
@@ -106,9 +119,12 @@ def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: C
         If the pages can't be told apart, or doubt is to be an error.
     """
     if kernel is None or not trust.level & CHECKED:
-        return open_at(trust.level)
+        return open_at(kernel, trust.level)
     trust.take(survey(source, kernel), "struct pages")
-    scan = open_at(trust.level)
+    if trust.is_blind:
+        return open_at(None, trust.level)
+    kernel = kernel._replace(facts=kernel.facts.without(trust.forgotten))
+    scan = open_at(kernel, trust.level)
     is_whole = np.array_equal(source.ram_runs, source.data_runs)
     if trust.level & DumpLevel.FREE and scan.has_one_window and is_whole:
         for _ in scan.windows():
@@ -118,7 +134,7 @@ def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: C
             doubt = doubt_free(int(scan.counts[PageClass.FREE]), n_counted, source.n_cpus)
             trust.take([doubt] if doubt else [], "free pages")
             if doubt:
-                return open_at(trust.level)
+                return open_at(kernel, trust.level)
     return scan
 
 

@@ -37,6 +37,11 @@ class Facts:
         """Yield the keys with their values, in the order in which they were stated."""
         yield from self._values.items()
 
+    def without(self, keys: Iterable[str]) -> Facts:
+        """Return the facts less some."""
+        left_out = set(keys)
+        return Facts({key: fact for key, fact in self._values.items() if key not in left_out}, self._texts)
+
     def completed_by(self, other: Facts, kaslr_offset: int = 0) -> tuple[Facts, list[tuple[str, str]]]:
         """Add what is known from elsewhere; what these facts state holds.
 

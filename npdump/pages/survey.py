@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from npdump.errors import AddressError
 from npdump.memmap import Kernel, MemMap, find
+from npdump.pages.blocks import NO_CARRY, cover
 from npdump.pages.policy import DumpLevel, Trait
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
@@ -25,12 +26,24 @@ CACHE = DumpLevel.CACHE | DumpLevel.CACHE_PRIVATE
 CHECKED = CACHE | DumpLevel.USER | DumpLevel.FREE
 """Bits of a dump level that depend on what struct pages mean."""
 
+ALL = CHECKED | 1 << 5
+"""Those, and broken and offline pages, which have no bit in a dump level: no struct page is to be believed."""
+
+MANY = 3
+"""Doubts of so many kinds are doubt about all."""
+
 MAX_BATCHES = 32
 BATCH_NPAGES = 1 << 15
 """A million struct pages are looked at, at most, spread over all of memory."""
 
 MIN_SAMPLE = 32
 """Fewer pages of a kind prove nothing."""
+
+MIN_HUGETLB_ORDER = 4
+"""The smallest huge page of any machine is 64 KiB (arm64, contiguous entries)."""
+
+MIRAGE_NPAGES = 64
+"""Page frames whose struct pages fill a page; fewer with larger pages, which doesn't matter here."""
 
 MAX_LINKS = 256
 """Pages whose neighbours in their LRU list are looked at."""
@@ -41,10 +54,11 @@ _TYPED = 1 << 31
 
 
 class Doubt(NamedTuple):
-    """The bits of the dump level that aren't to be trusted, and why."""
+    """The bits of the dump level that aren't to be trusted, why, and the fact to be forgotten for that, if it's one."""
 
     level: int
     why: str
+    forget: str | None = None
 
 
 class _Test(NamedTuple):
@@ -53,6 +67,8 @@ class _Test(NamedTuple):
     level: int
     limit: float
     words: str
+    forget: str | None = None
+    n_enough: int = MIN_SAMPLE
 
 
 _TESTS = {
@@ -60,13 +76,17 @@ _TESTS = {
     "free_unaligned": _Test(DumpLevel.FREE, 0.01, "free blocks aren't aligned to their size"),
     "lru_unused": _Test(CACHE | DumpLevel.USER, 0.05, "pages of the page cache or of users have no user"),
     "lru_typed": _Test(CACHE | DumpLevel.USER, 0.02, "pages of the page cache or of users have a page type"),
-    "lru_unlinked": _Test(CACHE | DumpLevel.USER, 0.5, "pages on LRU lists aren't linked to them"),
+    "lru_unlinked": _Test(CACHE | DumpLevel.USER, 0.25, "pages on LRU lists aren't linked to them"),
     "anon_pointer": _Test(DumpLevel.USER, 0.05, "anonymous pages have no anon_vma"),
     "anon_typed": _Test(DumpLevel.USER, 0.01, "anonymous pages have a page type"),
     "anon_unbacked": _Test(DumpLevel.USER, 0.3, "anonymous pages on LRU lists aren't backed by swap"),
+    "hugetlb_listed": _Test(DumpLevel.USER, 0.02, "huge pages are on LRU lists, where only ordinary ones are"),
     "head_alone": _Test(CACHE | DumpLevel.USER, 0.1, "heads of compound pages have no tail after them"),
     "order_wrong": _Test(CACHE | DumpLevel.USER, 0.02, "compound pages reach beyond their last tail"),
-    "flags_pointer": _Test(int(CHECKED), 0.01, "page flags look like addresses"),
+    "hugetlb_small": _Test(DumpLevel.USER, 0.02, "huge pages are smaller than any machine has", n_enough=2),
+    "mapcount_set": _Test(int(CHECKED), 0.999, "pages are in use by page tables, or have a page type"),
+    "poisoned": _Test(0, 0.01, "pages are marked as broken memory", "NUMBER(PG_hwpoison)"),
+    "flags_pointer": _Test(ALL, 0.01, "page flags look like addresses"),
 }
 
 
@@ -85,8 +105,10 @@ class _Tally:
         found = []
         for name, test in _TESTS.items():
             seen, broken = self.seen[name], self.broken[name]
-            if seen >= MIN_SAMPLE and broken > test.limit * seen:
-                found.append(Doubt(test.level, f"{broken} of {seen} {test.words}"))
+            if seen >= test.n_enough and broken > test.limit * seen:
+                found.append(Doubt(test.level, f"{broken} of {seen} {test.words}", test.forget))
+        if len(found) >= MANY:
+            found.append(Doubt(ALL, "so many things don't fit that no struct page is to be believed"))
         return found
 
 
@@ -174,8 +196,10 @@ def _judge(
     flags = records["flags"].astype(np.uint64)
     is_tail = (traits & Trait.TAIL) != 0
     is_free = ((traits & Trait.FREE) != 0) & is_ram & ~is_tail
-    is_lru = ((flags & np.uint64(page.lru)) != 0) & is_ram & ~is_tail & ~is_free
-    is_anon = ((traits & Trait.ANON) != 0) & is_ram & ~is_tail & ~is_free
+    # What follows the first page of a free block, or of a hugetlb page, says nothing (or what it said before).
+    is_other = is_ram & ~is_tail & ((traits & Trait.HUGETLB) == 0) & ~_in_free_blocks(is_free, orders)
+    is_lru = ((flags & np.uint64(page.lru)) != 0) & is_other
+    is_anon = ((traits & Trait.ANON) != 0) & is_other
     if kernel.arch.bits == 64:
         # The node and the zone stand in the upper bits, and are small numbers.
         tally.add("flags_pointer", (flags[is_ram] >> np.uint64(48)) == 0xFFFF)
@@ -189,20 +213,32 @@ def _judge(
     if "mapcount" in names:
         mapcount = records["mapcount"].astype(np.uint32)
         is_typed = (mapcount >= _TYPED) & (mapcount != _U32_MINUS_1)
+        tally.add("mapcount_set", mapcount[is_ram] != _U32_MINUS_1)
         tally.add("lru_typed", is_typed[is_lru])
         tally.add("anon_typed", is_typed[is_anon])
+    is_huge = ((traits & Trait.HUGETLB) != 0) & is_ram & ~is_tail
+    tally.add("hugetlb_listed", (flags[is_huge] & np.uint64(page.lru)) != 0)
+    # Those that HVO makes appear within a huge page (Linux v5.14) have no size, and come every 64 pages.
+    is_mirage = (orders == 0) & ((np.arange(start, start + len(records)) & MIRAGE_NPAGES - 1) == 0)
+    tally.add("hugetlb_small", orders[is_huge & ~is_mirage] < MIN_HUGETLB_ORDER)
+    tally.add("poisoned", ((traits & Trait.HWPOISON) != 0)[is_ram])
     pointers = records["mapping"][is_anon].astype(np.uint64) & ~np.uint64(3)
     tally.add("anon_pointer", ~_are_kernel(pointers, kernel))
     if page.swapbacked:
         is_backed = (flags & np.uint64(page.swapbacked)) != 0
         tally.add("anon_unbacked", ~is_backed[is_anon & is_lru])
     if page.head and "compound" in names:
-        heads = np.flatnonzero(((flags & np.uint64(page.head)) != 0) & is_ram & ~is_tail)
+        heads = np.flatnonzero(((flags & np.uint64(page.head)) != 0) & is_other)
         heads = heads[heads + 1 < len(records)]
         tally.add("head_alone", ~is_tail[heads + 1])
         lasts = heads + (np.int64(1) << orders[heads].astype(np.int64)) - 1
         inside = (lasts > heads) & (lasts < len(records))
         tally.add("order_wrong", ~is_tail[lasts[inside]])
+
+
+def _in_free_blocks(is_free: npt.NDArray[np.bool_], orders: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    covered, _ = cover(is_free.astype(np.uint8), orders, 0, NO_CARRY)
+    return covered != 0
 
 
 def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[np.bool_]:
@@ -221,7 +257,10 @@ def _follow_lists(
 ) -> int:
     """See whether the next page in the LRU list of some pages knows of them; return how many were looked at."""
     lru_offset = kernel.facts.need("OFFSET(page.lru)", "to follow LRU lists")
-    taken = np.flatnonzero(((traits & Trait.CACHE) != 0) & ((traits & Trait.TAIL) == 0) & is_ram)
+    is_cache = ((traits & Trait.CACHE) != 0) & ((traits & Trait.TAIL) == 0) & is_ram
+    taken = np.flatnonzero(is_cache)
+    if not records["lru"][taken].any():
+        return 0
     taken = taken[:: max(1, len(taken) // 32)][:32]
     word_nbytes = kernel.memory.word.itemsize
     broken = []
@@ -230,7 +269,8 @@ def _follow_lists(
         own = int(memmap.vaddrs[run]) + (start + i - int(memmap.pfn_starts[run])) * records.dtype.itemsize + lru_offset
         following = int(records["lru"][i])
         try:
-            broken.append(kernel.memory.read_word(following + word_nbytes) != own)
+            # A page that is linked to itself is on no list.
+            broken.append(following == own or kernel.memory.read_word(following + word_nbytes) != own)
         except (AddressError, OverflowError):
             broken.append(True)
     tally.add("lru_unlinked", np.array(broken, np.bool_))
