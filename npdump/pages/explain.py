@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npdump.pages import needs_struct_pages
 from npdump.pages.policy import PageClass, Trait, decide
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage
@@ -66,6 +67,8 @@ def explain(source: Source, page: StructPage, struct_pages: StructPages, pfn: in
             continue
         first_traits, first_order = _judge(records, first, page, source)
         for level in ALL_LEVELS:
+            if not needs_struct_pages(page, level):
+                continue
             page_class = decide(first_traits, level)
             is_alone = page_class == PageClass.HWPOISON and not first_traits & Trait.HUGETLB
             n = 1 if is_alone else 1 << first_order
