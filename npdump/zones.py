@@ -40,7 +40,10 @@ def count_free(kernel: Kernel) -> int | None:
     u4 = np.dtype("u4").newbyteorder(memory.word.byteorder)
     n_free = 0
     try:
-        for node in _nodes(kernel):
+        nodes = _nodes(kernel)
+        if not nodes:
+            return None
+        for node in nodes:
             count = int(np.frombuffer(memory.read(node + nr_zones, 4), u4)[0])
             if count > MAX_ZONES:
                 return None
