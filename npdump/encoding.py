@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class EncodedBatch:
     flags : ndarray of shape (n,), dtype uint32
         `PageFlag` of each page.
     data : buffer
-        The stored pages, back to back.
+        The stored pages, back to back; maybe a view of the encoder's buffer.
     """
 
     rank: int
@@ -41,6 +41,10 @@ class EncodedBatch:
     def nbytes(self) -> int:
         """Bytes of ``data``."""
         return len(self.data)
+
+    def owned(self) -> EncodedBatch:
+        """Return the same batch, with data that the encoder's next call leaves alone."""
+        return self if isinstance(self.data, bytes) else replace(self, data=bytes(self.data))
 
     @property
     def n_zero(self) -> int:

@@ -1,17 +1,18 @@
 """The composition: one vmcore in, one dump file out.
 
-    storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
+storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
 """
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import NamedTuple
 
 from npdump import codecs, writers
 from npdump.arch import by_machine
 from npdump.bitmap import in_file, in_memory
+from npdump.errors import NoSpace, SinkError
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
@@ -55,7 +56,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
     assert options.vmcore is not None
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
         kernel = find_kernel(source, arch, options.dump_level, report.warning, given_facts(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
@@ -67,8 +68,11 @@ def filter_dump(options: Options, report: Reporter) -> Result:
                 scan=scan,
                 level=trust.level,
                 bits=arch.bits,
+                byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
+                aligns_u64=arch.aligns_u64,
+                first_pfn=_first_pfn(source, kernel),
                 utsname=utsname(kernel, arch),
-                phys_base=arch.phys_base(kernel.facts) if kernel else 0,
+                phys_base=arch.phys_base(source, kernel.facts) if kernel else 0,
                 timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or 0,
             )
             how = How(
@@ -99,6 +103,13 @@ def _open_scan(source: Source, options: Options, report: Reporter, kernel: Kerne
     )
 
 
+def _first_pfn(source: Source, kernel: Kernel | None) -> int:
+    """Return the page frame that a dump file counts as 0."""
+    if kernel is None or not kernel.arch.counts_from_ram_base:
+        return 0
+    return kernel.memory.space.ram_base // source.page_size
+
+
 def _window_npages(options: Options) -> int:
     if options.cyclic_buffer_kib is None:
         return DEFAULT_WINDOW_NPAGES
@@ -127,18 +138,27 @@ def _write(options: Options, report: Reporter, writer: Writer, storage: Storage)
             report.progress(_COPY, n_done, writer.n_pages)
         writer.end(sink)
         sink.close()
+    except NoSpace as error:
+        _give_up(writer, sink)
+        raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
     except BaseException:
-        writer.cut_short(sink)
+        _give_up(writer, sink)
         raise
     return nbytes
 
 
+def _give_up(writer: Writer, sink: Sink) -> None:
+    """Leave a file that says that it's incomplete; if that fails too, the first error is what the user needs."""
+    with suppress(SinkError):
+        writer.cut_short(sink)
+        sink.close()
+
+
 def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
-    runs = dump.source.ram_runs
     return Summary(
-        max_mapnr=scan.max_mapnr,
-        n_ram=int((runs[:, 1] - runs[:, 0]).sum()),
+        max_mapnr=scan.max_mapnr - dump.first_pfn,
+        n_ram=scan.n_ram,
         n_zero=writer.n_zero,
         n_cache=count[PageClass.CACHE],
         n_cache_private=count[PageClass.CACHE_PRIVATE],

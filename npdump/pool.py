@@ -248,7 +248,7 @@ def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None
         while True:
             kind, number, payload = connection.recv()
             if kind == _ENCODE:
-                encoded = held[number] = encode(payload)
+                encoded = held[number] = encode(payload).owned()
                 connection.send((_ENCODED, number, Done(payload.npages, encoded.n_zero, encoded.nbytes)))
             else:
                 job.write(held.pop(number), payload)

@@ -44,7 +44,7 @@ def find_kernel(
 
     Raises
     ------
-    FactError
+    FactError, AddressError
         If the dump doesn't tell what the level asks for.
     VersionMismatch
         If the file is of another kernel.
@@ -55,7 +55,7 @@ def find_kernel(
         if given is not None and source.vmcoreinfo is None:
             _check_release(kernel, given)
         return kernel
-    except FactError as error:
+    except (FactError, AddressError) as error:
         if level > 1:
             raise
         warn(f"{error}: pages are kept whatever their kind")

@@ -90,7 +90,7 @@ class Reporter:
         finally:
             seconds = time.monotonic() - start
             self.seconds_by_stage[name] = self.seconds_by_stage.get(name, 0.0) + seconds
-            self.report(f"STEP [{name:<27}] : {seconds:.6f} seconds")
+            self.debug(f"STEP [{name:<27}] : {seconds:.6f} seconds")
 
     def _print(self, bit: int, text: str) -> None:
         if not self.message_level & bit:

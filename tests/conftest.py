@@ -7,8 +7,11 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-import harness
 import pytest
+
+pytest.register_assert_rewrite("harness", "judging", "peers")
+
+import harness  # noqa: E402  (after its asserts are told to explain themselves)
 
 FIXTURES = harness.TESTS / "fixtures"
 

@@ -1,4 +1,4 @@
-"""A directory of further vmcores with references, where there is one: NPDUMP_CORPUS, or shared/corpus beside the repository."""
+"""A directory of further vmcores with references: NPDUMP_CORPUS, or shared/corpus beside the repository."""
 
 import harness
 import pytest

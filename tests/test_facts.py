@@ -112,7 +112,7 @@ def test_the_kernels_own_types_agree_with_vmcoreinfo(name):
     """Every fact that both tell, for a real kernel; mem_section is the one that VMCOREINFO gives by value."""
     with closing(Storage(str(harness.corpus_vmcore(name)))) as storage:
         source = open_source(storage)
-        kernel = find_kernel(source, by_machine(source.machine), 31, pytest.fail)
+        kernel = find_kernel(source, by_machine(source.machine, source.bits), 31, pytest.fail)
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         types = btf.parse(kernel.memory.read(start, stop - start), "<", 8)

@@ -181,7 +181,7 @@ def test_a_stage_with_nothing_to_do_is_done(clock: Clock, terminal: Terminal) ->
 
 
 def test_stages_are_measured_and_add_up(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(16)
+    reporter = Reporter(8)
     with reporter.stage("Copying data"):
         clock.now += 0.5
     with pytest.raises(KeyError), reporter.stage("Copying data"):

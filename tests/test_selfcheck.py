@@ -34,7 +34,7 @@ def kept_with(path, alter):
     with closing(Storage(str(path))) as storage:
         source = open_source(storage)
         source.vmcoreinfo = alter(source.vmcoreinfo.decode()).encode()
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
         try:
             kernel = find_kernel(source, arch, LEVEL, said.append)
             trust = Trust(LEVEL, said.append, is_strict=False)

@@ -44,7 +44,8 @@ def _options() -> list[_Option]:
             continue
         metavar = None if action.nargs == 0 else str(action.metavar or action.dest.upper())
         text = (action.help or "").partition(";")[0].partition(":")[0]
-        found.append(_Option(action.option_strings, metavar, [str(choice) for choice in action.choices or ()], text))
+        choices = [str(choice) for choice in action.choices or ()]
+        found.append(_Option(list(action.option_strings), metavar, choices, text))
     return found
 
 

@@ -40,7 +40,7 @@ def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
     assert options.vmcore is not None
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
         kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
         assert kernel is not None  # at that level it's an error
         yield Crashed(source, arch, kernel)

@@ -55,7 +55,7 @@ def find_pfn(crashed: Crashed, text: str) -> tuple[int, str]:
         raise UsageError(f"{text!r} is neither a page frame nor an address; see npdump --help")
     source = crashed.source
     if not kind:
-        is_vaddr = crashed.arch.is_kernel_vaddr(value) and value >= source.max_mapnr * source.page_size
+        is_vaddr = crashed.kernel.memory.is_kernel_vaddr(value) and value >= source.max_mapnr * source.page_size
         kind = "pfn" if value < source.max_mapnr else "vaddr" if is_vaddr else "paddr"
     if kind == "vaddr":
         (extent,) = crashed.kernel.memory.extents(value, 1)
@@ -97,7 +97,7 @@ def _exported(facts: Facts) -> dict[str, int]:
 def tell(crashed: Crashed, pfn: int, enum: dict[str, int]) -> dict[str, Any]:
     """Collect what `run` prints, in the order in which it's printed."""
     source, kernel = crashed.source, crashed.kernel
-    page = describe(kernel.facts, source.byte_order, crashed.arch.bits)
+    page = describe(kernel.facts, kernel.memory.space.byte_order, crashed.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
     told = explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn)
     run = int(np.searchsorted(memmap.pfn_stops, pfn, side="right"))

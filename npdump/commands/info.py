@@ -58,17 +58,11 @@ def describe(source: Source, file_nbytes: int, given: Given | None) -> dict[str,
         "format": f"{source.format_name}, {source.bits} bits, {_byte_order(source)}",
         "file_nbytes": file_nbytes,
     }
-    kernel = None
-    try:
-        arch = by_machine(source.machine)
-    except FactError as error:
-        facts["machine"] = f"ELF e_machine {source.machine}"
-        missing.append(str(error))
-    else:
-        facts["machine"] = arch.name
-        kernel = find_kernel(source, arch, 0, missing.append, given)
-        if kernel is not None:
-            facts |= _of_kernel(kernel, utsname(kernel, arch), missing)
+    arch = by_machine(source.machine, source.bits)
+    facts["machine"] = arch.name
+    kernel = find_kernel(source, arch, 0, missing.append, given)
+    if kernel is not None:
+        facts |= _of_kernel(kernel, utsname(kernel, arch), missing)
     facts |= _of_memory(source, missing)
     facts["missing"] = missing
     return facts

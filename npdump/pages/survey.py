@@ -120,7 +120,7 @@ def survey(source: Source, kernel: Kernel) -> list[Doubt]:
     FactError, AddressError, MemmapError
         If there are none that can be read.
     """
-    page = describe(kernel.facts, source.byte_order, kernel.arch.bits)
+    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
     struct_pages = StructPages(source, kernel.memory, memmap, _with_more_fields(page, kernel))
     tally = _Tally()
@@ -243,7 +243,7 @@ def _in_free_blocks(is_free: npt.NDArray[np.bool_], orders: npt.NDArray[np.uint8
 
 def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[np.bool_]:
     distinct, which = np.unique(vaddrs, return_inverse=True)
-    return np.fromiter(map(kernel.arch.is_kernel_vaddr, distinct.tolist()), np.bool_, len(distinct))[which]
+    return np.fromiter(map(kernel.memory.is_kernel_vaddr, distinct.tolist()), np.bool_, len(distinct))[which]
 
 
 def _follow_lists(

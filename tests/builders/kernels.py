@@ -39,6 +39,12 @@ class Kernel:
     n_free_area: int = MAX_ORDER_LENGTH
     extra: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Major and minor number."""
+        major, minor = self.release.split(".")[:2]
+        return int(major), int(minor)
+
     def bit(self, *names: str) -> int:
         """OR of the named page flags; a flag that this generation doesn't have is an error."""
         return sum(1 << self.flags[name] for name in names)

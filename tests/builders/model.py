@@ -69,13 +69,18 @@ class Vmcore:
                 bits[-(-(load.start + load.n_present) // PAGE_SIZE) : -(-load.stop // PAGE_SIZE)] = False
         return bits
 
+    @cached_property
+    def _extents(self) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.array([load.start for load in self.loads])
+        return starts, starts + [load.n_present for load in self.loads]
+
     def page(self, pfn: int) -> bytes:
         """The page's bytes as the file has them: zeros where no PT_LOAD has data."""
         data = self.memory.read(pfn * PAGE_SIZE, PAGE_SIZE)
         base = pfn * PAGE_SIZE
         present = bytearray(PAGE_SIZE)
-        for load in self.loads:
-            begin, end = max(load.start, base), min(load.start + load.n_present, base + PAGE_SIZE)
-            if begin < end:
-                present[begin - base : end - base] = data[begin - base : end - base]
+        starts, stops = self._extents
+        for index in np.flatnonzero((starts < base + PAGE_SIZE) & (stops > base)):
+            begin, end = max(int(starts[index]) - base, 0), min(int(stops[index]) - base, PAGE_SIZE)
+            present[begin:end] = data[begin:end]
         return bytes(present)

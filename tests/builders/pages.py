@@ -90,7 +90,7 @@ def _head(kernel: Kernel, block: Block) -> bytearray:
         words = {"mapcount": kernel.mapcount[kind]}
     elif kind == "slab":
         # Linux 6.2: slab reuses the word at `mapping`, whose bit 0 then means nothing.
-        words = {"mapping": POINTER | 1}
+        words = {"mapping": POINTER | 1 if kernel.version >= (6, 2) else 0}
         words |= {"flags": kernel.bit("slab")} if "slab" in kernel.flags else {"mapcount": kernel.mapcount["slab"]}
     elif kind == "hugetlb":
         words = {"mapping": POINTER | 1}

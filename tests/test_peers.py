@@ -1,0 +1,215 @@
+"""The programs that npdump's output is for: they open it and read the right bytes."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+import peers
+import pytest
+import synthetic
+from builders.vmcore import build
+from readers import ElfDump, open_dump
+from readers.compare import difference
+
+FORMATS = {"zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z", "elf": "-E"}
+WITH_LIBKDUMPFILE = """
+import hashlib, json, sys
+import kdumpfile
+dump = kdumpfile.kdumpfile(sys.argv[1])
+dump.attr["addrxlat.ostype"] = "linux"
+names = "file.format", "linux.uts.release", "max_pfn", "arch.name", "arch.page_size"
+facts = {name: dump.attr[name] for name in names}
+facts["OSRELEASE"] = dump.attr["linux.vmcoreinfo.lines.OSRELEASE"]
+facts["pages"] = [
+    hashlib.sha256(dump.read(kdumpfile.KDUMP_MACHPHYSADDR, int(pfn) * 4096, 4096)).hexdigest() for pfn in sys.argv[2:]
+]
+facts["names"] = bytes(dump.read(kdumpfile.KDUMP_KVADDR, dump.attr["linux.vmcoreinfo.SYMBOL.init_uts_ns"], 5)).decode()
+print(json.dumps(facts))
+"""
+WITH_DRGN = """
+import hashlib, json, sys
+import drgn
+program = drgn.Program()
+program.set_core_dump(sys.argv[1])
+facts = {"release": program["UTS_RELEASE"].string_().decode(), "vmcoreinfo": program["VMCOREINFO"].string_().decode()}
+facts["pages"] = [
+    hashlib.sha256(program.read(int(pfn) * 4096, 4096, physical=True)).hexdigest() for pfn in sys.argv[2:]
+]
+print(json.dumps(facts))
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    """A small vmcore whose every byte is known."""
+    return build(tmp_path_factory.mktemp("peers") / "vmcore", synthetic.CASES["kernel-6.1"].describe())
+
+
+@pytest.fixture(scope="module")
+def dumps(machine):
+    """dumps(format): the filtered dump in that format."""
+
+    def make(name):
+        path = machine.path.with_name(f"dump.{name}")
+        if not path.exists():
+            harness.run_ok(FORMATS[name], "-d", "31", machine.path, path)
+        return path
+
+    return make
+
+
+def some_pages(machine, path):
+    """A few kept pages with content, and their digests out of the model."""
+    pfns = [pfn for pfn in open_dump(path).kept.tolist() if machine.bitmap1[pfn] and any(machine.page(pfn))]
+    pfns = pfns[:: len(pfns) // 25]
+    return pfns, [hashlib.sha256(machine.page(pfn)).hexdigest() for pfn in pfns]
+
+
+def ask(python, script, path, pfns, reason):
+    """Run a script under a Python that has the peer's module; its answer is JSON."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    argv = [python, "-c", script, os.fspath(path), *map(str, pfns)]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    if "ModuleNotFoundError" in result.stderr:
+        pytest.skip(reason)
+    if "not compiled with" in result.stderr or "built without" in result.stderr:
+        pytest.skip(result.stderr.strip().splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_libkdumpfile(name, dumps, machine):
+    path = dumps(name)
+    pfns, digests = some_pages(machine, path)
+    python = sys.executable if importlib.util.find_spec("kdumpfile") else "/usr/bin/python3"
+    if not Path(python).exists():
+        pytest.skip(f"no {python}, which would have libkdumpfile's module")
+    facts = ask(python, WITH_LIBKDUMPFILE, path, pfns, "python3-libkdumpfile is not installed")
+    assert facts["file.format"] == ("elf" if name == "elf" else "diskdump")
+    assert facts["linux.uts.release"] == facts["OSRELEASE"] == machine.keys["OSRELEASE"]
+    assert facts["arch.name"] == "x86_64"
+    assert facts["arch.page_size"] == 4096
+    assert facts["max_pfn"] == machine.max_mapnr
+    assert facts["names"] == "Linux"
+    assert facts["pages"] == digests
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_drgn(name, dumps, machine):
+    path = dumps(name)
+    pfns, digests = some_pages(machine, path)
+    facts = ask(sys.executable, WITH_DRGN, path, pfns, "drgn is not installed")
+    assert facts["release"] == machine.keys["OSRELEASE"]
+    assert facts["vmcoreinfo"].encode() == machine.vmcoreinfo
+    assert facts["pages"] == digests
+
+
+def test_gdb_reads_elf(dumps, machine, tool):
+    gdb = tool("gdb")
+    path = dumps("elf")
+    pfns, _ = some_pages(machine, path)
+    offset = next(load.vaddr - load.start for load in machine.loads[1:])
+    commands = [f"core-file {path}", "info registers rip", *(f"x/2gx {pfn * 4096 + offset:#x}" for pfn in pfns)]
+    argv = [gdb, "-batch", "-nx", *(part for command in commands for part in ("-ex", command))]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert re.search(r"^rip +0xffffffff81000000", said, re.MULTILINE)
+    words = dict(re.findall(r"^(0x[0-9a-f]+):\t(0x[0-9a-f]+\t0x[0-9a-f]+)$", said, re.MULTILINE))
+    for pfn in pfns:
+        page = machine.page(pfn)
+        first, second = (int.from_bytes(page[at : at + 8], "little") for at in (0, 8))
+        assert words[f"{pfn * 4096 + offset:#x}"] == f"0x{first:016x}\t0x{second:016x}"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_makedumpfile_filters_it_again(name, npdump, dumps, machine, tmp_path):
+    """What makedumpfile makes of npdump's level 1 at level 31 is npdump's level 31."""
+    program = peers.makedumpfile_for("6.1")
+    assert npdump(FORMATS[name], "-d", "1", machine.path, tmp_path / "first").returncode == 0
+    peers.run_makedumpfile(program, "-l", "-d", "31", tmp_path / "first", tmp_path / "second")
+    again, wanted = open_dump(tmp_path / "second"), open_dump(dumps("lzo"))
+    sure = ~machine.only_begun
+    if name == "elf":
+        # Zero pages have no bytes in an ELF dump, so that they count as excluded.
+        zero = [pfn for pfn in wanted.kept.tolist() if not any(machine.page(pfn))]
+        sure[zero] = False
+    assert difference(again.bitmap2 & sure, wanted.bitmap2 & sure) == ""
+    pages = [pfn for pfn in again.kept.tolist() if sure[pfn]]
+    assert [pfn for pfn in pages if again.page(pfn) != machine.page(pfn)] == []
+
+
+def vmlinux_of(release):
+    """The kernel with its debug information, or a skip that says where it was looked for."""
+    places = [Path("/usr/lib/debug/boot") / f"vmlinux-{release}"]
+    if directory := os.environ.get("NPDUMP_VMLINUX_DIR"):
+        places.insert(0, Path(directory) / release / "vmlinux")
+    for place in places:
+        if place.exists():
+            return place
+    pytest.skip(f"no vmlinux of {release} (looked for {', '.join(map(str, places))}; tests/fetch-vmlinux gets one)")
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A whole real vmcore, and its vmlinux."""
+    name = next((name for name in harness.corpus_names() if "-6.1-" in name), None)
+    if name is None:
+        pytest.skip("no whole vmcore of Linux 6.1 in a directory of further vmcores (NPDUMP_CORPUS)")
+    path = harness.corpus_vmcore(name)
+    release = re.search(rb"OSRELEASE=(\S+)", ElfDump(path).vmcoreinfo)[1].decode()
+    return path, vmlinux_of(release), release
+
+
+@pytest.mark.parametrize("name", ["lzo", "elf"])
+def test_crash(name, npdump, real, tool, tmp_path):
+    """crash opens it, has the log, the panicked task's backtrace and the tasks, and reads the right bytes."""
+    vmcore, vmlinux, release = real
+    program, path = tool("crash"), tmp_path / "dump"
+    assert npdump(FORMATS[name], "-d", "31", vmcore, path).returncode == 0
+    dump = open_dump(path)
+    pfns = [pfn for pfn in dump.kept.tolist() if any(dump.page(pfn))]
+    pfns = pfns[:: len(pfns) // 10]
+    commands = ["sys", "log", "bt", "ps", *(f"rd -p {pfn * 4096:x} 2" for pfn in pfns), "quit"]
+    script = tmp_path / "commands"
+    script.write_text("\n".join(commands) + "\n")
+    argv = [program, "-s", "-i", script, vmlinux, path]
+    result = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=300, check=False
+    )
+    said = result.stdout
+    assert result.returncode == 0, said[-1000:] + result.stderr
+    assert f"RELEASE: {release}" in said
+    assert "Kernel panic - not syncing" in said
+    assert re.search(r"^ *#\d+ \[[0-9a-f]+\] panic at ", said, re.MULTILINE)
+    assert "[swapper/0]" in said
+    source = ElfDump(vmcore)
+    for pfn in pfns:
+        first, second = (int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8))
+        assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", said, re.MULTILINE)
+
+
+def test_drgn_with_debug_information(npdump, real, tmp_path):
+    vmcore, vmlinux, _ = real
+    assert npdump("-l", "-d", "31", vmcore, tmp_path / "dump").returncode == 0
+    script = """
+import json, sys
+import drgn
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.printk import get_dmesg
+program = drgn.Program()
+program.set_core_dump(sys.argv[1])
+program.load_debug_info([sys.argv[2]])
+tasks = [task.comm.string_().decode() for task in for_each_task(program)]
+trace = [frame.name for frame in program.crashed_thread().stack_trace()]
+print(json.dumps({"tasks": tasks, "trace": trace, "panic": b"Kernel panic - not syncing" in get_dmesg(program)}))
+"""
+    facts = ask(sys.executable, script, tmp_path / "dump", [vmlinux], "drgn is not installed")
+    assert "init" in facts["tasks"]
+    assert "panic" in facts["trace"]
+    assert facts["panic"]
