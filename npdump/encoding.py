@@ -75,7 +75,7 @@ class BatchEncoder:
         self._buffer: ByteArray = np.empty((batch_npages, source.page_size), np.uint8)
 
     def __call__(self, batch: PageBatch) -> EncodedBatch:
-        """Read and compress a batch; its data may be overwritten by the next call."""
+        """Read and compress a batch; its data is its own, since workers hold several until each has its place."""
         n = batch.npages
         pages = self._buffer[:n]
         self._source.gather(batch.runs, pages)
@@ -85,7 +85,7 @@ class BatchEncoder:
         stored = np.flatnonzero(~is_zero(pages)) if self._drop_zero else np.arange(n)
         if not self._flag:
             sizes[stored] = page_size
-            return EncodedBatch(batch.rank, sizes, flags, _rows(pages, stored))
+            return EncodedBatch(batch.rank, sizes, flags, pages[stored].reshape(-1).data)
         # A fifth of the pages equal another one close by: compress one of them.
         first = first_equal(pages, stored)
         is_new = first == np.arange(len(stored))
@@ -102,9 +102,3 @@ class BatchEncoder:
         sizes[stored] = np.where(is_raw, page_size, lengths)
         flags[stored] = np.where(is_raw, 0, self._flag)
         return EncodedBatch(batch.rank, sizes, flags, b"".join(encoded))
-
-
-def _rows(pages: ByteArray, rows: npt.NDArray[np.intp]) -> memoryview:
-    """Return some of the pages back to back; all of them without a copy."""
-    chosen = pages if len(rows) == len(pages) else pages[rows]
-    return chosen.reshape(-1).data

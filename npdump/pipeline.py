@@ -19,6 +19,7 @@ from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
 from npdump.probe import find_kernel, utsname
 from npdump.report import Reporter
+from npdump.selfcheck import Trust, trusted_scan
 from npdump.sinks import Sink
 from npdump.sinks.file import FileSink
 from npdump.sinks.null import NullSink
@@ -26,6 +27,7 @@ from npdump.sources import Source, open_source
 from npdump.storage import Storage
 from npdump.stream import BATCH_NBYTES
 from npdump.summary import Summary
+from npdump.vmlinux import given_facts
 from npdump.writers import Dump, How, Writer
 
 __all__ = ["Result", "filter_dump"]
@@ -55,23 +57,16 @@ def filter_dump(options: Options, report: Reporter) -> Result:
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
         arch = by_machine(source.machine, source.bits)
-        kernel = find_kernel(source, arch, options.dump_level, report.warning)
+        kernel = find_kernel(source, arch, options.dump_level, report.warning, given_facts(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         with report.stage(_SCAN):
-            scan = open_scan(
-                source,
-                kernel,
-                options.dump_level,
-                _window_npages(options),
-                in_file(options.work_dir) if options.work_dir else in_memory,
-                report.warning,
-                partial(report.progress, _SCAN),
-            )
+            trust = Trust(options.dump_level, report.warning, options.strict)
+            scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
             dump = Dump(
                 source=source,
                 scan=scan,
-                level=options.dump_level,
+                level=trust.level,
                 bits=arch.bits,
                 byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
                 aligns_u64=arch.aligns_u64,
@@ -88,11 +83,24 @@ def filter_dump(options: Options, report: Reporter) -> Result:
                 warn=report.warning,
             )
             writer = writers.get(options.format)(dump, how)
+        report.debug(trust.in_one_line())
         if scan.n_unreadable:
             report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
         with report.stage(_COPY):
             nbytes = _write(options, report, writer, storage)
         return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
+
+
+def _open_scan(source: Source, options: Options, report: Reporter, kernel: Kernel | None, level: int) -> PageScan:
+    return open_scan(
+        source,
+        kernel,
+        level,
+        _window_npages(options),
+        in_file(options.work_dir) if options.work_dir else in_memory,
+        report.warning,
+        partial(report.progress, _SCAN),
+    )
 
 
 def _first_pfn(source: Source, kernel: Kernel | None) -> int:

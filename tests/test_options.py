@@ -140,10 +140,6 @@ MAKEDUMPFILE_ONLY = [
     "-F vmcore",
     "-R dumpfile",
     "-cF vmcore",
-    "-x vmlinux vmcore dumpfile",
-    "-lxvmlinux vmcore dumpfile",
-    "-i vmcoreinfo vmcore dumpfile",
-    "-g vmcoreinfo -x vmlinux",
     "-L 1G vmcore dumpfile",
     "-e --work-dir /tmp vmcore dumpfile",
     "-X vmcore dumpfile",
@@ -151,11 +147,6 @@ MAKEDUMPFILE_ONLY = [
     "--split --splitblock-size 1024 vmcore dumpfile1 dumpfile2",
     "--splitblock-size=1024 vmcore dumpfile",
     "--reassemble dumpfile1 dumpfile2 dumpfile",
-    "--dump-dmesg vmcore log",
-    "--dump-dmesg --partial-dmesg vmcore log",
-    "--partial-dmesg vmcore log",
-    "--mem-usage /proc/kcore",
-    "--vtop 0xffffffff81000000 vmcore dumpfile",
     "--diskset=vmcore1 --diskset=vmcore2 dumpfile",
     "--config filter.conf vmcore dumpfile",
     "--eppic macro vmcore dumpfile",
@@ -215,3 +206,54 @@ def test_the_file_stands_alone_for_the_man_page(tmp_path) -> None:
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     assert done.stdout == "npdump\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "expected"),
+    [
+        ("-x vmlinux vmcore dumpfile", "filter", {"vmlinux": "vmlinux", "vmcore": "vmcore", "dumpfile": "dumpfile"}),
+        ("-lxvmlinux vmcore dumpfile", "filter", {"vmlinux": "vmlinux", "codec": "lzo"}),
+        ("-i vmcoreinfo vmcore dumpfile", "filter", {"vmcoreinfo": "vmcoreinfo"}),
+        ("-g vmcoreinfo -x vmlinux", "make_vmcoreinfo", {"new_vmcoreinfo": "vmcoreinfo", "vmlinux": "vmlinux"}),
+        ("--dump-dmesg vmcore log", "dmesg", {"vmcore": "vmcore", "dumpfile": "log", "partial_dmesg": False}),
+        ("--dump-dmesg --partial-dmesg vmcore log", "dmesg", {"dumpfile": "log", "partial_dmesg": True}),
+        ("--partial-dmesg vmcore", "dmesg", {"dumpfile": None, "partial_dmesg": True}),
+        ("--mem-usage /proc/kcore", "mem_usage", {"vmcore": "/proc/kcore"}),
+        ("--vtop 0xffffffff81000000 vmcore", "vtop", {"vtop": 0xFFFFFFFF81000000}),
+        ("--vtop 4096 vmcore", "vtop", {"vtop": 4096}),
+        ("--vtop 010 vmcore", "vtop", {"vtop": 8}),
+        ("info vmcore", "info", {"vmcore": "vmcore"}),
+        ("info --json vmcore", "info", {"json": True}),
+        ("-d31 info dumpfile", "filter", {"vmcore": "info", "dumpfile": "dumpfile"}),
+        ("./info dumpfile", "filter", {"vmcore": "./info"}),
+        ("explain vmcore 0x1000", "explain", {"vmcore": "vmcore", "page": "0x1000"}),
+        ("completion bash", "completion", {"shell": "bash"}),
+    ],
+)
+def test_commands(line: str, command: str, expected: dict[str, object]) -> None:
+    options = parse(line.split())
+    assert options.command == command
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "info",
+        "info vmcore dumpfile",
+        "explain vmcore",
+        "completion",
+        "completion --json bash",
+        "-g vmcoreinfo",
+        "-g vmcoreinfo -x vmlinux vmcore",
+        "-x vmlinux -i vmcoreinfo vmcore dumpfile",
+        "--dump-dmesg",
+        "--dump-dmesg --mem-usage vmcore",
+        "info --vtop 1 vmcore",
+        "--vtop 0x vmcore",
+        "--vtop 0x1_0 vmcore",
+        "--vtop 0x10000000000000000 vmcore",
+    ],
+)
+def test_commands_that_make_no_sense(line: str) -> None:
+    assert refusal(*line.split())

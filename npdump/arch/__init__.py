@@ -10,6 +10,9 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from npdump.errors import FactError
 from npdump.kernel import Facts
 from npdump.paging import AddressSpace
@@ -53,6 +56,9 @@ class Arch:
         Whether page frame 0 of a dump file is where memory starts (32-bit ARM), not physical address 0.
     elf_bits : tuple of int
         Word sizes of ELF files that dumps of this machine come in.
+    locate : callable, optional
+        Of a dump's segments and the address that the kernel was linked at (None if not known): Facts about where the
+        kernel runs, for dumps without VMCOREINFO.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Arch:
     aligns_u64: bool = True
     counts_from_ram_base: bool = False
     elf_bits: tuple[int, ...] = (64,)
+    locate: Callable[[npt.NDArray[np.void], int | None], Facts] | None = None
 
 
 _OTHERS = {

@@ -8,10 +8,11 @@ Linux ``Documentation/arch/x86/x86_64/mm.rst`` and ``5level-paging.rst``; Intel 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from npdump.arch import Arch
 from npdump.errors import FactError
-from npdump.kernel import Facts
+from npdump.kernel import Fact, Facts
 from npdump.paging import AddressSpace, Entry, Level, Paging, Part
 from npdump.sources import Source
 
@@ -22,6 +23,8 @@ START_KERNEL_MAP = 0xFFFFFFFF80000000
 
 LOWEST_KERNEL_VADDR = 0xFF00000000000000
 """Kernel addresses begin here with 5 levels; with 4, at 0xffff800000000000."""
+
+_LOWEST_WITH_FOUR_LEVELS = 0xFFFF800000000000
 
 _PRESENT = 1 << 0
 _PSE = 1 << 7
@@ -76,6 +79,25 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     )
 
 
+def _locate(segments: npt.NDArray[np.void], link_base: int | None) -> Facts:
+    """Tell where the kernel runs from the addresses that kdump gives to its segments.
+
+    References
+    ----------
+    Linux ``kernel/crash_core.c``, crash_prepare_elf64_headers(): the first segment is the kernel's text, from _text on.
+    """
+    values = {}
+    images = segments[segments["vaddr"] >= START_KERNEL_MAP]
+    if len(images):
+        vaddr, paddr = int(images[0]["vaddr"]), int(images[0]["paddr"])
+        values["NUMBER(phys_base)"] = paddr - (vaddr - START_KERNEL_MAP)
+        if link_base is not None:
+            values["KERNELOFFSET"] = vaddr - link_base
+    high = segments["vaddr"] >= LOWEST_KERNEL_VADDR
+    values["NUMBER(pgtable_l5_enabled)"] = int((high & (segments["vaddr"] < _LOWEST_WITH_FOUR_LEVELS)).any())
+    return Facts({key: Fact(value, "the dump's segments") for key, value in values.items()}, {})
+
+
 ARCH = Arch(
     name="x86_64",
     machine=62,
@@ -84,4 +106,5 @@ ARCH = Arch(
     section_size_bits=lambda facts: 27,
     max_physmem_bits=lambda facts: 52 if _has_five_levels(facts) else 46,
     phys_base=_phys_base,
+    locate=_locate,
 )

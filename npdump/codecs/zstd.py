@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 from npdump.codecs import EncodePages
 from npdump.engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
-__all__ = ["CODEC"]
+__all__ = ["CODEC", "open_stream"]
 
 LEVEL = 1
 """makedumpfile's."""
@@ -32,6 +32,17 @@ _ENGINES = {
         lambda: importlib.import_module("compression.zstd"), lambda module: module.zstd_version, "Python 3.14"
     ),
 }
+
+
+def open_stream(file: IO[bytes]) -> Any:
+    """Return a binary file with the decompressed content of another.
+
+    Raises
+    ------
+    MissingDependency
+    """
+    name, module = choose("a file compressed with zstd", _ENGINES)
+    return module.ZstdDecompressor().stream_reader(file) if name == "zstandard" else module.ZstdFile(file)
 
 
 class Zstd:

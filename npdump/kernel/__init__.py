@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from npdump.errors import FactError
 
 __all__ = ["Fact", "Facts"]
+
+_WORD_MASK = (1 << 64) - 1
 
 
 class Fact(NamedTuple):
@@ -31,6 +33,41 @@ class Facts:
     def __init__(self, values: Mapping[str, Fact], texts: Mapping[str, str]) -> None:
         self._values = dict(values)
         self._texts = dict(texts)
+
+    def items(self) -> Iterator[tuple[str, Fact]]:
+        """Yield the keys with their values, in the order in which they were stated."""
+        yield from self._values.items()
+
+    def without(self, keys: Iterable[str]) -> Facts:
+        """Return the facts less some."""
+        left_out = set(keys)
+        return Facts({key: fact for key, fact in self._values.items() if key not in left_out}, self._texts)
+
+    def completed_by(self, other: Facts, kaslr_offset: int = 0) -> tuple[Facts, list[tuple[str, str]]]:
+        """Add what is known from elsewhere; what these facts state holds.
+
+        Parameters
+        ----------
+        other : Facts
+        kaslr_offset : int
+            To be added to the other's symbols, which are those that the kernel was linked with.
+
+        Returns
+        -------
+        facts : Facts
+        conflicts : list of (str, str)
+            The keys that the two don't agree about, with what they say in words.
+        """
+        values = dict(self._values)
+        conflicts: list[tuple[str, str]] = []
+        for key, fact in other._values.items():
+            if key.startswith("SYMBOL("):
+                fact = fact._replace(value=fact.value + kaslr_offset & _WORD_MASK)
+            known = values.setdefault(key, fact)
+            if known.value != fact.value:
+                words = f"{key} is {known.value:#x} by {known.origin}, {fact.value:#x} by {fact.origin}"
+                conflicts.append((key, words))
+        return Facts(values, other._texts | self._texts), conflicts
 
     def __contains__(self, key: str) -> bool:
         return key in self._values or key in self._texts

@@ -11,7 +11,7 @@ import re
 
 from npdump.kernel import Fact, Facts
 
-__all__ = ["ORIGIN", "parse"]
+__all__ = ["ORIGIN", "format_text", "parse"]
 
 ORIGIN = "VMCOREINFO"
 
@@ -39,8 +39,8 @@ def _number(kind: str, text: str) -> int | None:
     return value if -(1 << 63) <= value <= _WORD_MASK else None
 
 
-def parse(note: bytes) -> Facts:
-    """Read the description of a VMCOREINFO note.
+def parse(note: bytes, origin: str = ORIGIN) -> Facts:
+    """Read the description of a VMCOREINFO note, or a file of the same form.
 
     Unknown keys are kept, malformed and repeated lines ignored (the first one holds), and so are NULs and a last
     line that was cut off.
@@ -54,7 +54,17 @@ def parse(note: bytes) -> Facts:
         if match["kind"] in _HEXADECIMAL or match["kind"] in _NUMERIC:
             number = _number(match["kind"], match["value"])
             if number is not None:
-                values[match["key"]] = Fact(number, ORIGIN)
+                values[match["key"]] = Fact(number, origin)
         else:
             texts[match["key"]] = match["value"]
     return Facts(values, texts)
+
+
+def format_text(facts: Facts, page_size: int) -> str:
+    """Lay facts out as makedumpfile's option ``-i`` reads them."""
+    lines = [f"OSRELEASE={facts.release}"] if facts.release else []
+    lines.append(f"PAGESIZE={page_size}")
+    for key, fact in facts.items():
+        kind = key.partition("(")[0]
+        lines.append(f"{key}={fact.value:x}" if kind in _HEXADECIMAL else f"{key}={fact.value}")
+    return "\n".join(lines) + "\n"

@@ -115,6 +115,11 @@ class PageScan:
         """Struct pages that couldn't be read; their pages are kept."""
         return self._struct_pages.n_unreadable if self._struct_pages else 0
 
+    @property
+    def has_one_window(self) -> bool:
+        """Whether one window holds all of memory, and so is scanned only once."""
+        return self._window_npages >= self.max_mapnr
+
     def windows(self) -> Iterator[Window]:
         """Yield the windows in ascending order; a single one is scanned only once, however often it's asked for.
 
@@ -132,7 +137,7 @@ class PageScan:
         for pfn_start in range(0, self.max_mapnr, self._window_npages):
             window = Window(pfn_start, min(pfn_start + self._window_npages, self.max_mapnr), self._allocate)
             carry = self._scan(window, carry)
-            if self._window_npages >= self.max_mapnr:
+            if self.has_one_window:
                 self._only_window = window
             if window.pfn_stop == self.max_mapnr and self._struct_pages and not self._struct_pages.n_read:
                 raise MemmapError(

@@ -65,14 +65,16 @@ class Block:
         return self.count << self.order
 
 
-def _page(flags: int = 0, mapping: int = 0, private: int = 0, mapcount: int = -1, compound: int = 0) -> bytearray:
+def _page(
+    flags: int = 0, mapping: int = 0, private: int = 0, mapcount: int = -1, compound: int = 0, refcount: int = 1
+) -> bytearray:
     page = bytearray(STRUCT_PAGE_NBYTES)
     struct.pack_into("<Q", page, FLAGS, flags)
     struct.pack_into("<Q", page, COMPOUND, compound)
     struct.pack_into("<Q", page, MAPPING, mapping)
     struct.pack_into("<Q", page, PRIVATE, private)
     struct.pack_into("<I", page, MAPCOUNT, mapcount & 0xFFFFFFFF)
-    struct.pack_into("<i", page, REFCOUNT, 1)
+    struct.pack_into("<i", page, REFCOUNT, refcount)
     return page
 
 
@@ -83,7 +85,7 @@ def _head(kernel: Kernel, block: Block) -> bytearray:
         names, low_bits = SIMPLE[kind]
         words = {"flags": kernel.bit(*names), "mapping": 0 if low_bits is None else POINTER | low_bits}
     elif kind == "free":
-        words = {"mapcount": kernel.mapcount["buddy"], "private": block.order}
+        words = {"mapcount": kernel.mapcount["buddy"], "private": block.order, "refcount": 0}
     elif kind in ("unaccepted", "offline"):
         words = {"mapcount": kernel.mapcount[kind]}
     elif kind == "slab":

@@ -1,0 +1,55 @@
+"""The dump that a command is about, opened and understood as far as the command needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from npdump.arch import Arch, by_machine
+from npdump.kernel.given import Given
+from npdump.memmap import Kernel
+from npdump.options import Options
+from npdump.probe import find_kernel
+from npdump.report import Reporter
+from npdump.sources import Source, open_source
+from npdump.storage import Storage
+
+__all__ = ["Crashed", "given_of", "open_crashed"]
+
+_ANY_KIND_OF_PAGE = 31
+
+
+class Crashed(NamedTuple):
+    """A dump, its machine, and its kernel."""
+
+    source: Source
+    arch: Arch
+    kernel: Kernel
+
+
+@contextmanager
+def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
+    """Open the vmcore that the command line names.
+
+    Raises
+    ------
+    NpdumpError
+        If it can't be read, or its kernel is needed and the dump doesn't tell what it is.
+    """
+    assert options.vmcore is not None
+    with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
+        source = open_source(storage)
+        arch = by_machine(source.machine, source.bits)
+        kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
+        assert kernel is not None  # at that level it's an error
+        yield Crashed(source, arch, kernel)
+
+
+def given_of(options: Options) -> Given | None:
+    """Return the facts of the file that the command line gives, None if it gives none."""
+    if options.vmlinux is None and options.vmcoreinfo is None:
+        return None
+    from npdump.vmlinux import given_facts  # the libraries cost start-up time
+
+    return given_facts(options)

@@ -1,0 +1,181 @@
+"""What one can ask of a dump: the kernel log, --vtop, info, explain, --mem-usage, completion."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import harness
+import numpy as np
+import pytest
+from readers import elf as elf_reader
+
+NAMES = ("x86_64-5.10", "x86_64-6.1", "x86_64-6.1-la57", "x86_64-6.12", "x86_64-7.2")
+
+CALLER = r"^(\[ *\d+\.\d{6}\] )\[ *[TC]\d+\] "
+
+
+def vmcoreinfo(path):
+    """The dump's VMCOREINFO, read by the tests' own reader."""
+    text = elf_reader.ElfDump(path).vmcoreinfo.decode()
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+@pytest.mark.parametrize("option", ["--dump-dmesg", "--partial-dmesg"])
+@pytest.mark.parametrize("name", NAMES)
+def test_log_is_makedumpfiles(distilled, tool, tmp_path, name, option):
+    vmcore, wanted = distilled(name), tmp_path / "wanted"
+    subprocess.run([tool("makedumpfile"), "--dump-dmesg", option, vmcore, wanted], check=True, capture_output=True)
+    got, wanted = harness.run_ok(option, vmcore).stdout, wanted.read_text(encoding="latin-1")
+    assert len(got.splitlines()) > 300
+    if not re.search(CALLER, wanted, re.MULTILINE):
+        # makedumpfile prints callers since 1.7.6.
+        assert len(re.findall(CALLER, got, re.MULTILINE)) > 300
+        got = re.sub(CALLER, r"\1", got, flags=re.MULTILINE)
+        got, wanted = (re.sub("^ +", "", text, flags=re.MULTILINE) for text in (got, wanted))
+    assert got == wanted
+
+
+def test_log_goes_to_a_file(distilled, tmp_path):
+    output = tmp_path / "log"
+    result = harness.run_ok("--dump-dmesg", distilled("x86_64-6.1"), output)
+    assert f"The dmesg log is saved to {output}." in result.stdout
+    assert "Linux version 6.1" in output.read_text()
+    assert output.stat().st_mode & 0o777 == 0o600
+    assert harness.run("--dump-dmesg", distilled("x86_64-6.1"), output).returncode == 1
+    harness.run_ok("--dump-dmesg", "-f", distilled("x86_64-6.1"), output)
+
+
+def test_log_as_json(distilled):
+    found = json.loads(harness.run_ok("--dump-dmesg", "--json", distilled("x86_64-6.12")).stdout)
+    assert found["generation"] == "lockless" and found["doubts"] == []
+    numbers = [record["sequence"] for record in found["records"]]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert found["records"][-1]["nanoseconds"] >= found["records"][0]["nanoseconds"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vtop_of_the_kernel_image(distilled, name):
+    """phys_base says where the image is; the page tables, which --vtop walks, must agree."""
+    keys = vmcoreinfo(distilled(name))
+    vaddr = int(keys["SYMBOL(init_uts_ns)"], 16)
+    paddr = vaddr - 0xFFFFFFFF80000000 + int(keys["NUMBER(phys_base)"])
+    result = harness.run_ok("--vtop", f"{vaddr:#x}", distilled(name))
+    assert f"{vaddr:16x}  {paddr:x}\n" in result.stdout
+    found = json.loads(harness.run_ok("--vtop", f"{vaddr:#x}", "--json", distilled(name)).stdout)
+    assert found == {"vaddr": vaddr, "paddr": paddr, "pfn": paddr >> 12, "is_dumped": True}
+
+
+def test_vtop_of_what_is_not_mapped(distilled):
+    result = harness.run("--vtop", "0x1000", distilled("x86_64-6.1"))
+    assert result.returncode == 1 and result.stdout == ""
+    assert "isn't mapped" in result.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_info(distilled, name):
+    vmcore = distilled(name)
+    keys = vmcoreinfo(vmcore)
+    found = json.loads(harness.run_ok("info", "--json", vmcore).stdout)
+    assert found["release"] == keys["OSRELEASE"]
+    assert found["build_id"] == keys["BUILD-ID"]
+    assert found["machine"] == "x86_64"
+    assert found["kaslr_offset"] == int(keys["KERNELOFFSET"], 16)
+    assert "sysrq triggered crash" in found["panic"]
+    assert found["command_line"].startswith("console=ttyS0")
+    reference = harness.Reference(
+        harness.TESTS / "fixtures" / f"{name}.refs.json", harness.TESTS / "fixtures" / f"{name}.refs.npz"
+    )
+    assert found["pages"] == int(reference.bitmap1.sum())
+    assert found["missing"] == []
+    text = harness.run_ok("info", vmcore).stdout
+    assert keys["OSRELEASE"] in text and found["panic"] in text
+
+
+def test_info_is_a_word_only_in_front(tmp_path, distilled):
+    """A vmcore that is called info can still be filtered, as ./info or after an option."""
+    (tmp_path / "info").symlink_to(distilled("x86_64-6.1"))
+    for arguments in (("./info", "out1"), ("-d31", "info", "out2")):
+        harness.run_ok(*arguments, "--dry-run", cwd=tmp_path)
+    asked = harness.run_ok("info", "info", cwd=tmp_path)
+    assert asked.stdout.startswith("file            info\n")
+
+
+def test_info_of_what_is_no_dump(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("nothing of the kind\n")
+    result = harness.run("info", path)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("name", ("x86_64-5.10", "x86_64-6.12", "x86_64-7.2"))
+def test_explanations_are_the_references(distilled, name):
+    """At the levels at which a page is said to go, makedumpfile leaves it out, and at no other."""
+    vmcore = distilled(name)
+    reference = harness.Reference(
+        harness.TESTS / "fixtures" / f"{name}.refs.json", harness.TESTS / "fixtures" / f"{name}.refs.npz"
+    )
+    kept = np.array([reference.kept(level) for level in range(0, 32, 2)])
+    _, firsts = np.unique(kept[:, reference.bitmap1[: kept.shape[1]]], axis=1, return_index=True)
+    pfns = np.flatnonzero(reference.bitmap1[: kept.shape[1]])[firsts]
+    assert len(pfns) >= 4
+    for pfn in pfns.tolist():
+        story = json.loads(harness.run_ok("explain", "--json", vmcore, f"pfn:{pfn}").stdout)
+        told = [level for level in map(int, story["class_by_level"]) if level % 2 == 0]
+        assert told == [2 * i for i in np.flatnonzero(~kept[:, pfn])], f"page {pfn:#x}"
+
+
+def test_explain_names_flags_and_ways_to_name_a_page(distilled):
+    vmcore = distilled("x86_64-6.12")
+    keys = vmcoreinfo(vmcore)
+    vaddr = int(keys["SYMBOL(init_uts_ns)"], 16)
+    paddr = vaddr - 0xFFFFFFFF80000000 + int(keys["NUMBER(phys_base)"])
+    stories = [
+        json.loads(harness.run_ok("explain", "--json", vmcore, text).stdout)
+        for text in (f"{paddr >> 12}", f"{paddr >> 12:#x}", f"{vaddr:#x}", f"paddr:{paddr:#x}", f"vaddr:{vaddr:#x}")
+    ]
+    assert {story["pfn"] for story in stories} == {paddr >> 12}
+    text = harness.run_ok("explain", vmcore, f"{vaddr:#x}").stdout
+    assert re.search(r"left out\s+at no level", text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "pfn:", "0x10000000000000000", "pfn:0xfffffff"])
+def test_explain_refuses_what_is_no_page(distilled, text):
+    result = harness.run("explain", "--", distilled("x86_64-6.12"), text)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ("x86_64-6.1", "x86_64-7.2"))
+def test_mem_usage_adds_up(distilled, name):
+    """The table must say what --show-stats says at level 31, and hold all pages."""
+    vmcore = distilled(name)
+    usage = json.loads(harness.run_ok("--mem-usage", "--json", vmcore).stdout)
+    stats = harness.run_ok("--dry-run", "--show-stats", "-d31", vmcore).stdout
+    pairs = re.findall(r"^(.*?)\s*: (0x[0-9a-f]+)$", stats, re.M)
+    numbers = {label.strip(): int(number, 16) for label, number in pairs}
+    assert usage["zero"] == numbers["Pages filled with zero"]
+    assert usage["non_pri_cache"] == numbers["Non-private cache pages"]
+    assert usage["pri_cache"] == numbers["Private cache pages"]
+    assert usage["user"] == numbers["User process data pages"]
+    assert usage["free"] == numbers["Free pages"]
+    assert usage["kern_data"] == numbers["Remaining pages"]
+    assert usage["total_pages"] == numbers["Original pages"]
+    assert "KERN_DATA" in harness.run_ok("--mem-usage", vmcore).stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell, tool, tmp_path):
+    script = tmp_path / "script"
+    script.write_text(harness.run_ok("completion", shell).stdout)
+    for flag in ("dump-dmesg", "vtop", "num-threads"):
+        assert flag in script.read_text()
+    subprocess.run([tool(shell), "-n", script], check=True)
+
+
+def test_bash_completes(tool, tmp_path):
+    script = tmp_path / "script"
+    script.write_text(harness.run_ok("completion", "bash").stdout)
+    ask = f'. {script}; COMP_WORDS=(npdump --mem); COMP_CWORD=1; _npdump; echo "${{COMPREPLY[@]}}"'
+    result = subprocess.run([tool("bash"), "-c", ask], check=True, capture_output=True, text=True)
+    assert result.stdout == "--mem-usage\n"
