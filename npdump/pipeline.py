@@ -13,6 +13,7 @@ from npdump import codecs, writers
 from npdump.arch import by_machine
 from npdump.bitmap import in_file, in_memory
 from npdump.errors import NoSpace, SinkError
+from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
@@ -27,7 +28,6 @@ from npdump.sources import Source, open_source
 from npdump.storage import Storage
 from npdump.stream import BATCH_NBYTES
 from npdump.summary import Summary
-from npdump.vmlinux import given_facts
 from npdump.writers import Dump, How, Writer
 
 __all__ = ["Result", "filter_dump"]
@@ -57,7 +57,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
         arch = by_machine(source.machine, source.bits)
-        kernel = find_kernel(source, arch, options.dump_level, report.warning, given_facts(options))
+        kernel = find_kernel(source, arch, options.dump_level, report.warning, _given(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         with report.stage(_SCAN):
@@ -108,6 +108,14 @@ def _first_pfn(source: Source, kernel: Kernel | None) -> int:
     if kernel is None or not kernel.arch.counts_from_ram_base:
         return 0
     return kernel.memory.space.ram_base // source.page_size
+
+
+def _given(options: Options) -> Given | None:
+    if options.vmlinux is None and options.vmcoreinfo is None:
+        return None
+    from npdump.vmlinux import given_facts  # readers of ELF and DWARF take as long to import as all of npdump
+
+    return given_facts(options)
 
 
 def _window_npages(options: Options) -> int:

@@ -76,7 +76,8 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
 _N_SAMPLES = 16
 """Words, spread over a page, that are looked at first."""
 
-_KEY_FACTORS = np.random.default_rng(0).integers(1, 1 << 63, _N_SAMPLES, np.uint64) | np.uint64(1)
+_KEY_FACTORS = np.arange(1, 2 * _N_SAMPLES, 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+"""Odd multiples of 2**64 over the golden ratio, which spread like random numbers."""
 
 
 def _samples(pages: ByteArray) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:

@@ -21,9 +21,6 @@ LABELS = {
     "offline": "Offline pages          ",
 }
 REFUSED = {
-    "-x": ["vmlinux"],
-    "-i": ["vmcoreinfo"],
-    "-g": ["vmcoreinfo"],
     "-F": [],
     "-R": [],
     "-e": [],
@@ -32,9 +29,6 @@ REFUSED = {
     "--split": [],
     "--splitblock-size": ["1024"],
     "--reassemble": [],
-    "--dump-dmesg": [],
-    "--partial-dmesg": [],
-    "--vtop": ["0xffffffff81000000"],
     "--config": ["file"],
     "--eppic": ["file"],
     "--extension": ["file"],
@@ -42,7 +36,6 @@ REFUSED = {
     "--xen-vmcoreinfo": ["file"],
     "--xen_phys_start": ["0"],
     "--diskset": ["file"],
-    "--mem-usage": [],
 }
 
 

@@ -1,4 +1,8 @@
-"""zlib streams, by Intel's ISA-L (three times as fast, a few percent larger) or the standard library.
+"""zlib streams, by Intel's ISA-L, libdeflate or the standard library.
+
+ISA-L is three times as fast as zlib and makes streams that are 3 % larger. About one page in 20,000 comes out a few
+bytes longer or shorter from run to run (isal 1.9.1; it depends on where the process lies in memory, and decodes to the
+same page). libdeflate is twice as fast as zlib, 1 % larger, and always gives the same bytes.
 
 The standard library's level 1 gives the very bytes that makedumpfile's ``compress2()`` gives, as long as both use the
 same build of zlib.
@@ -33,8 +37,15 @@ def _isal_version(module: Any) -> str:
     return importlib.metadata.version("isal")
 
 
+def _load_libdeflate() -> Any:
+    import deflate
+
+    return deflate
+
+
 _ENGINES = {
     "isal": Engine(_load_isal, _isal_version, "pip install isal"),
+    "libdeflate": Engine(_load_libdeflate, lambda module: module.__version__, "pip install 'npdump[libdeflate]'"),
     "zlib": Engine(lambda: zlib, lambda module: zlib.ZLIB_RUNTIME_VERSION, "part of Python"),
 }
 
@@ -53,8 +64,8 @@ class Zlib:
     def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`."""
         name, module = choose("-c", _ENGINES, engine)
-        compress = module.compress
-        if name == "zlib":
+        compress = module.zlib_compress if name == "libdeflate" else module.compress
+        if name in ("libdeflate", "zlib"):
 
             def encode(pages: Sequence[Any]) -> list[bytes]:
                 return list(map(compress, pages, repeat(LEVEL)))

@@ -242,8 +242,14 @@ def _in_free_blocks(is_free: npt.NDArray[np.bool_], orders: npt.NDArray[np.uint8
 
 
 def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[np.bool_]:
-    distinct, which = np.unique(vaddrs, return_inverse=True)
-    return np.fromiter(map(kernel.memory.is_kernel_vaddr, distinct.tolist()), np.bool_, len(distinct))[which]
+    # As np.unique(), which would import numpy.ma: a tenth of the time that npdump takes to start.
+    order = np.argsort(vaddrs)
+    is_first = np.append(True, np.diff(vaddrs[order]) != 0)[: len(vaddrs)]
+    distinct = vaddrs[order[is_first]]
+    verdicts = np.fromiter(map(kernel.memory.is_kernel_vaddr, distinct.tolist()), np.bool_, len(distinct))
+    answer = np.empty(len(vaddrs), np.bool_)
+    answer[order] = verdicts[np.cumsum(is_first) - 1]
+    return answer
 
 
 def _follow_lists(

@@ -20,7 +20,7 @@ N_KERNEL_PAGES = 256
 KINDS = ("kernel", "free", "anon", "cache", "private")
 #: Dump level bits that leave each kind out.
 DROPPED_BY = {"kernel": 0, "free": 16, "anon": 8, "cache": 2 | 4, "private": 4}
-LRU, PRIVATE, SLAB, HEAD = 4, 13, 9, 16
+LRU, PRIVATE, SLAB, HEAD, SWAPBACKED = 4, 13, 9, 16, 19
 BUDDY = -129
 ANON = 1
 #: utsname's machine by word size, and whether it's an i386: readers tell the layout of dump files by it.
@@ -98,17 +98,20 @@ def _kind(pfn: int) -> str:
 
 def _struct_page(spec: Spec, kind: str) -> bytes:
     order = spec.order
-    flags = {"cache": 1 << LRU, "private": 1 << LRU | 1 << PRIVATE, "anon": 1 << LRU}.get(kind, 0)
-    mapping = 0x1234560 | ANON if kind == "anon" else 0
-    mapcount = BUDDY if kind == "free" else -1
+    flags = {"cache": 1 << LRU, "private": 1 << LRU | 1 << PRIVATE, "anon": 1 << LRU | 1 << SWAPBACKED}.get(kind, 0)
+    anon_vma = spec.ram_start + spec.image_offset + 0x4560 & (1 << spec.bits) - 1
+    mapping = anon_vma | ANON if kind == "anon" else 0
+    mapcount, refcount = (BUDDY, 0) if kind == "free" else (-1, 1)
     if spec.bits == 64:
-        return struct.pack(order + "QQQQQQiiQ", flags, 0, 0, mapping, 0, 0, mapcount, 1, 0)
-    return struct.pack(order + "IIIIIIii4x", flags, 0, 0, mapping, 0, 0, mapcount, 1)
+        return struct.pack(order + "QQQQQQiiQ", flags, 0, 0, mapping, 0, 0, mapcount, refcount, 0)
+    return struct.pack(order + "IIIIIIii4x", flags, 0, 0, mapping, 0, 0, mapcount, refcount)
 
 
 _LAYOUT = {
-    64: {"": 64, "flags": 0, "lru": 8, "mapping": 24, "private": 40, "_mapcount": 48, "_refcount": 52},
-    32: {"": 36, "flags": 0, "lru": 4, "mapping": 12, "private": 20, "_mapcount": 24, "_refcount": 28},
+    64: {"": 64, "flags": 0, "lru": 8, "compound_head": 8, "mapping": 24, "private": 40, "_mapcount": 48}
+    | {"_refcount": 52},
+    32: {"": 36, "flags": 0, "lru": 4, "compound_head": 4, "mapping": 12, "private": 20, "_mapcount": 24}
+    | {"_refcount": 28},
 }
 
 
@@ -196,7 +199,7 @@ def build(path: Path, spec: Spec) -> np.ndarray:
     layout = dict(_LAYOUT[spec.bits])
     keys |= {"SIZE(page)": layout.pop(""), **{f"OFFSET(page.{name})": at for name, at in layout.items()}}
     keys |= {"NUMBER(PG_lru)": LRU, "NUMBER(PG_private)": PRIVATE, "NUMBER(PG_slab)": SLAB}
-    keys |= {"NUMBER(PG_swapcache)": 10, "NUMBER(PG_swapbacked)": 19, "NUMBER(PG_head_mask)": 1 << HEAD}
+    keys |= {"NUMBER(PG_swapcache)": 10, "NUMBER(PG_swapbacked)": SWAPBACKED, "NUMBER(PG_head_mask)": 1 << HEAD}
     keys |= {"NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)": BUDDY, "LENGTH(zone.free_area)": 11, "OFFSET(uts_namespace.name)": 0}
     keys |= spec.keys
     lines = {"OSRELEASE": spec.release, "PAGESIZE": spec.page_size} | keys
