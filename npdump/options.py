@@ -241,9 +241,9 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         "--zlib-engine",
         choices=ZLIB_ENGINES,
         metavar="ENGINE",
-        help="what compresses for -c: isal (ISA-L: about three times as fast as zlib, files 3 percent larger; "
-        "a few bytes may differ from run to run), libdeflate (twice as fast) or zlib (the same bytes as makedumpfile with "
-        "the same zlib); by default the first that is installed",
+        help="what compresses for -c: isal (ISA-L: three times as fast as zlib, files 3 percent larger; "
+        "a few bytes may differ from run to run), libdeflate (twice as fast) or zlib (the same bytes as makedumpfile "
+        "with the same zlib); by default the first that is installed",
     )
     add("--dry-run", action="store_true", help="do everything but write DUMPFILE")
 
