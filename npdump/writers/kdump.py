@@ -196,6 +196,7 @@ class KdumpWriter:
         n_workers = self._how.n_workers
         if n_workers is None:
             n_workers = min(pool.usable_cpus(), n_batches // MIN_BATCHES_PER_WORKER)
+        n_workers = min(n_workers, n_batches)
         for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._how.warn):
             self.n_zero += done.n_zero
             yield done
