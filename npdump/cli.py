@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from npdump import __version__
-from npdump.codecs import all_codecs
 from npdump.errors import NpdumpError, UsageError
-from npdump.options import MESSAGE_ERROR, Options, build_parser, parse
+from npdump.options import FILTER, MESSAGE_ERROR, Options, build_parser, parse
 from npdump.report import Reporter
 
 __all__ = ["main"]
@@ -53,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from npdump.pipeline import filter_dump
-    from npdump.summary import as_json, as_text
-
-    report = Reporter(options.message_level)
+    report = Reporter(options.message_level, messages_to_stderr=options.is_answered_on_stdout)
     try:
-        result = filter_dump(options, report)
+        if options.command == FILTER:
+            _filter(options, report)
+        else:
+            from npdump import commands
+
+            commands.get(options.command)(options, report)
     except NpdumpError as error:
         report.error(str(error))
         report.message("\nnpdump Failed.")
@@ -70,6 +71,14 @@ def _run(options: Options) -> int:
     except KeyboardInterrupt:
         report.error("interrupted: the output, if any, is marked as incomplete")
         return 128 + signal.SIGINT
+    return 0
+
+
+def _filter(options: Options, report: Reporter) -> None:
+    from npdump.pipeline import filter_dump
+    from npdump.summary import as_json, as_text
+
+    result = filter_dump(options, report)
     if options.json:
         facts = {
             "dump_level": options.dump_level,
@@ -84,10 +93,11 @@ def _run(options: Options) -> int:
     if not options.dry_run:
         report.message(f"\nThe dumpfile is saved to {options.dumpfile}.")
     report.message("\nnpdump Completed.")
-    return 0
 
 
 def _version() -> str:
+    from npdump.codecs import all_codecs  # the libraries cost start-up time
+
     lines = [f"npdump: version {__version__}"]
     lines += [f"  {codec.name:<7} {', '.join(codec.engines())}" for codec in all_codecs()]
     return "\n".join(lines)

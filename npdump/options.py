@@ -42,27 +42,44 @@ class NotYet(NamedTuple):
 NOT_YET = (
     NotYet("-e", None, "it excludes the page structs of excluded pages"),
     NotYet("-F", None, "it writes the flattened format to the standard output"),
-    NotYet("-g", "VMCOREINFO", "it writes a VMCOREINFO file"),
-    NotYet("-i", "VMCOREINFO", "it reads the kernel's facts from a VMCOREINFO file"),
     NotYet("-L", "SIZE", "it limits the size of the output"),
     NotYet("-R", None, "it rearranges a flattened dump"),
-    NotYet("-x", "VMLINUX", "it reads the kernel's facts from its debug information"),
     NotYet("-X", None, "it excludes the pages of Xen's user domains"),
     NotYet("--config", "FILE", "it erases kernel data"),
     NotYet("--diskset", "VMCORE", "it reads sadump disk sets"),
-    NotYet("--dump-dmesg", None, "it writes the kernel log alone"),
     NotYet("--eppic", "MACRO", "it erases kernel data"),
     NotYet("--extension", "FILE", "it loads a makedumpfile extension"),
-    NotYet("--mem-usage", None, "it shows what a dump of the running kernel would hold"),
-    NotYet("--partial-dmesg", None, "it writes the kernel log alone"),
     NotYet("--reassemble", None, "it joins the parts of a split dump"),
     NotYet("--split", None, "it writes several dumpfiles"),
     NotYet("--splitblock-size", "KIB", "it belongs to --split"),
-    NotYet("--vtop", "ADDRESS", "it translates a virtual address"),
     NotYet("--xen-syms", "FILE", "it reads the hypervisor's facts"),
     NotYet("--xen-vmcoreinfo", "FILE", "it reads the hypervisor's facts"),
     NotYet("--xen_phys_start", "ADDRESS", "it belongs to Xen dumps"),
 )
+
+class Command(NamedTuple):
+    """Something npdump does: the operands it takes, and how many of them it needs."""
+
+    operands: tuple[str, ...]
+    n_needed: int
+    has_json: bool = True
+
+
+FILTER = "filter"
+COMMANDS = {
+    FILTER: Command(("vmcore", "dumpfile"), 2),
+    "dmesg": Command(("vmcore", "dumpfile"), 1),
+    "vtop": Command(("vmcore",), 1),
+    "mem_usage": Command(("vmcore",), 1),
+    "info": Command(("vmcore",), 1),
+    "explain": Command(("vmcore", "page"), 2),
+    "make_vmcoreinfo": Command((), 0, has_json=False),
+    "completion": Command(("shell",), 1, has_json=False),
+}
+"""By the name of the module of :mod:`npdump.commands` that does it."""
+
+WORDS = ("info", "explain", "completion")
+"""Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 DESCRIPTION = """\
 npdump reads the memory image of a crashed kernel, finds out what each page of memory was used for, leaves out the
@@ -77,8 +94,17 @@ class Options:
     ``message_level`` is what is in force: the bits that ``-D`` and ``--show-stats`` add are in it.
     """
 
+    command: str = FILTER
     vmcore: str | None = None
     dumpfile: str | None = None
+    page: str | None = None
+    shell: str | None = None
+    vtop: int | None = None
+    partial_dmesg: bool = False
+    vmcoreinfo: str | None = None
+    vmlinux: str | None = None
+    new_vmcoreinfo: str | None = None
+    strict: bool = False
     codec: str = "raw"
     dump_level: int = 0
     format: str = "kdump"
@@ -98,6 +124,11 @@ class Options:
     show_help: bool = False
     show_version: bool = False
 
+    @property
+    def is_answered_on_stdout(self) -> bool:
+        """Whether the standard output carries the answer to a question, and nothing else."""
+        return self.command != FILTER and self.dumpfile is None and self.new_vmcoreinfo is None
+
 
 def parse(argv: Sequence[str]) -> Options:
     """Read a command line, without the program's name.
@@ -109,16 +140,20 @@ def parse(argv: Sequence[str]) -> Options:
         No file is looked at.
     """
     parser = build_parser()
-    arguments, operands = _split(parser, argv)
+    word = argv[0] if argv and argv[0] in WORDS else None
+    arguments, operands = _split(parser, argv[1:] if word else argv)
     values = vars(parser.parse_args(arguments))
+    values["command"] = word or _command(values)
     refused = values.pop("refused")
     if values["show_help"] or values["show_version"]:
         return Options(**values)
     if refused is not None:
         raise _usage_error(f"option {refused.flag} is not supported by npdump yet: {refused.purpose}")
-    if len(operands) > 2:
-        raise _usage_error(f"too many arguments: {' '.join(operands)}: one VMCORE and one DUMPFILE are expected")
-    values.update(zip(("vmcore", "dumpfile"), operands, strict=False))
+    command = COMMANDS[values["command"]]
+    if len(operands) > len(command.operands):
+        expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
+        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected} {_is_or_are(command.operands)} expected")
+    values.update(zip(command.operands, operands, strict=False))
     options = Options(**values)
     _check(options)
     return replace(
@@ -132,7 +167,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Declare the command line."""
     parser = _Parser(
         prog="npdump",
-        usage="npdump [OPTION]... VMCORE DUMPFILE",
+        usage="npdump [OPTION]... VMCORE DUMPFILE\n"
+        "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE [LOGFILE]\n"
+        "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
+        "       npdump -g VMCOREINFO -x VMLINUX\n"
+        "       npdump info [--json] VMCORE\n"
+        "       npdump explain [OPTION]... VMCORE PFN|ADDRESS\n"
+        "       npdump completion bash|zsh|fish",
         description=DESCRIPTION,
         epilog=f"Options of makedumpfile that are refused for now: {', '.join(option.flag for option in NOT_YET)}.",
         add_help=False,
@@ -154,6 +195,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_output_options(parser.add_argument_group("output"))
     _add_work_options(parser.add_argument_group("work"))
+    _add_fact_options(parser.add_argument_group("kernel facts"))
+    _add_question_options(parser.add_argument_group("questions, instead of making a DUMPFILE"))
     _add_message_options(parser.add_argument_group("messages"))
     for option in NOT_YET:
         parser.add_argument(
@@ -231,6 +274,60 @@ def _add_work_options(group: argparse._ArgumentGroup) -> None:
     add("--non-mmap", action="store_true", help="read VMCORE with read(2), never with mmap(2)")
 
 
+def _add_fact_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-x",
+        dest="vmlinux",
+        metavar="VMLINUX",
+        help="take what VMCORE does not tell about its kernel from the kernel's debug information; VMLINUX may be "
+        "compressed (.xz, .zst, .gz) and must be of the very same kernel",
+    )
+    add(
+        "-i",
+        dest="vmcoreinfo",
+        metavar="VMCOREINFO",
+        help="take what VMCORE does not tell about its kernel from a text file that -g made",
+    )
+    add(
+        "-g",
+        dest="new_vmcoreinfo",
+        metavar="VMCOREINFO",
+        help="write what -x VMLINUX tells about a kernel to the text file VMCOREINFO; no VMCORE is needed",
+    )
+    add("--strict", action="store_true", help="take it for an error if the result does not fit the kernel's own counts")
+
+
+def _add_question_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--dump-dmesg",
+        action="store_true",
+        help="write the kernel log of VMCORE to DUMPFILE, or to the standard output if DUMPFILE is not given",
+    )
+    add("--partial-dmesg", action="store_true", help="as --dump-dmesg, from the last dmesg --clear on")
+    add("--mem-usage", action="store_true", help="show what the pages of VMCORE, or of /proc/kcore, are used for")
+    add(
+        "--vtop",
+        metavar="ADDRESS",
+        type=_address,
+        help="translate a kernel virtual address, in C notation, to the physical address",
+    )
+
+
+def _address(text: str) -> int:
+    """Read an address as strtoul(3) with base 0 does."""
+    digits = text.lower().removeprefix("0x")
+    base = 16 if digits != text.lower() else 8 if re.fullmatch("0[0-7]+", text) else 10
+    try:
+        value = int(digits, base)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64 or not digits.isalnum():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address, such as 0xffffffff81000000")
+    return value
+
+
 def _add_message_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
@@ -243,7 +340,7 @@ def _add_message_options(group: argparse._ArgumentGroup) -> None:
     )
     add("-D", dest="debug", action="store_true", help="print debugging messages too")
     add("--show-stats", action="store_true", help="print the report: how many pages of each type were left out")
-    add("--json", action="store_true", help="with --show-stats, print the report as JSON")
+    add("--json", action="store_true", help="print the report of --show-stats, or the answer to a question, as JSON")
     add(
         "--check-params",
         action="store_true",
@@ -259,12 +356,40 @@ def _check(options: Options) -> None:
         raise _usage_error(f"-E with {options.codec} compression: the ELF format cannot hold compressed pages")
     if options.zlib_engine is not None and options.codec != "zlib":
         raise _usage_error("--zlib-engine without -c: nothing is compressed with zlib")
-    if options.json and not options.show_stats:
+    if options.vmlinux is not None and options.vmcoreinfo is not None:
+        raise _usage_error("-x with -i: the kernel's facts come from one of them")
+    if options.new_vmcoreinfo is not None and options.vmlinux is None:
+        raise _usage_error("-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from")
+    command = COMMANDS[options.command]
+    if options.json and options.command == FILTER and not options.show_stats:
         raise _usage_error("--json without --show-stats: there is no report to print as JSON")
-    if options.vmcore is None:
-        raise _usage_error("VMCORE and DUMPFILE are missing")
-    if options.dumpfile is None and not options.dry_run:
-        raise _usage_error("DUMPFILE is missing: only --dry-run does without")
+    if options.json and not command.has_json:
+        raise _usage_error("--json: this command has no answer to print as JSON")
+    missing = [name for name in command.operands[: command.n_needed] if getattr(options, name) is None]
+    if missing == ["dumpfile"] and options.dry_run:
+        return
+    if missing:
+        hint = ": only --dry-run does without" if missing == ["dumpfile"] else ""
+        raise _usage_error(f"{' and '.join(map(str.upper, missing))} {_is_or_are(missing)} missing{hint}")
+
+
+def _is_or_are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _command(values: dict[str, object]) -> str:
+    """Tell which command the options name; the first in this order holds."""
+    named = {
+        "make_vmcoreinfo": values["new_vmcoreinfo"] is not None,
+        "dmesg": values["dump_dmesg"] or values["partial_dmesg"],
+        "mem_usage": values["mem_usage"],
+        "vtop": values["vtop"] is not None,
+    }
+    chosen = [name for name, is_named in named.items() if is_named]
+    del values["dump_dmesg"], values["mem_usage"]
+    if len(chosen) > 1:
+        raise _usage_error("options that each ask for something else: give one of -g, --dump-dmesg, --mem-usage, --vtop")
+    return chosen[0] if chosen else FILTER
 
 
 def _message_level(options: Options) -> int:

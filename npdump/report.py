@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from npdump.errors import SinkError
 from npdump.options import MESSAGE_COMMON, MESSAGE_DEBUG, MESSAGE_ERROR, MESSAGE_PROGRESS, MESSAGE_REPORT
 
 _SPINNER = "/|\\-"
@@ -51,6 +52,19 @@ class Reporter:
     def report(self, text: str) -> None:
         """Print a part of the report."""
         self._print(MESSAGE_REPORT, text)
+
+    def answer(self, text: str) -> None:
+        """Print what was asked for on the standard output, whatever the message level.
+
+        Raises
+        ------
+        SinkError
+            If it can't be printed.
+        """
+        self._progress.end_line()
+        failure = _write("stdout", text if text.endswith("\n") else f"{text}\n")
+        if failure is not None:
+            raise SinkError(f"standard output: {failure}: the answer is lost")
 
     def error(self, text: str) -> None:
         """Print an error, in one line whatever is in `text`."""

@@ -1,0 +1,46 @@
+"""``--dump-dmesg`` and ``--partial-dmesg``: the kernel log, alone."""
+
+from __future__ import annotations
+
+import json
+
+from npdump import dmesg
+from npdump.commands.crashed import need_kernel, open_crashed
+from npdump.options import Options
+from npdump.report import Reporter
+from npdump.sinks.file import FileSink
+from npdump.storage import Storage
+
+__all__ = ["run"]
+
+
+def run(options: Options, report: Reporter) -> None:
+    """Write the log to the output file, or print it."""
+    with open_crashed(options, report) as crashed:
+        log = dmesg.read(need_kernel(crashed), options.partial_dmesg)
+    for doubt in log.doubts:
+        report.warning(doubt)
+    text = _as_json(log) if options.json else dmesg.as_text(log)
+    if options.dumpfile is None:
+        report.answer(text)
+        return
+    assert options.vmcore is not None
+    vmcore = Storage(options.vmcore)
+    sink = FileSink(options.dumpfile, options.force, [vmcore])
+    try:
+        sink.write(0, text.encode("utf-8", "surrogateescape"))
+        sink.close()
+    except BaseException:
+        sink.discard()
+        raise
+    finally:
+        vmcore.close()
+    report.message(f"The dmesg log is saved to {options.dumpfile}.\n\nnpdump Completed.")
+
+
+def _as_json(log: dmesg.Log) -> str:
+    records = [
+        {"nanoseconds": record.nanoseconds, "caller": record.caller, "sequence": record.sequence, "text": record.text.decode("utf-8", "backslashreplace")}
+        for record in log.records
+    ]
+    return json.dumps({"generation": log.generation, "doubts": log.doubts, "records": records}, indent=1)
