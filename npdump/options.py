@@ -143,7 +143,7 @@ def parse(argv: Sequence[str]) -> Options:
     word = argv[0] if argv and argv[0] in WORDS else None
     arguments, operands = _split(parser, argv[1:] if word else argv)
     values = vars(parser.parse_args(arguments))
-    values["command"] = word or _command(values)
+    values["command"] = _command(word, values)
     refused = values.pop("refused")
     if values["show_help"] or values["show_version"]:
         return Options(**values)
@@ -377,18 +377,19 @@ def _is_or_are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _command(values: dict[str, object]) -> str:
-    """Tell which command the options name; the first in this order holds."""
+def _command(word: str | None, values: dict[str, object]) -> str:
+    """Tell which command the first argument or the options name."""
     named = {
         "make_vmcoreinfo": values["new_vmcoreinfo"] is not None,
-        "dmesg": values["dump_dmesg"] or values["partial_dmesg"],
-        "mem_usage": values["mem_usage"],
+        "dmesg": values.pop("dump_dmesg") or values["partial_dmesg"],
+        "mem_usage": values.pop("mem_usage"),
         "vtop": values["vtop"] is not None,
     }
     chosen = [name for name, is_named in named.items() if is_named]
-    del values["dump_dmesg"], values["mem_usage"]
+    if word:
+        chosen.append(word)
     if len(chosen) > 1:
-        raise _usage_error("options that each ask for something else: give one of -g, --dump-dmesg, --mem-usage, --vtop")
+        raise _usage_error(f"each of these asks for something else, give one: {', '.join(chosen)}")
     return chosen[0] if chosen else FILTER
 
 

@@ -1,0 +1,179 @@
+"""``npdump info``: what is this file, of which kernel, and what is missing from it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+from npdump import dmesg
+from npdump.arch import by_machine
+from npdump.bitmap import Runs
+from npdump.errors import AddressError, FactError
+from npdump.memmap import Kernel
+from npdump.options import Options
+from npdump.probe import find_kernel, utsname
+from npdump.report import Reporter
+from npdump.sources import Source, open_source
+from npdump.sources.notes import parse_notes
+from npdump.storage import Storage
+
+__all__ = ["run"]
+
+_PANIC_STARTS = (
+    b"Kernel panic - not syncing",
+    b"BUG: ",
+    b"kernel BUG at ",
+    b"Unable to handle kernel ",
+    b"Internal error: ",
+    b"Oops: ",
+    b"general protection fault",
+    b"Kernel BUG",
+    b"sysrq: Trigger a crash",
+    b"sysrq: SysRq : Trigger a crash",
+    b"SysRq : Trigger a crash",
+)
+_COMMAND_LINE_STARTS = (b"Kernel command line: ", b"Command line: ")
+_DMESG_IS_ENOUGH = 1 << 20
+"""Characters of an old log that are looked at."""
+
+
+def run(options: Options, report: Reporter) -> None:
+    """Print what is known of a dump; what can't be found out is listed as missing, and is no failure."""
+    assert options.vmcore is not None
+    with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
+        source = open_source(storage)
+        facts = describe(source, storage.nbytes)
+    report.answer(json.dumps(facts, indent=1) if options.json else as_text(facts))
+
+
+def describe(source: Source, file_nbytes: int) -> dict[str, Any]:
+    """Collect what `run` prints, in the order in which it's printed."""
+    missing: list[str] = []
+    facts: dict[str, Any] = {
+        "file": source.path,
+        "format": f"{source.format_name}, {source.bits} bits, {_byte_order(source)}",
+        "file_nbytes": file_nbytes,
+    }
+    kernel = None
+    try:
+        arch = by_machine(source.machine)
+    except FactError as error:
+        facts["machine"] = f"ELF e_machine {source.machine}"
+        missing.append(str(error))
+    else:
+        facts["machine"] = arch.name
+        kernel = find_kernel(source, arch, 0, missing.append)
+        if kernel is not None:
+            facts |= _of_kernel(kernel, utsname(kernel, arch), missing)
+    facts |= _of_memory(source, missing)
+    facts["missing"] = missing
+    return facts
+
+
+def _byte_order(source: Source) -> str:
+    return {"<": "little-endian", ">": "big-endian"}[source.byte_order]
+
+
+def _of_kernel(kernel: Kernel, names: tuple[bytes, ...], missing: list[str]) -> dict[str, Any]:
+    _, node, release, version, *_ = (name.decode("utf-8", "replace") for name in names)
+    seconds = kernel.facts.get("CRASHTIME")
+    try:
+        log = dmesg.read(kernel)
+    except (FactError, AddressError) as error:
+        missing.append(f"the kernel log: {error}")
+        log = dmesg.Log("characters")
+    missing += [f"of the kernel log, {doubt}" for doubt in log.doubts]
+    lines = [record.text for record in log.records] or log.characters[-_DMESG_IS_ENOUGH:].split(b"\n")
+    uptime = log.records[-1].nanoseconds / 1e9 if log.records else None
+    return {
+        "release": kernel.facts.release or release or None,
+        "version": version or None,
+        "node": node or None,
+        "build_id": kernel.facts.text("BUILD-ID"),
+        "crash_time": datetime.fromtimestamp(seconds, UTC).isoformat() if seconds and 0 < seconds < 1 << 36 else None,
+        "uptime_seconds": uptime,
+        "command_line": _after(lines, _COMMAND_LINE_STARTS),
+        "panic": _panic(lines),
+        "kaslr_offset": kernel.facts.get("KERNELOFFSET"),
+    }
+
+
+def _after(lines: list[bytes], starts: tuple[bytes, ...]) -> str | None:
+    """Return what follows one of ``starts`` in the first line that has it."""
+    for line in lines:
+        for start in starts:
+            if start in line:
+                return line.partition(start)[2].decode("utf-8", "replace").strip()
+    return None
+
+
+def _panic(lines: list[bytes]) -> str | None:
+    """Return the last panic message, or else the last line that tells of a fatal error."""
+    for starts in (_PANIC_STARTS[:1], _PANIC_STARTS[1:]):
+        for line in reversed(lines):
+            at = min((line.find(start) for start in starts if start in line), default=-1)
+            if at >= 0:
+                return line[at:].partition(b"\n")[0].decode("utf-8", "replace").strip()
+    return None
+
+
+def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
+    n_ram, n_data = _npages(source.ram_runs), _npages(source.data_runs)
+    if n_data < n_ram:
+        missing.append(f"{n_ram - n_data} of {n_ram} pages, which a filter left out")
+    notes = parse_notes(source.notes, source.byte_order)
+    return {
+        "cpus": source.n_cpus,
+        "page_size": source.page_size,
+        "max_mapnr": source.max_mapnr,
+        "pages": n_ram,
+        "pages_in_file": n_data,
+        "memory": [
+            {"start": start * source.page_size, "stop": stop * source.page_size}
+            for start, stop in source.ram_runs.tolist()
+        ],
+        "dump_level": getattr(source, "dump_level", None),
+        "codec": getattr(source, "codec", None),
+        "notes": [
+            {"name": note.name.decode("ascii", "replace"), "type": note.type, "nbytes": note.desc_nbytes} for note in notes
+        ],
+    }
+
+
+def _npages(runs: Runs) -> int:
+    return int((runs[:, 1] - runs[:, 0]).sum())
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """Lay the facts out for reading; what isn't known is left out."""
+    lines = []
+    for name, value in facts.items():
+        if name == "memory":
+            ranges = [f"{run['start']:#014x} to {run['stop']:#014x}" for run in value]
+            lines += _block("memory", ranges)
+        elif name == "notes":
+            lines += _block("notes", _counted([f"{note['name']} type {note['type']:#x}" for note in value]))
+        elif name == "missing":
+            lines += _block("missing", value or ["nothing that npdump knows of"])
+        elif name == "kaslr_offset" and value is not None:
+            lines.append(_entry(name, f"{value:#x}"))
+        elif value is not None:
+            lines.append(_entry(name, str(value)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _entry(name: str, text: str) -> str:
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return f"{name.replace('_', ' '):<16}{shown}"
+
+
+def _block(name: str, texts: list[str]) -> list[str]:
+    return [_entry(name if i == 0 else "", text) for i, text in enumerate(texts)]
+
+
+def _counted(texts: list[str]) -> list[str]:
+    """Say how often, instead of saying it again."""
+    counts = {text: texts.count(text) for text in dict.fromkeys(texts)}
+    return [text if count == 1 else f"{text}, {count} times" for text, count in counts.items()]
