@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from npdump.codecs import EncodePages
+from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -61,6 +61,21 @@ class Zstd:
             return list(map(compress, pages))
 
         return encode
+
+    def decoder(self, page_size: int) -> DecodePages:
+        """See `npdump.codecs.Codec.decoder`."""
+        name, module = choose("zstd-compressed input", _ENGINES)
+        if name == "compression.zstd":
+            new = module.ZstdDecompressor
+            return checked(lambda page: new().decompress(page, page_size + 1), page_size, (module.ZstdError,))
+        decompress = module.ZstdDecompressor().decompress
+        stated_nbytes = module.frame_content_size
+
+        def decode(page: Any) -> Any:
+            # The frame says how much will be allocated for it; it may leave that out.
+            return decompress(page, page_size) if stated_nbytes(page) in (page_size, -1) else b""
+
+        return checked(decode, page_size, (module.ZstdError,))
 
 
 CODEC = Zstd()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from npdump.bitmap import Runs
 from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
-from npdump.sources import SEGMENT, Source
+from npdump.sources import SEGMENT, History, Source
 from npdump.sources.extents import PageExtents, page_runs
 from npdump.sources.notes import count_cpus, find_vmcoreinfo, page_size_of, parse_notes
 from npdump.storage import ByteArray, Storage
@@ -32,6 +32,7 @@ class ElfSource:
     """See `npdump.sources.Source`."""
 
     format_name = "ELF"
+    history = History()
 
     def __init__(self, storage: Storage) -> None:
         self.path = storage.path
