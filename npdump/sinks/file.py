@@ -34,6 +34,8 @@ class FileSink:
         If the file exists and ``force`` is false, if it's one of ``inputs``, or if it can't be created.
     """
 
+    can_rewrite = True
+
     def __init__(self, path: str, force: bool, inputs: Iterable[Storage] = ()) -> None:
         self.path = path
         self._fd = -1

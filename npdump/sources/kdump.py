@@ -37,7 +37,9 @@ class KdumpSource:
         storage, header = parts[0]
         self.path = storage.path
         self.format_name = "kdump-compressed" if len(parts) == 1 else f"kdump-compressed, in {len(parts)} parts"
-        self.bits, self.byte_order = header.bits, header.byte_order
+        # As an ELF file of it would be: 32-bit kernels may have more memory than ELF32 can address.
+        is_large = header.max_mapnr * header.page_size > 1 << 32
+        self.bits, self.byte_order = 64 if is_large else header.bits, header.byte_order
         self.machine, self.e_flags = header.machine, 0
         self.page_size = header.page_size
         self.notes, self.n_cpus = header.notes, header.n_cpus

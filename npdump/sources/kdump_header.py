@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from npdump.errors import CorruptDump, TruncatedDump
-from npdump.layouts import elf, kdump
+from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
-from npdump.sources.notes import count_cpus, find_vmcoreinfo, parse_notes
+from npdump.sources.notes import count_cpus, find_vmcoreinfo, make_note, parse_notes
 from npdump.storage import Storage
 
 __all__ = ["KdumpHeader", "read_header"]
@@ -224,7 +224,6 @@ def _notes(storage: Storage, sub: dict[str, int], byte_order: str) -> tuple[byte
     text = _extra(storage, sub, "vmcoreinfo")
     if not text:
         return area, 0, 0, count_cpus(notes)
-    name = b"VMCOREINFO\0\0"
-    header = np.array([(11, len(text), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
-    desc_offset = len(area) + len(header) + len(name)
-    return area + header + name + text.ljust(-(-len(text) // 4) * 4, b"\0"), desc_offset, len(text), count_cpus(notes)
+    area = area.ljust(-(-len(area) // 4) * 4, b"\0") + make_note(b"VMCOREINFO", text, byte_order)
+    found = find_vmcoreinfo(list(parse_notes(area, byte_order)))
+    return area, found.desc_offset if found else 0, len(text), count_cpus(notes)
