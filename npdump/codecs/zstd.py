@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.engines import Engine, choose, describe
+from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
 
 __all__ = ["CODEC"]
+
+MAX_WINDOW_NBYTES = 1 << 31
+"""Memory that a file may ask for: as much as zstd --long=31."""
 
 LEVEL = 1
 """makedumpfile's."""
@@ -76,6 +81,42 @@ class Zstd:
             return decompress(page, page_size) if stated_nbytes(page) in (page_size, -1) else b""
 
         return checked(decode, page_size, (module.ZstdError,))
+
+
+class _Frames(io.RawIOBase):
+    """What the frames of a file hold."""
+
+    def __init__(self, frames: Any, error: type[Exception]) -> None:
+        self._frames = frames
+        self._error = error
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._frames.read(len(buffer))
+        except self._error as error:
+            raise CodecError(str(error)) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_frames(stream: BinaryIO) -> BinaryIO:
+    """Return a stream of what a compressed file holds; reading it raises CodecError if that's damaged.
+
+    Raises
+    ------
+    MissingDependency
+        If no engine is installed.
+    """
+    name, module = choose("zstd-compressed input", _ENGINES)
+    if name == "zstandard":
+        decompressor = module.ZstdDecompressor(max_window_size=MAX_WINDOW_NBYTES)
+        frames = decompressor.stream_reader(stream, read_across_frames=True)
+    else:
+        frames = module.ZstdFile(stream)
+    return cast(BinaryIO, io.BufferedReader(_Frames(frames, module.ZstdError), 1 << 20))
 
 
 CODEC = Zstd()

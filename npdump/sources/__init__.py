@@ -189,14 +189,9 @@ class Joinable(Protocol):
 
 
 _NOT_READ = {
-    b"makedumpfile\0\0\0\0": "a dump in the flattened format: rearrange it first (makedumpfile -R DUMPFILE < FILE)",
     b"PAGEDUMP": "a Windows crash dump, not a Linux one",
     b"PAGEDU64": "a Windows crash dump, not a Linux one",
     b"QEVM": "a QEMU migration stream: use dump-guest-memory to make a vmcore",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it first (zstd -d FILE)",
-    b"\x1f\x8b": "compressed with gzip: unpack it first (gzip -d FILE)",
-    b"\xfd7zXZ\0": "compressed with xz: unpack it first (xz -d FILE)",
-    b"\x04\x22\x4d\x18": "compressed with lz4: unpack it first (lz4 -d FILE)",
 }
 
 _HEAD_NBYTES = 4096 + 8

@@ -158,6 +158,11 @@ class _PageJob:
         self._layout = layout
         self._sink = sink
 
+    @property
+    def is_repeatable(self) -> bool:
+        """See `npdump.pool.Job`."""
+        return self._sink.can_rewrite
+
     def make_encoder(self) -> BatchEncoder:
         """See `npdump.pool.Job.make_encoder`."""
         how = self._how
@@ -172,6 +177,8 @@ class _PageJob:
         try:
             self._sink.write(desc_offset, desc)
         except NoSpace:
+            if not self._sink.can_rewrite:
+                raise
             # The last descriptor that was written may have been cut.
             with suppress(NoSpace):
                 self._sink.write(desc_offset, np.zeros_like(desc))
