@@ -15,7 +15,7 @@ from npdump import codecs, writers
 from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
 from npdump.containers import open_storage
-from npdump.errors import NoSpace
+from npdump.errors import NoSpace, UsageError
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.outputs import open_sinks, split_npages, split_ranges
@@ -62,7 +62,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         source = open_source(*storages)
         arch = by_machine(source.machine)
         levels = (options.dump_level, *options.retry_levels)
-        _tell_history(source, levels[0], report)
+        _tell_history(source, levels[0], options.reassemble, report)
         kernel = None
         if not options.reassemble:
             kernel = find_kernel(source, arch, max(levels) & ~source.history.level, report.warning)
@@ -138,17 +138,23 @@ def _how(options: Options, source: Source, report: Reporter) -> How:
     )
 
 
-def _tell_history(source: Source, level: int, report: Reporter) -> None:
+def _tell_history(source: Source, level: int, reassemble: bool, report: Reporter) -> None:
     """Say what an earlier filter did to the input that the user may not expect."""
     history = source.history
-    if level | history.level != level:
-        report.message(f"The dump level is changed to {level | history.level}: {source.path} was made with {history.level}.")
+    if level | history.level != level and not reassemble:
+        report.message(
+            f"The dump level is changed to {level | history.level}: {source.path} was made with {history.level}."
+        )
     if history.n_lost:
         report.warning(
             f"{source.path}: is incomplete: {history.n_lost} pages were lost when it was made; they are left out"
         )
-    if history.is_part:
-        report.warning(f"{source.path}: is a part of a split dump: the other parts' pages are missing; name all parts")
+    if history.missing:
+        start, stop = history.missing
+        text = f"{source.path}: is split, and the part with the page frames {start:#x} to {stop:#x} is missing"
+        if reassemble:
+            raise UsageError(f"{text}: name all parts")
+        report.warning(f"{text}: its pages are left out")
 
 
 def _window_npages(options: Options) -> int:

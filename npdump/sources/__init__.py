@@ -43,8 +43,8 @@ class History(NamedTuple):
         ``STATUS_*`` bits.
     n_lost : int
         Pages that should be in the file and aren't.
-    is_part : bool
-        It's a part of a split dump, without the others.
+    missing : tuple of two int, or None
+        The first page frames ``[start, stop)`` whose pages are in parts of a split dump that weren't given.
     utsname : tuple of six bytes, or None
     phys_base, timestamp : int
         As in the dump file's headers.
@@ -56,7 +56,7 @@ class History(NamedTuple):
     codec_flag: int = 0
     status: int = 0
     n_lost: int = 0
-    is_part: bool = False
+    missing: tuple[int, int] | None = None
     utsname: tuple[bytes, ...] | None = None
     phys_base: int = 0
     timestamp: int = 0

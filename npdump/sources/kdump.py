@@ -66,7 +66,7 @@ class KdumpSource:
             codec_flag=header.codec_flag,
             status=status,
             n_lost=self._table.n_lost,
-            is_part=parts[0].header.start_pfn > 0 or parts[-1].header.end_pfn < header.max_mapnr,
+            missing=self._table.missing,
             utsname=header.utsname,
             phys_base=header.phys_base,
             timestamp=header.timestamp,
@@ -115,18 +115,14 @@ def _check_parts(parts: Sequence[Part]) -> None:
         path = part.storage.path
         if not part.header.is_split:
             raise CorruptDump(f"{path}: isn't a part of a split dump: several files must be the parts of one")
-        if part.header.disk != first.header.disk:
+        if part.header.identity != first.header.identity:
             raise CorruptDump(f"{path}: is of another dump than {first.storage.path}: their headers differ")
     at = 0
     for part in parts:
         start, stop = part.header.start_pfn, part.header.end_pfn
-        if start > at:
-            raise CorruptDump(f"the part with the page frames {at:#x} to {start:#x} is missing: give all parts")
         if start < at or stop < start:
             raise CorruptDump(f"{part.storage.path}: holds page frames that another part holds too, from {start:#x} on")
         at = stop
-    if at < first.header.max_mapnr:
-        raise CorruptDump(f"the part with the page frames {at:#x} to {first.header.max_mapnr:#x} is missing")
     for part in parts[1:]:
         _check_same_bitmaps(first, part)
 

@@ -50,9 +50,8 @@ class KdumpHeader:
 
     Attributes
     ----------
-    disk : bytes
-        ``disk_dump_header`` as it stands in the file, without the mark of an incomplete file; the parts of a split
-        dump have it in common.
+    identity : bytes
+        What the parts of a split dump have in common: ``disk_dump_header`` without time and mark of incompleteness.
     bits : {32, 64}
     byte_order : {"<", ">"}
     machine : int
@@ -75,7 +74,7 @@ class KdumpHeader:
     eraseinfo : bytes
     """
 
-    disk: bytes
+    identity: bytes
     bits: int
     byte_order: str
     machine: int
@@ -130,10 +129,11 @@ def read_header(storage: Storage) -> KdumpHeader:
     is_split = bool(sub["split"])
     utsname = tuple(disk["utsname"][name].item() for name in kdump.UTSNAME_FIELDS)
     status = 0 if is_old else int(disk["status"])
-    complete = disk.copy()
-    complete["status"] = int(disk["status"]) & ~STATUS_INCOMPLETE
+    identity = disk.copy()
+    identity["status"] = int(disk["status"]) & ~STATUS_INCOMPLETE
+    identity["tv_sec"] = identity["tv_usec"] = 0
     return KdumpHeader(
-        disk=complete.tobytes(),
+        identity=identity.tobytes(),
         bits=bits,
         byte_order=byte_order,
         machine=_MACHINES.get(utsname[4], (0, 0))[1],

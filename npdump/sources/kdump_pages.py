@@ -89,6 +89,8 @@ class PageTable:
     ----------
     data_runs : ndarray of shape (k, 2), dtype int64
         Page frames whose descriptors and data are there.
+    missing : tuple of two int, or None
+        The first page frames whose pages are in parts that aren't there.
     n_lost : int
         Pages that bitmap 2 has and the file hasn't: it's incomplete, truncated or damaged.
     """
@@ -106,6 +108,11 @@ class PageTable:
         self._n_kept = int(_lengths(kept).sum())
         self._first_ranks = self._ranks_below(np.array([part.header.start_pfn for part in parts], np.int64))
         self._stop_ranks = self._ranks_below(np.array([part.header.end_pfn for part in parts], np.int64))
+        starts = np.array([*(part.header.start_pfn for part in parts), header.max_mapnr], np.int64)
+        stops = np.array([0, *(part.header.end_pfn for part in parts)], np.int64)
+        has_pages = np.append(self._first_ranks, self._n_kept) > np.append(0, self._stop_ranks)
+        missing = np.column_stack((stops, starts))[has_pages].tolist()
+        self.missing: tuple[int, int] | None = tuple(missing[0]) if missing else None
         self._zero_offsets = np.full(len(parts), -1, np.int64)
         self._decoders: dict[int, DecodePages] = {}
         self.n_lost = 0
