@@ -147,7 +147,7 @@ def read_header(storage: Storage) -> KdumpHeader:
         codec_flag=status & int(_ANY_CODEC),
         status=status & (STATUS_INCOMPLETE | STATUS_EXCLUDED_VMEMMAP),
         is_split=is_split,
-        start_pfn=(sub["start_pfn_64"] or sub["start_pfn"]) if is_split else 0,
+        start_pfn=min(sub["start_pfn_64"] or sub["start_pfn"], max_mapnr) if is_split else 0,
         end_pfn=min(sub["end_pfn_64"] or sub["end_pfn"], max_mapnr) if is_split else max_mapnr,
         ram_offset=ram_offset,
         kept_offset=ram_offset + bitmap_nbytes // 2 if has_both else ram_offset,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,7 +128,8 @@ class PageTable:
     def _scan(self, kept: Runs) -> Runs:
         """Look at every descriptor once: which pages are there, and which one is each part's shared zero page."""
         found: list[Runs] = [np.empty((0, 2), np.int64)]
-        for number, (part, first, stop) in enumerate(zip(self._parts, self._first_ranks, self._stop_ranks, strict=True)):
+        for number, part in enumerate(self._parts):
+            first, stop = self._first_ranks[number], self._stop_ranks[number]
             lowest = np.iinfo(np.int64).max
             for rank in range(int(first), int(stop), _SCAN_NPAGES):
                 rank_stop = min(rank + _SCAN_NPAGES, int(stop))
@@ -140,15 +142,16 @@ class PageTable:
             if lowest <= part.storage.nbytes - self._page_size and not part.storage.view(lowest, self._page_size).any():
                 self._zero_offsets[number] = lowest
         ranks = _joined(np.concatenate(found))
+        if not len(ranks):
+            return ranks
         # Back from ranks to page frames: cut where the kept pages have gaps.
-        cuts = np.unique(np.concatenate((ranks[:, 0], self._ranks, ranks[:, 1])))
-        cuts = cuts[:-1][_is_inside(ranks, cuts[:-1])] if len(cuts) else cuts
+        cuts = np.unique(np.concatenate((ranks[:, 0], self._ranks)))
+        owner = np.searchsorted(ranks[:, 0], cuts, side="right") - 1
+        inside = (owner >= 0) & (cuts < ranks[owner, 1])
+        cuts, owner = cuts[inside], owner[inside]
         i = np.searchsorted(self._ranks, cuts, side="right") - 1
         starts = self._starts[i] + cuts - self._ranks[i]
-        ends = np.minimum(
-            self._stops[i] - self._starts[i] + self._ranks[i],
-            ranks[np.searchsorted(ranks[:, 0], cuts, side="right") - 1, 1] if len(ranks) else 0,
-        )
+        ends = np.minimum(self._stops[i] - self._starts[i] + self._ranks[i], ranks[owner, 1])
         return _joined(np.column_stack((starts, starts + ends - cuts)))
 
     def _is_there(self, storage: Storage, desc: npt.NDArray[np.void]) -> BoolArray:
@@ -288,10 +291,4 @@ def _pieces(breaks: Rows, n: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges of ``[0, n)`` that begin at 0 and at each break."""
     if n:
         edges = [0, *breaks.tolist(), n]
-        yield from zip(edges, edges[1:], strict=False)
-
-
-def _is_inside(runs: Runs, values: Words) -> BoolArray:
-    """Tell which values are in one of the runs."""
-    i = np.searchsorted(runs[:, 0], values, side="right") - 1
-    return (i >= 0) & (values < runs[i, 1])
+        yield from pairwise(edges)
