@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # From here on a pipe without a reader is an error like others: that of a worker that died, or the output of -F.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     report = Reporter(options.message_level, messages_to_stderr=options.is_answered_on_stdout or options.flatten)
     try:
         if options.command == FILTER:

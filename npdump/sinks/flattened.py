@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import signal
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -42,8 +41,6 @@ class FlattenedSink:
     def __init__(self, limit_nbytes: int | None = None) -> None:
         if os.isatty(_STDOUT):
             raise SinkError("standard output: is a terminal: -F writes a dump to it; redirect it to a file or a pipe")
-        # A reader that goes away is an error like others.
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._limit_nbytes = limit_nbytes
         self._turn = os.memfd_create("npdump-turn", os.MFD_CLOEXEC)
         self._shared = mmap.mmap(-1, _COUNT.size)
