@@ -170,7 +170,8 @@ def parse(argv: Sequence[str]) -> Options:
     command = COMMANDS[values["command"]]
     if len(operands) > len(command.operands):
         expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
-        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected} {_is_or_are(command.operands)} expected")
+        expected += f" {_is_or_are(command.operands)} expected"
+        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected}")
     values.update(zip(command.operands, operands, strict=False))
     options = Options(**values)
     _check(options)
@@ -207,9 +208,9 @@ def build_parser() -> argparse.ArgumentParser:
         "vmcore",
         metavar="VMCORE",
         nargs="?",
-        help="the memory image: /proc/vmcore, or a file, device or pipe that holds an ELF vmcore (kdump, QEMU) or a dump "
-        "that was filtered before: kdump-compressed, ELF or flattened, each also compressed as a whole (.gz, .xz, .zst, "
-        ".lz4); several files are the parts of a split dump; - is the standard input",
+        help="the memory image: /proc/vmcore, or a file, device or pipe that holds an ELF vmcore (kdump, QEMU) or a "
+        "dump that was filtered before: kdump-compressed, ELF or flattened, each also compressed as a whole (.gz, .xz, "
+        ".zst, .lz4); several files are the parts of a split dump; - is the standard input",
     )
     files.add_argument(
         "dumpfile",
@@ -242,8 +243,8 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         type=_levels,
         default=(0,),
         help="leave out pages by type; LEVEL is the sum of 1 (pages filled with zero), 2 (page cache without private "
-        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none; with a list, as "
-        "11,31, the next level is tried when the output doesn't fit",
+        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none; with a list, "
+        "as 11,31, the next level is tried when the output doesn't fit",
     )
     for flag, codec, text in (
         ("-c", "zlib", "compress each page with zlib"),
@@ -418,10 +419,8 @@ def _check(options: Options) -> None:
         raise _usage_error("--split with -E, -F or --reassemble: only kdump-compressed dumps are split, into files")
     if options.split and not options.dry_run and len(options.dumpfiles) < 2:
         raise _usage_error("--split: two DUMPFILEs at least are needed")
-    if options.splitblock_kib is not None and not options.split:
-        raise _usage_error("--splitblock-size without --split: nothing is split")
     if options.reassemble and (options.dump_level or options.codec != "raw" or options.format == "elf"):
-        raise _usage_error("--reassemble with -d, -c, -l, -p, -z or -E: it copies pages as they are; filter the parts instead")
+        raise _usage_error("--reassemble with -d, -c, -l, -p, -z or -E: it copies pages as they are; filter the parts")
     if options.reassemble and len(options.vmcores) < 2:
         raise _usage_error("--reassemble: two parts at least and the DUMPFILE are needed")
     command = COMMANDS[options.command]

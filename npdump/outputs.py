@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from npdump.errors import UsageError
 from npdump.options import Options
 from npdump.pages import PageScan
+from npdump.ranges import Words
 from npdump.sinks import Sink
 from npdump.sinks.file import FileSink
 from npdump.sinks.flattened import FlattenedSink
@@ -35,7 +37,8 @@ def open_sinks(options: Options, inputs: Sequence[Storage]) -> list[Sink]:
     sinks: list[Sink] = []
     try:
         for path in options.dumpfiles:
-            sinks.append(FileSink(path, options.force, inputs, options.limit_nbytes))
+            file = FileSink(path, options.force, inputs, options.limit_nbytes)
+            sinks.append(file)
     except BaseException:
         for sink in sinks:
             sink.discard()
@@ -94,15 +97,15 @@ def split_ranges(scan: PageScan, n_parts: int, block_npages: int) -> list[tuple[
             _add(counts, runs[:, 0], runs[:, 1], block_npages)
     totals = np.cumsum(counts)
     wanted = np.arange(1, n_parts) * totals[-1] / n_parts
-    edges = np.searchsorted(totals, wanted) + 1
     # Each part has a block at least.
-    edges = np.maximum(edges, np.arange(1, n_parts))
-    edges = np.minimum(np.maximum.accumulate(edges - np.arange(n_parts - 1)) + np.arange(n_parts - 1), n_blocks - np.arange(n_parts - 1, 0, -1))
+    order = np.arange(n_parts - 1)
+    edges = np.maximum.accumulate(np.searchsorted(totals, wanted) - order)
+    edges = np.minimum(edges, n_blocks - n_parts) + order + 1
     pfns = [0, *(edges * block_npages).tolist(), scan.max_mapnr]
-    return list(zip(pfns, pfns[1:], strict=False))
+    return list(pairwise(pfns))
 
 
-def _add(counts: np.ndarray, starts: np.ndarray, stops: np.ndarray, block_npages: int) -> None:
+def _add(counts: Words, starts: Words, stops: Words, block_npages: int) -> None:
     """Add the pages of runs to the counts of their blocks."""
     first, last = starts // block_npages, (stops - 1) // block_npages
     np.add.at(counts, first, np.minimum(stops, (first + 1) * block_npages) - starts)

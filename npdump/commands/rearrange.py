@@ -29,10 +29,11 @@ def run(options: Options, report: Reporter) -> None:
     """
     assert options.dumpfile is not None
     if sys.stdin is None or sys.stdin.isatty():
-        raise SourceError(f"{_NAME}: is a terminal: -R reads a flattened dump from it; redirect it from a file or a pipe")
+        raise SourceError(f"{_NAME}: is a terminal: -R reads a flattened dump: redirect a file or a pipe")
     head, stream = headed(sys.stdin.buffer, HEADER_NBYTES, _NAME, ())
     container = containers.find(head)
-    errors = container.errors if container else ()
+    errors: tuple[type[Exception], ...] = container.errors if container else ()
+    failures: tuple[type[Exception], ...] = (EOFError, OSError, *errors)
     if container:
         head, stream = headed(container.open(stream), HEADER_NBYTES, _NAME, errors)
     if not head.startswith(SIGNATURE):
@@ -41,7 +42,7 @@ def run(options: Options, report: Reporter) -> None:
     try:
         stream.read(HEADER_NBYTES)
         _rearrange(stream, sink)
-    except (*errors, EOFError, OSError) as error:
+    except failures as error:
         raise SourceError(f"{_NAME}: can't be read: {error}") from None
     finally:
         sink.close()
@@ -65,6 +66,6 @@ def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
             offset += len(data)
             nbytes -= len(data)
     raise TruncatedDump(
-        f"{_NAME}: ends without the end mark, after {n_records} records: it was cut short; {sink.path} holds what came; "
-        "npdump reads the flattened file as well"
+        f"{_NAME}: ends without the end mark, after {n_records} records: it was cut short; {sink.path} "
+        "holds what came; npdump reads the flattened file as well"
     )

@@ -91,7 +91,7 @@ def _open(path: str, use_mmap: bool, work_dir: str | None, tell: Callable[[str],
             stack.callback(storage.close)
             if find(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))) is None:
                 return storage
-        raw: BinaryIO = sys.stdin.buffer if path == _STDIN else stack.enter_context(open(path, "rb"))
+        raw: BinaryIO = sys.stdin.buffer if path == _STDIN else stack.enter_context(open(path, "rb"))  # noqa: SIM115
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"{path}: can't be opened: {why}") from None

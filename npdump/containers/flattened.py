@@ -113,8 +113,7 @@ def _read_records(inner: Storage) -> tuple[Words, Words, Words, bool]:
         sizes.append(size)
         places.append(at)
         at += size
-    columns = (np.frombuffer(column, np.int64) if column else np.empty(0, np.int64) for column in (offsets, sizes, places))
-    return (*columns, is_truncated)  # type: ignore[return-value]
+    return np.array(offsets, np.int64), np.array(sizes, np.int64), np.array(places, np.int64), is_truncated
 
 
 def _later_wins(starts: Words, stops: Words, places: Words) -> tuple[Words, Words, Words]:

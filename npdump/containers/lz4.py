@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, cast
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 
 __all__ = ["CONTAINER"]
 

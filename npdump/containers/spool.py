@@ -67,10 +67,11 @@ def headed(stream: BinaryIO, nbytes: int, path: str, errors: tuple[type[Exceptio
         If it can't be read.
     """
     head = b""
+    failures: tuple[type[Exception], ...] = (EOFError, OSError, *errors)
     try:
         while len(head) < nbytes and (more := stream.read(nbytes - len(head))):
             head += more
-    except (*errors, EOFError, OSError) as error:
+    except failures as error:
         raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
     return head, cast(BinaryIO, io.BufferedReader(_Headed(head, stream), _CHUNK_NBYTES))
 
@@ -127,12 +128,13 @@ def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Except
     """Copy all bytes, zeros as holes; return False if the stream ended too early."""
     nbytes = 0
     is_whole = True
+    failures: tuple[type[Exception], ...] = (OSError, *errors)
     while True:
         try:
             chunk = stream.read(_CHUNK_NBYTES)
         except EOFError:
             is_whole, chunk = False, b""
-        except (*errors, OSError) as error:
+        except failures as error:
             raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
         if not chunk:
             break

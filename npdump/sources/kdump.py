@@ -32,14 +32,16 @@ class KdumpSource:
     """
 
     def __init__(self, storages: Sequence[Storage]) -> None:
-        parts = sorted((Part(storage, read_header(storage)) for storage in storages), key=lambda part: part.header.start_pfn)
+        parts = [Part(storage, read_header(storage)) for storage in storages]
+        parts.sort(key=lambda part: part.header.start_pfn)
         _check_parts(parts)
         storage, header = parts[0]
         self.path = storage.path
         self.format_name = "kdump-compressed" if len(parts) == 1 else f"kdump-compressed, in {len(parts)} parts"
         # As an ELF file of it would be: 32-bit kernels may have more memory than ELF32 can address.
         is_large = header.max_mapnr * header.page_size > 1 << 32
-        self.bits, self.byte_order = 64 if is_large else header.bits, header.byte_order
+        self.bits = 64 if is_large else header.bits
+        self.byte_order = header.byte_order
         self.machine, self.e_flags = header.machine, 0
         self.page_size = header.page_size
         self.notes, self.n_cpus = header.notes, header.n_cpus
@@ -58,7 +60,7 @@ class KdumpSource:
         self.segments = np.zeros(len(self.ram_runs), SEGMENT)
         self.segments["paddr"] = self.ram_runs[:, 0] << self._shift
         self.segments["filesz"] = self.segments["memsz"] = (self.ram_runs[:, 1] - self.ram_runs[:, 0]) << self._shift
-        status = self._table.n_lost and STATUS_INCOMPLETE
+        status = STATUS_INCOMPLETE if self._table.n_lost else 0
         for part in parts:
             status |= part.header.status
         self.history = History(

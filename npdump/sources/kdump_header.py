@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from npdump.errors import CorruptDump, TruncatedDump
-from npdump.layouts import kdump
+from npdump.layouts import ByteOrder, kdump
+from npdump.layouts.elf import BYTE_ORDERS
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
 from npdump.sources.notes import count_cpus, find_vmcoreinfo, make_note, parse_notes
 from npdump.storage import Storage
@@ -76,7 +77,7 @@ class KdumpHeader:
 
     identity: bytes
     bits: int
-    byte_order: str
+    byte_order: ByteOrder
     machine: int
     utsname: tuple[bytes, ...]
     timestamp: int
@@ -159,12 +160,12 @@ def read_header(storage: Storage) -> KdumpHeader:
     )
 
 
-def _disk_header(storage: Storage) -> tuple[int, str, np.void]:
+def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:
     """Find out the word size and byte order, which nothing states; return them and the header."""
     head = storage.read(0, min(storage.nbytes, _HEAD_NBYTES)).ljust(_HEAD_NBYTES, b"\0")
     plausible = []
     for bits in (32, 64):
-        for byte_order in "<>":
+        for byte_order in BYTE_ORDERS.values():
             disk = np.frombuffer(head, kdump.header_dtype(bits, byte_order), 1)[0]
             if (
                 0 <= disk["header_version"] < 1 << 16
@@ -180,7 +181,7 @@ def _disk_header(storage: Storage) -> tuple[int, str, np.void]:
 
 
 def _sub_header(
-    storage: Storage, bits: int, byte_order: str, version: int, block: int, n_blocks: int
+    storage: Storage, bits: int, byte_order: ByteOrder, version: int, block: int, n_blocks: int
 ) -> dict[str, int]:
     """Return the fields of the sub header; those that the version doesn't have are 0, and all of them for -1."""
     dtype = kdump.sub_header_dtype(bits, byte_order)
@@ -211,7 +212,7 @@ def _extra(storage: Storage, sub: dict[str, int], name: str) -> bytes:
     return storage.read(offset, nbytes)
 
 
-def _notes(storage: Storage, sub: dict[str, int], byte_order: str) -> tuple[bytes, int, int, int]:
+def _notes(storage: Storage, sub: dict[str, int], byte_order: ByteOrder) -> tuple[bytes, int, int, int]:
     """Return the note area, where VMCOREINFO stands in it and how long it is, and the number of CPUs.
 
     A file of version 3 has VMCOREINFO without notes: it gets one, so that VMCOREINFO isn't lost in other formats.

@@ -252,7 +252,7 @@ class StoredRows:
 
     def joined(self, rows: Rows) -> Any:
         """See `npdump.sources.Stored.joined`."""
-        spans = [view for view, _, _ in self._spans(rows, max_gap=0)]
+        spans = [view.data for view, _, _ in self._spans(rows, max_gap=0)]
         return spans[0] if len(spans) == 1 else b"".join(spans)
 
     def buffers(self, rows: Rows) -> list[ByteArray]:

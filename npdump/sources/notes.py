@@ -46,7 +46,7 @@ def find_vmcoreinfo(notes: list[Note]) -> Note | None:
     return next((note for note in notes if note.name == b"VMCOREINFO"), None)
 
 
-def find_eraseinfo(area: bytes, byte_order: str) -> bytes:
+def find_eraseinfo(area: bytes, byte_order: ByteOrder) -> bytes:
     """Return the text of the ERASEINFO note, empty if there is none."""
     for note in parse_notes(area, byte_order):
         if note.name == b"ERASEINFO":
@@ -54,7 +54,7 @@ def find_eraseinfo(area: bytes, byte_order: str) -> bytes:
     return b""
 
 
-def make_note(name: bytes, desc: bytes, byte_order: str) -> bytes:
+def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:
     """Return a note of type 0."""
     header = np.array([(len(name) + 1, len(desc), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
     return header + _padded(name + b"\0") + _padded(desc)

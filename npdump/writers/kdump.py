@@ -110,7 +110,8 @@ class KdumpLayout:
             word_max = (1 << dump.bits) - 1
             sub["start_pfn"], sub["end_pfn"] = (min(pfn, word_max) for pfn in dump.part)
         sub["max_mapnr_64"] = dump.scan.max_mapnr
-        yield self._page_size, (sub.tobytes() + notes + self._eraseinfo).ljust(self._sub_hdr_size * self._page_size, b"\0")
+        blocks = sub.tobytes() + notes + self._eraseinfo
+        yield self._page_size, blocks.ljust(self._sub_hdr_size * self._page_size, b"\0")
         if dump.drops_zero:
             yield self._zero_offset, bytes(self._page_size)
 
