@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from npdump.arch import Arch
 from npdump.errors import AddressError
 from npdump.kernel import Facts
-from npdump.paging import Addresses, walk
+from npdump.paging import Addresses, Paging, Translation, walk
 from npdump.sources import Source
 from npdump.storage import ByteArray
 
@@ -18,6 +19,7 @@ __all__ = ["Extent", "VirtualMemory"]
 
 _MAX_CACHED_TABLES = 1024
 _TABLE_NBYTES = 4096
+_U64_MAX = (1 << 64) - 1
 
 
 class Extent(NamedTuple):
@@ -29,7 +31,7 @@ class Extent(NamedTuple):
 
 
 class VirtualMemory:
-    """Reads kernel virtual addresses through the kernel's own page tables.
+    """Reads kernel virtual addresses as the kernel's own linear mappings and page tables say.
 
     Parameters
     ----------
@@ -41,45 +43,56 @@ class VirtualMemory:
     ----------
     word : dtype
         An unsigned long of the dumped kernel.
+    space : AddressSpace
 
     Raises
     ------
-    FactError
-        If the facts don't tell where the page tables are.
+    FactError, AddressError
+        If it can't be told how addresses are translated.
     """
 
     def __init__(self, source: Source, arch: Arch, facts: Facts) -> None:
         self._source = source
-        self._paging = arch.paging(facts)
-        self._root = arch.root(facts)
-        self.word = np.dtype(f"u{arch.bits // 8}").newbyteorder(source.byte_order)
-        self._entry = np.dtype(np.uint64).newbyteorder(source.byte_order)
+        self.space = arch.space(source, facts)
+        self.word = np.dtype(f"u{arch.bits // 8}").newbyteorder(self.space.byte_order)
+        self._max_vaddr = (1 << arch.bits) - 1
+        self._regions = sorted(self.space.regions)
+        self._region_starts = [region.start for region in self._regions]
         self._tables: dict[int, Addresses] = {}
 
-    def _table(self, paddr: int) -> Addresses:
+    def is_kernel_vaddr(self, vaddr: int) -> bool:
+        """Tell whether an address can be one of the kernel's."""
+        return self.space.lowest_vaddr <= vaddr <= self._max_vaddr
+
+    def _table(self, paddr: int, dtype: np.dtype) -> Addresses:
         table = self._tables.get(paddr)
         if table is None:
             try:
                 # A copy: the view may keep a whole window of the dump mapped.
-                table = self._source.view(paddr, _TABLE_NBYTES).view(self._entry).astype(np.uint64)
+                table = self._source.view(paddr, _TABLE_NBYTES).view(dtype).astype(np.uint64)
             except AddressError:
-                table = np.zeros(_TABLE_NBYTES // 8, np.uint64)
+                table = np.zeros(_TABLE_NBYTES // dtype.itemsize, np.uint64)
             if len(self._tables) >= _MAX_CACHED_TABLES:
                 self._tables.clear()
             self._tables[paddr] = table
         return table
 
-    def _read_words(self, paddrs: Addresses) -> Addresses:
+    def _walk(self, paging: Paging, vaddrs: Addresses) -> Translation:
         inside = np.uint64(_TABLE_NBYTES - 1)
-        frames = paddrs & ~inside
-        index = (paddrs & inside) >> np.uint64(3)
-        words = np.empty(len(paddrs), np.uint64)
-        order = np.argsort(frames, kind="stable")
-        edges = np.flatnonzero(np.diff(frames[order])) + 1
-        for rows in np.split(order, edges):
-            if len(rows):
-                words[rows] = self._table(int(frames[rows[0]]))[index[rows]]
-        return words
+        entry_shift = np.uint64(paging.dtype.itemsize.bit_length() - 1)
+
+        def read_words(paddrs: Addresses) -> Addresses:
+            frames = paddrs & ~inside
+            index = (paddrs & inside) >> entry_shift
+            words = np.empty(len(paddrs), np.uint64)
+            order = np.argsort(frames, kind="stable")
+            edges = np.flatnonzero(np.diff(frames[order])) + 1
+            for rows in np.split(order, edges):
+                if len(rows):
+                    words[rows] = self._table(int(frames[rows[0]]), paging.dtype)[index[rows]]
+            return words
+
+        return walk(read_words, self.space.root & _U64_MAX, vaddrs, paging)
 
     def extents(self, vaddr: int, nbytes: int) -> list[Extent]:
         """Translate the range ``[vaddr, vaddr + nbytes)``.
@@ -87,20 +100,45 @@ class VirtualMemory:
         Returns
         -------
         list of Extent
-            Together they are the range, in order; physically contiguous neighbours are one.
+            Together they are the range, in order; neighbours that the page tables map contiguously are one.
+
+        Raises
+        ------
+        AddressError
+            If the machine has no such addresses.
         """
-        stop = vaddr + nbytes
-        fine, coarse = (level.shift for level in reversed(self._paging.levels[-2:]))
+        at, stop = vaddr, vaddr + nbytes
+        if not 0 <= vaddr <= stop <= self._max_vaddr:
+            raise AddressError(f"{nbytes} bytes at {vaddr:#x} are beyond the address space of the kernel")
+        extents: list[Extent] = []
+        while at < stop:
+            i = bisect.bisect_right(self._region_starts, at)
+            region = self._regions[i - 1] if i else None
+            if region is not None and at < region.stop:
+                end = min(stop, region.stop)
+                extents.append(Extent(at, end - at, region.paddr + at - region.start & _U64_MAX))
+            else:
+                end = min([stop, *self._region_starts[i : i + 1]])
+                extents += self._mapped(at, end)
+            at = end
+        return extents
+
+    def _mapped(self, vaddr: int, stop: int) -> list[Extent]:
+        """Translate ``[vaddr, stop)`` by the page tables."""
+        paging = self.space.paging
+        if paging is None:
+            return [Extent(vaddr, stop - vaddr, None)]
+        fine, coarse = (level.shift for level in reversed(paging.levels[-2:]))
         starts = np.arange(vaddr >> coarse, -(-stop >> coarse), dtype=np.uint64) << np.uint64(coarse)
         starts[:1] = vaddr
-        at = walk(self._read_words, self._root, starts, self._paging)
+        at = self._walk(paging, starts)
         if (at.shifts < coarse).any():
             # Some of it is mapped by single pages: translate all of those.
             small = starts[at.shifts < coarse] & ~np.uint64((1 << coarse) - 1)
             pages = (small[:, None] + (np.arange(1 << coarse - fine, dtype=np.uint64) << np.uint64(fine))).ravel()
             pages = pages[(pages >= vaddr >> fine << fine) & (pages < stop)]
             starts = np.sort(np.concatenate((starts[at.shifts >= coarse], np.maximum(pages, np.uint64(vaddr)))))
-            at = walk(self._read_words, self._root, starts, self._paging)
+            at = self._walk(paging, starts)
         ends = np.append(starts[1:], np.uint64(stop))
         return _merge(starts, ends, at.paddrs, at.mapped)
 

@@ -1,4 +1,4 @@
-"""Page tables of any machine: a table's form is data, one vectorised walk reads them all."""
+"""Address spaces of any machine: their form is data, one vectorised walk reads all page tables."""
 
 from __future__ import annotations
 
@@ -9,21 +9,52 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Level", "Paging", "Translation", "walk"]
+from npdump.layouts import ByteOrder
+
+__all__ = ["AddressSpace", "Entry", "Level", "Paging", "Part", "Region", "Translation", "walk"]
 
 Addresses = npt.NDArray[np.uint64]
 ReadWords = Callable[[Addresses], Addresses]
 """Reads the table entries at physical addresses; what isn't in the dump reads as 0."""
 
 
+class Part(NamedTuple):
+    """Some bits of an entry, and how far up they go to take their place in a physical address (down if negative)."""
+
+    mask: int
+    up: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kind of table entry: those with ``entry & mask == value``.
+
+    Attributes
+    ----------
+    mask, value : int
+    address : tuple of Part
+        Where the physical address is, of a page or of the next table.
+    page_shift : int or None
+        log2 of the bytes that an entry of this kind maps; None if it leads to another table.
+    """
+
+    mask: int
+    value: int
+    address: tuple[Part, ...]
+    page_shift: int | None = None
+
+
 @dataclass(frozen=True)
 class Level:
-    """One level of page tables: ``1 << bits`` entries, each mapping ``1 << shift`` bytes."""
+    """One level of page tables: ``1 << bits`` entries, each for ``1 << shift`` bytes of virtual memory.
+
+    ``entries`` are the kinds of entries that map something: the first that fits tells. An entry that is 0 never does.
+    """
 
     name: str
     shift: int
     bits: int
-    may_be_leaf: bool = True
+    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
@@ -34,18 +65,48 @@ class Paging:
     ----------
     levels : tuple of Level
         From the top down.
-    present_mask : int
-        An entry with none of these bits maps nothing.
-    leaf_mask : int
-        An entry above the last level with any of these bits maps memory itself.
-    address_mask : int
-        The bits of an entry that hold a physical address.
+    dtype : dtype
+        Of an entry: its size and byte order, which need not be those of the kernel's words.
     """
 
     levels: tuple[Level, ...]
-    present_mask: int
-    leaf_mask: int
-    address_mask: int
+    dtype: np.dtype
+
+
+class Region(NamedTuple):
+    """Virtual addresses ``[start, stop)`` that are mapped linearly, to ``paddr`` and on (modulo 2**64)."""
+
+    start: int
+    stop: int
+    paddr: int
+
+
+@dataclass(frozen=True)
+class AddressSpace:
+    """How the kernel's virtual addresses become physical ones.
+
+    Attributes
+    ----------
+    byte_order : {"<", ">"}
+        Of the kernel's memory; QEMU writes headers in another one for little-endian POWER.
+    regions : tuple of Region
+        What is mapped linearly; ascending, disjoint. The page tables have no say there.
+    paging : Paging or None
+        For all other addresses; None if the machine, or this kernel, has no page tables that can be read.
+    root : int
+        Physical address of the top table.
+    lowest_vaddr : int
+        No address of the kernel is below this one.
+    ram_base : int
+        Physical address at which the page frames of a flat memory map begin.
+    """
+
+    byte_order: ByteOrder
+    regions: tuple[Region, ...] = ()
+    paging: Paging | None = None
+    root: int = 0
+    lowest_vaddr: int = 1
+    ram_base: int = 0
 
 
 class Translation(NamedTuple):
@@ -58,6 +119,14 @@ class Translation(NamedTuple):
     paddrs: Addresses
     mapped: npt.NDArray[np.bool_]
     shifts: npt.NDArray[np.uint8]
+
+
+def _address(words: Addresses, parts: tuple[Part, ...]) -> Addresses:
+    address = np.zeros_like(words)
+    for mask, up in parts:
+        bits = words & np.uint64(mask)
+        address |= bits << np.uint64(up) if up >= 0 else bits >> np.uint64(-up)
+    return address
 
 
 def walk(read_words: ReadWords, root: int, vaddrs: Addresses, paging: Paging) -> Translation:
@@ -81,24 +150,27 @@ def walk(read_words: ReadWords, root: int, vaddrs: Addresses, paging: Paging) ->
     shifts = np.zeros(n, np.uint8)
     tables = np.full(n, root, np.uint64)
     todo = np.arange(n)
-    address_mask = np.uint64(paging.address_mask)
     for level in paging.levels:
         if not len(todo):
             break
         index = (vaddrs[todo] >> np.uint64(level.shift)) & np.uint64((1 << level.bits) - 1)
-        entries = read_words(tables[todo] + index * np.uint64(8))
+        words = read_words(tables[todo] + index * np.uint64(paging.dtype.itemsize))
         shifts[todo] = level.shift
-        present = (entries & np.uint64(paging.present_mask)) != 0
-        todo, entries = todo[present], entries[present]
-        if level is paging.levels[-1]:
-            is_leaf = np.ones(len(todo), np.bool_)
-        else:
-            is_leaf = ((entries & np.uint64(paging.leaf_mask)) != 0) & level.may_be_leaf
-        inside = np.uint64((1 << level.shift) - 1)
-        leaves = todo[is_leaf]
-        # A large page's entry has flags where a small one's has low address bits (x86: PAT at bit 12).
-        paddrs[leaves] = (entries[is_leaf] & address_mask & ~inside) | (vaddrs[leaves] & inside)
-        mapped[leaves] = True
-        todo = todo[~is_leaf]
-        tables[todo] = entries[~is_leaf] & address_mask
+        unknown = words != 0
+        goes_on = np.zeros(len(todo), np.bool_)
+        for entry in level.entries:
+            fits = unknown & ((words & np.uint64(entry.mask)) == np.uint64(entry.value))
+            unknown &= ~fits
+            address = _address(words[fits], entry.address)
+            rows = todo[fits]
+            if entry.page_shift is None:
+                tables[rows] = address
+                goes_on |= fits
+            else:
+                # A large page's entry may have flags where a small one's has low address bits (x86: PAT at bit 12).
+                inside = np.uint64((1 << entry.page_shift) - 1)
+                paddrs[rows] = (address & ~inside) | (vaddrs[rows] & inside)
+                mapped[rows] = True
+                shifts[rows] = entry.page_shift
+        todo = todo[goes_on]
     return Translation(paddrs, mapped, shifts)

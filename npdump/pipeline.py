@@ -1,12 +1,12 @@
 """The composition: one vmcore in, one dump file out.
 
-    storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
+storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from npdump import codecs, writers
 from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
 from npdump.containers import open_storage
-from npdump.errors import NoSpace, UsageError
+from npdump.errors import NoSpace, SinkError, UsageError
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.outputs import open_sinks, split_npages, split_ranges
-from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.pages import DEFAULT_WINDOW_NPAGES, open_scan
 from npdump.pages.policy import PageClass
 from npdump.probe import find_kernel, utsname
 from npdump.report import Reporter
@@ -60,7 +60,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
             for path in options.vmcores
         ]
         source = open_source(*storages)
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
         levels = (options.dump_level, *options.retry_levels)
         _tell_history(source, levels[0], options.reassemble, report)
         kernel = None
@@ -107,8 +107,11 @@ def _make(
             scan=scan,
             level=level | history.level,
             bits=arch.bits,
+            byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
+            aligns_u64=arch.aligns_u64,
+            first_pfn=_first_pfn(source, kernel),
             utsname=history.utsname or utsname(kernel, arch),
-            phys_base=arch.phys_base(kernel.facts) if kernel else history.phys_base,
+            phys_base=arch.phys_base(source, kernel.facts) if kernel else history.phys_base,
             timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
         )
         dumps = [dump]
@@ -121,7 +124,7 @@ def _make(
         report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
     with report.stage(_COPY):
         nbytes = _write(report, dump_writers, open_sinks(options, storages), is_last)
-    return _summary(scan, dump_writers, source, nbytes, report)
+    return _summary(dump, dump_writers, nbytes, report)
 
 
 def _how(options: Options, source: Source, report: Reporter) -> How:
@@ -157,6 +160,13 @@ def _tell_history(source: Source, level: int, reassemble: bool, report: Reporter
         report.warning(f"{text}: its pages are left out")
 
 
+def _first_pfn(source: Source, kernel: Kernel | None) -> int:
+    """Return the page frame that a dump file counts as 0."""
+    if kernel is None or not kernel.arch.counts_from_ram_base:
+        return 0
+    return kernel.memory.space.ram_base // source.page_size
+
+
 def _window_npages(options: Options) -> int:
     if options.cyclic_buffer_kib is None:
         return DEFAULT_WINDOW_NPAGES
@@ -182,26 +192,34 @@ def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sin
                 sink.close()
             except BaseException:
                 if keep_failed:
-                    writer.cut_short(sink)
+                    _give_up(writer, sink)
                 raise
     except BaseException as error:
         # What holds no pages is of no use.
         retries = isinstance(error, NoSpace) and not keep_failed
         for sink in sinks if retries else waiting:
             sink.discard()
+        if isinstance(error, NoSpace) and keep_failed:
+            raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
         raise
     return nbytes
 
 
-def _summary(
-    scan: PageScan, dump_writers: Sequence[Writer], source: Source, nbytes: int, report: Reporter
-) -> Summary:
+def _give_up(writer: Writer, sink: Sink) -> None:
+    """Leave a file that says that it's incomplete; if that fails too, the first error is what the user needs."""
+    with suppress(SinkError):
+        writer.cut_short(sink)
+        if sink.can_rewrite:
+            sink.close()
+
+
+def _summary(dump: Dump, dump_writers: Sequence[Writer], nbytes: int, report: Reporter) -> Summary:
+    scan = dump.scan
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
-    n_ram = _n_pages(source.ram_runs)
     return Summary(
-        max_mapnr=scan.max_mapnr,
-        n_ram=n_ram,
-        n_absent=n_ram - _n_pages(source.data_runs),
+        max_mapnr=scan.max_mapnr - dump.first_pfn,
+        n_ram=scan.n_ram,
+        n_absent=_n_pages(dump.source.ram_runs) - _n_pages(dump.source.data_runs),
         n_zero=sum(writer.n_zero for writer in dump_writers),
         n_cache=count[PageClass.CACHE],
         n_cache_private=count[PageClass.CACHE_PRIVATE],

@@ -33,7 +33,7 @@ def find_kernel(source: Source, arch: Arch, level: int, warn: Callable[[str], No
 
     Raises
     ------
-    FactError
+    FactError, AddressError
         If the dump doesn't tell what the level asks for.
     """
     try:
@@ -41,7 +41,7 @@ def find_kernel(source: Source, arch: Arch, level: int, warn: Callable[[str], No
             raise FactError(f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible")
         facts = vmcoreinfo.parse(source.vmcoreinfo)
         return Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
-    except FactError as error:
+    except (FactError, AddressError) as error:
         if level > 1:
             raise
         warn(f"{error}: pages are kept whatever their kind")

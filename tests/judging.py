@@ -7,15 +7,22 @@ from pathlib import Path
 from harness import CODEC_FLAGS, Reference, run_ok
 from readers import open_dump
 from readers.compare import content_digest, difference, pfn_digest
-from readers.validate import problems
+from readers.validate import X86_64, Machine, problems
 
 
-def check_level(vmcore: Path, reference: Reference, level: int, directory: Path, codec: str = "lzo") -> None:
+def check_level(
+    vmcore: Path,
+    reference: Reference,
+    level: int,
+    directory: Path,
+    codec: str = "lzo",
+    machine: Machine = X86_64,
+) -> None:
     """Kept pages and bitmap 1 are the reference's, and the pages' bytes where the reference has their digest."""
     path = directory / "dump"
     flags = [CODEC_FLAGS[codec]] if CODEC_FLAGS[codec] else []
     run_ok("-f", *flags, "-d", str(level), vmcore, path)
-    assert problems(path) == []
+    assert problems(path, machine=machine) == []
     dump, wanted = open_dump(path), reference.levels[level]
     assert difference(dump.bitmap2, reference.kept(level)) == ""
     assert difference(dump.bitmap1, reference.bitmap1) == ""

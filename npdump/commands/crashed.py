@@ -39,7 +39,7 @@ def open_crashed(options: Options, report: Reporter, is_kernel_needed: bool = Tr
     assert options.vmcore is not None
     with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
         source = open_source(storage)
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
         kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE if is_kernel_needed else 0, report.warning)
         yield Crashed(source, arch, kernel)
 

@@ -58,7 +58,7 @@ def describe(source: Source, file_nbytes: int) -> dict[str, Any]:
     }
     kernel = None
     try:
-        arch = by_machine(source.machine)
+        arch = by_machine(source.machine, source.bits)
     except FactError as error:
         facts["machine"] = f"ELF e_machine {source.machine}"
         missing.append(str(error))

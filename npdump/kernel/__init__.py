@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -64,3 +65,9 @@ class Facts:
     def release(self) -> str | None:
         """The kernel's release, as ``uname -r`` prints it."""
         return self.text("OSRELEASE")
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The release's first two numbers, (0, 0) if it isn't known; the last resort for what nothing else tells."""
+        match = re.match(r"(\d{1,4})\.(\d{1,4})", self.release or "")
+        return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -26,9 +26,11 @@ class Flat:
     def find(self, kernel: Kernel, struct_nbytes: int, max_mapnr: int) -> MemMap:
         """See `npdump.memmap.Model.find`."""
         vaddr = kernel.memory.read_word(kernel.facts.need("SYMBOL(mem_map)", "to find the struct pages"))
-        if not kernel.arch.is_kernel_vaddr(vaddr):
+        if not kernel.memory.is_kernel_vaddr(vaddr):
             raise MemmapError(f"mem_map is {vaddr:#x}, which isn't a kernel address: the dump or VMCOREINFO is damaged")
-        return MemMap(np.array([0]), np.array([max_mapnr]), np.array([vaddr], np.uint64))
+        # ARCH_PFN_OFFSET: the map of a machine whose memory starts high up has nothing for what lies below.
+        first_pfn = kernel.memory.space.ram_base // kernel.page_size
+        return MemMap(np.array([first_pfn]), np.array([max_mapnr]), np.array([vaddr], np.uint64))
 
 
 MODEL = Flat()

@@ -103,7 +103,7 @@ class _Sections:
         piece_nbytes = npages * self._struct_nbytes
         alignment = max(min(piece_nbytes & -piece_nbytes, self._kernel.page_size), 1 << N_FLAG_BITS)
         pieces = (maps[numbers] & ~np.uint64(alignment - 1)) + numbers.astype(np.uint64) * np.uint64(piece_nbytes)
-        good = np.fromiter(map(self._kernel.arch.is_kernel_vaddr, pieces.tolist()), np.bool_, len(pieces))
+        good = np.fromiter(map(self._kernel.memory.is_kernel_vaddr, pieces.tolist()), np.bool_, len(pieces))
         starts = numbers[good].astype(np.int64) << self._shift
         stops = np.minimum(starts + npages, self._max_mapnr)
         return MemMap(starts, stops, pieces[good], n_damaged=int((~good).sum()))
@@ -119,7 +119,7 @@ class _Sections:
         roots = np.frombuffer(self._kernel.memory.read(vaddr, n_roots * word.itemsize), word)
         maps = np.zeros(n_roots * self._per_root, np.uint64)
         for i in np.flatnonzero(roots).tolist():
-            if not self._kernel.arch.is_kernel_vaddr(int(roots[i])):
+            if not self._kernel.memory.is_kernel_vaddr(int(roots[i])):
                 raise AddressError(f"mem_section root {i} is {int(roots[i]):#x}, which isn't a kernel address")
             maps[i * self._per_root : (i + 1) * self._per_root] = self._read_sections(int(roots[i]), self._per_root)
         return maps[: self._n_sections]

@@ -16,10 +16,10 @@ from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.memmap import Kernel, find
 from npdump.pages.blocks import NO_CARRY, Carry, cover
-from npdump.pages.policy import UNSAFE, PageClass, Trait, table
+from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
-from npdump.pages.traits import traits_and_orders
+from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
 from npdump.sources import Source
 
 __all__ = ["DEFAULT_WINDOW_NPAGES", "PageScan", "Window", "open_scan"]
@@ -64,6 +64,8 @@ class PageScan:
     Parameters
     ----------
     source : Source
+    max_mapnr : int
+        One more than the highest page frame to look at.
     level : int
         Dump level, 0 to 31; bit 0 (zero pages) is not looked at here.
     page : StructPage or None
@@ -78,8 +80,8 @@ class PageScan:
 
     Attributes
     ----------
-    max_mapnr : int
-        One more than the highest page frame.
+    n_ram : int
+        Pages that the input has, or had before it was filtered, after the windows were gone over.
     counts : ndarray of shape (len(PageClass),), dtype int64
         Pages of each class, of those that the input has, after the windows were gone over.
     """
@@ -87,6 +89,7 @@ class PageScan:
     def __init__(
         self,
         source: Source,
+        max_mapnr: int,
         level: int,
         page: StructPage | None = None,
         struct_pages: StructPages | None = None,
@@ -98,11 +101,13 @@ class PageScan:
         self._page = page
         self._struct_pages = struct_pages
         self._classes = table(level)
+        self._drops_free = bool(level & DumpLevel.FREE)
         self._window_npages = -(-window_npages // BATCH_NPAGES) * BATCH_NPAGES
         self._allocate = allocate
         self._progress = progress
         self._only_window: Window | None = None
-        self.max_mapnr = source.max_mapnr
+        self.max_mapnr = max_mapnr
+        self.n_ram = 0
         self.counts = np.zeros(len(PageClass), np.int64)
 
     @property
@@ -123,6 +128,7 @@ class PageScan:
             return
         carry = NO_CARRY
         self.counts[:] = 0
+        self.n_ram = 0
         for pfn_start in range(0, self.max_mapnr, self._window_npages):
             window = Window(pfn_start, min(pfn_start + self._window_npages, self.max_mapnr), self._allocate)
             carry = self._scan(window, carry)
@@ -143,6 +149,7 @@ class PageScan:
             is_ram = _mask(self._source.ram_runs, start, stop)
             has_data = _mask(self._source.data_runs, start, stop) & is_ram
             window.ram.put(start, is_ram)
+            self.n_ram += int(is_ram.sum())
             covered, carry = self._classify(start, stop, is_ram, carry)
             self._progress(stop, self.max_mapnr)
             if covered is None:
@@ -166,6 +173,8 @@ class PageScan:
             if carry.pfn_stop <= start:
                 return None, NO_CARRY
             records = np.zeros(stop - start, self._page.dtype)
+        elif self._drops_free and carry.pfn_stop <= start and are_largest_free_blocks(records, is_ram, self._page):
+            return np.full(stop - start, PageClass.FREE, np.uint8), NO_CARRY
         traits, orders = traits_and_orders(records, start, self._page, self._source.page_size)
         classes = self._classes[traits]
         classes[~is_ram] = PageClass.KEPT
@@ -203,25 +212,28 @@ def open_scan(
     FactError, AddressError, MemmapError
         If the pages can't be told apart and the level asks for it.
     """
-    plain = PageScan(source, level, None, None, window_npages, allocate, progress)
-    if kernel is None:
-        return plain
-    try:
-        page = describe(kernel.facts, source.byte_order, kernel.arch.bits)
-        if not needs_struct_pages(page, level):
-            return plain
-        memmap = find(kernel, page.nbytes, plain.max_mapnr)
-    except (FactError, AddressError, MemmapError) as error:
-        if level > 1:
-            raise
-        warn(f"{error}: broken and offline pages are not left out")
-        return plain
-    for gap in page.missing(level):
-        warn(f"VMCOREINFO lacks {gap}")
-    if memmap.n_damaged:
-        warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
-    struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
-    return PageScan(source, level, page, struct_pages, window_npages, allocate, progress)
+    max_mapnr = source.max_mapnr
+    page = struct_pages = None
+    if kernel is not None:
+        try:
+            page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+            memmap = find(kernel, page.nbytes, max_mapnr)
+        except (FactError, AddressError, MemmapError) as error:
+            if level > 1:
+                raise
+            warn(f"{error}: broken and offline pages are not left out")
+            page = None
+        else:
+            # What lies above the last struct page is no memory of the kernel's: QEMU dumps the firmware's ROM below
+            # 4 GiB, and with mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
+            max_mapnr = min(max_mapnr, int(memmap.pfn_stops[-1]))
+            if needs_struct_pages(page, level):
+                for gap in page.missing(level):
+                    warn(f"VMCOREINFO lacks {gap}")
+                if memmap.n_damaged:
+                    warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
+                struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+    return PageScan(source, max_mapnr, level, page, struct_pages, window_npages, allocate, progress)
 
 
 def _mask(runs: Runs, start: int, stop: int) -> BoolArray:

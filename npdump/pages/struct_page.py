@@ -20,6 +20,9 @@ __all__ = ["StructPage", "TypeTest", "describe"]
 MAX_STRUCT_NBYTES = 512
 """Bound on a plausible SIZE(page); 64 in most kernels, 32 to 80 in others."""
 
+MAX_BUDDY_ORDER = 32
+"""Half-open bound on the order of a free block where LENGTH(zone.free_area) says nothing sensible."""
+
 _U32 = (1 << 32) - 1
 
 
@@ -65,6 +68,8 @@ class StructPage:
         Bits of ``order`` that hold the order of a compound page.
     max_buddy_order : int
         Half-open bound on the order of a free block.
+    implausible : tuple of str
+        Facts that can't be true and were not used.
     """
 
     dtype: np.dtype
@@ -84,6 +89,7 @@ class StructPage:
     hugetlb_dtor: int | None
     order_mask: int
     max_buddy_order: int
+    implausible: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +98,7 @@ class StructPage:
 
     def missing(self, level: int) -> list[str]:
         """Name what the kernel doesn't tell although the dump level asks for it; those pages will be kept."""
-        gaps = []
+        gaps = [f"a plausible {fact}, so that its pages are kept" for fact in self.implausible]
         if level & 16 and self.buddy is None:
             gaps.append("PAGE_BUDDY_MAPCOUNT_VALUE: free pages can't be told apart and are kept")
         if level & 16 and self.buddy is not None and "private" not in (self.dtype.names or ()):
@@ -100,6 +106,15 @@ class StructPage:
         if self.head and "order" not in (self.dtype.names or ()):
             gaps.append("the order of compound pages: the tails of huge pages are kept")
         return gaps
+
+
+_FLAGS = ("lru", "private", "hwpoison", "swapcache", "swapbacked", "slab", "hugetlb")
+
+
+def _implausible(facts: Facts) -> tuple[str, ...]:
+    """Name the page flags whose bit number isn't one."""
+    flags = {f"NUMBER(PG_{name})": facts.get(f"NUMBER(PG_{name})") for name in _FLAGS}
+    return tuple(f"{key} (it says {bit})" for key, bit in flags.items() if bit is not None and not 0 <= bit < 64)
 
 
 def _flag(facts: Facts, key: str, default: int | None = None) -> int:
@@ -185,15 +200,22 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     def page_type(key: str) -> TypeTest | None:
         return TypeTest.of(facts.get(key)) if has_mapcount else None
 
+    private, swapcache = facts.get("NUMBER(PG_private)"), facts.get("NUMBER(PG_swapcache)")
+    # Where PG_swapbacked isn't exported, it is known for kernels on which PG_swapcache shares another flag's bit.
+    is_shared = private is not None and swapcache is not None and swapcache < private
+    swapbacked = private + 6 if private is not None and is_shared else None
+    max_buddy_order = facts.get("LENGTH(zone.free_area)") or 0
+    if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
+        max_buddy_order = MAX_BUDDY_ORDER
     hugetlb_type = page_type("NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)")
     return StructPage(
         dtype=dtype,
         lru=_flag(facts, "NUMBER(PG_lru)", 5),
         private=_flag(facts, "NUMBER(PG_private)", 11),
-        head=facts.get("NUMBER(PG_head_mask)") or 0,
+        head=(facts.get("NUMBER(PG_head_mask)") or 0) & ((1 << bits) - 1),
         hwpoison=_flag(facts, "NUMBER(PG_hwpoison)"),
         swapcache=_flag(facts, "NUMBER(PG_swapcache)", 15),
-        swapbacked=_flag(facts, "NUMBER(PG_swapbacked)"),
+        swapbacked=_flag(facts, "NUMBER(PG_swapbacked)", swapbacked),
         # Linux 46df8e73a4a3, v6.10: slab became a page type; bit 7 belongs to another flag since.
         slab=0 if slab_type else _flag(facts, "NUMBER(PG_slab)", 7),
         buddy=page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)"),
@@ -204,5 +226,6 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
         hugetlb_flag=0 if hugetlb_type else _flag(facts, "NUMBER(PG_hugetlb)"),
         hugetlb_dtor=facts.get("NUMBER(HUGETLB_PAGE_DTOR)") if "dtor" in compound else None,
         order_mask=order_mask,
-        max_buddy_order=facts.get("LENGTH(zone.free_area)") or 64,
+        max_buddy_order=max_buddy_order,
+        implausible=_implausible(facts),
     )

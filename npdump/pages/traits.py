@@ -8,7 +8,7 @@ import numpy.typing as npt
 from npdump.pages.policy import Trait
 from npdump.pages.struct_page import StructPage, TypeTest
 
-__all__ = ["MAX_BLOCK_NBYTES", "traits_and_orders"]
+__all__ = ["MAX_BLOCK_NBYTES", "are_largest_free_blocks", "traits_and_orders"]
 
 MAX_BLOCK_NBYTES = 1 << 34
 """No machine has larger huge pages than 16 GiB (ppc64); an order beyond that is damage."""
@@ -27,6 +27,33 @@ def _is_type(mapcount: npt.NDArray[np.uint32] | None, test: TypeTest | None) -> 
     if mapcount is None or test is None:
         return None
     return (mapcount & np.uint32(test.mask)) == test.value
+
+
+def are_largest_free_blocks(records: npt.NDArray[np.void], is_ram: Bools, page: StructPage) -> bool:
+    """Tell whether pages are nothing but free blocks of the largest order; False where that isn't plain to see.
+
+    Parameters
+    ----------
+    records : ndarray of shape (n,), dtype page.dtype
+        Struct pages of consecutive page frames from a multiple of the largest block on.
+    is_ram : ndarray of shape (n,), dtype bool
+        Which of them memory stands behind.
+    page : StructPage
+
+    Notes
+    -----
+    Most of a large machine's memory is of this kind when it crashes, and can be told by one struct page in a thousand.
+    """
+    max_order = page.max_buddy_order - 1
+    stride = 1 << max_order
+    names = records.dtype.names or ()
+    if len(records) % stride or "private" not in names or "mapcount" not in names:
+        return False
+    heads = records[::stride]
+    is_free = _is_type(heads["mapcount"].astype(np.uint32), page.buddy)
+    if is_free is None or not is_free.all() or (heads["private"] != max_order).any() or not is_ram[::stride].all():
+        return False
+    return not (heads["flags"].astype(np.uint64) & np.uint64(page.slab)).any()
 
 
 def traits_and_orders(

@@ -12,6 +12,7 @@ from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source
 from npdump.sources.extents import PageExtents, page_runs
 from npdump.sources.notes import count_cpus, find_eraseinfo, find_vmcoreinfo, page_size_of, parse_notes
+from npdump.sources.stray_vmcoreinfo import as_note, find_in_memory
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["SOURCE"]
@@ -51,7 +52,8 @@ class ElfSource:
         self.e_flags = int(header["e_flags"]) & ~elf.DUMP_ELF_INCOMPLETE
         is_incomplete = int(header["e_flags"]) & elf.DUMP_ELF_INCOMPLETE
         headers = self._read_program_headers(header)
-        self.notes = self._read_notes(headers[headers["p_type"] == elf.PT_NOTE])
+        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        self.notes = self._complete_notes(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]))
         self.history = History(
             status=STATUS_INCOMPLETE if is_incomplete else 0,
             eraseinfo=find_eraseinfo(self.notes, self.byte_order),
@@ -61,14 +63,11 @@ class ElfSource:
         self.vmcoreinfo_offset = note.desc_offset if note else 0
         self.vmcoreinfo = self.notes[note.desc_offset :][: note.desc_nbytes] if note else None
         self.n_cpus = count_cpus(notes)
-        if not note and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
-            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
         page_size = page_size_of(self.vmcoreinfo)
         self.page_size = DEFAULT_PAGE_SIZE if page_size is None else page_size
         if self.page_size not in (1 << shift for shift in range(12, 17)):
             raise CorruptDump(f"{self.path}: its VMCOREINFO says PAGESIZE={self.page_size}, which no machine has")
 
-        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
         paddr, filesz, memsz, offset = (
             self.segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset")
         )
@@ -101,9 +100,9 @@ class ElfSource:
             raise CorruptDump(f"{self.path}: corrupt ELF header: program headers of {stride} bytes")
         raw = self._read_array(np.dtype((np.void, stride)), phoff, count, f"its {count} program headers")
         headers = np.ndarray(count, dtype.newbyteorder(self.byte_order), raw, strides=(stride,))
-        used = headers[((headers["p_type"] == elf.PT_LOAD) | (headers["p_type"] == elf.PT_NOTE)) & (headers["p_filesz"] > 0)]
-        stop = phoff + count * stride
-        if ((used["p_offset"] < stop) & (used["p_offset"] >= phoff)).any():
+        kind, offset = headers["p_type"], headers["p_offset"]
+        has_data = ((kind == elf.PT_LOAD) | (kind == elf.PT_NOTE)) & (headers["p_filesz"] > 0)
+        if (has_data & (offset >= phoff) & (offset < phoff + count * stride)).any():
             raise CorruptDump(f"{self.path}: corrupt ELF header: its {count} program headers would run into the data")
         return headers
 
@@ -119,6 +118,18 @@ class ElfSource:
                 )
             areas.append(self._storage.read(offset, nbytes))
         return b"".join(areas)
+
+    def _complete_notes(self, area: bytes) -> bytes:
+        """Add the VMCOREINFO note where the dump's producer didn't, but memory has its text."""
+        notes = list(parse_notes(area, self.byte_order))
+        if find_vmcoreinfo(notes):
+            return area
+        if any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
+            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
+        text = find_in_memory(self._storage, self.segments)
+        if text is None:
+            return area
+        return area + bytes(-len(area) % 4) + as_note(text, self.byte_order)
 
     def _segments(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.

@@ -10,16 +10,26 @@ import numpy as np
 
 from npdump.layouts import ByteOrder, elf
 
-__all__ = ["Note", "count_cpus", "find_eraseinfo", "find_vmcoreinfo", "make_note", "page_size_of", "parse_notes"]
+__all__ = [
+    "Note",
+    "count_cpus",
+    "find_eraseinfo",
+    "find_vmcoreinfo",
+    "make_note",
+    "page_size_of",
+    "parse_notes",
+    "reordered",
+]
 
 
 class Note(NamedTuple):
-    """One note; ``desc_offset`` and ``desc_nbytes`` say where its description stands in the note area."""
+    """One note; ``offset`` says where it stands in the note area, the rest where its description does."""
 
     name: bytes
     type: int
     desc_offset: int
     desc_nbytes: int
+    offset: int
 
 
 def parse_notes(area: bytes, byte_order: ByteOrder) -> Iterator[Note]:
@@ -31,14 +41,26 @@ def parse_notes(area: bytes, byte_order: ByteOrder) -> Iterator[Note]:
     at = 0
     while at + header.itemsize <= len(area):
         namesz, descsz, note_type = (int(word) for word in np.frombuffer(area, header, 1, at)[0].item())
-        name_offset = at + header.itemsize
+        offset, name_offset = at, at + header.itemsize
         desc_offset = name_offset + (namesz + 3 & ~3)
         at = desc_offset + (descsz + 3 & ~3)
         if desc_offset + descsz > len(area):
             return
         if namesz or descsz:
             name = area[name_offset : name_offset + namesz].rstrip(b"\0")
-            yield Note(name, note_type, desc_offset, descsz)
+            yield Note(name, note_type, desc_offset, descsz, offset)
+
+
+def reordered(area: bytes, byte_order: ByteOrder, wanted: ByteOrder) -> bytes:
+    """Return a note area with the headers of its notes in another byte order; the descriptions stay as they are."""
+    if byte_order == wanted:
+        return area
+    copy = bytearray(area)
+    header = elf.NHDR.newbyteorder(byte_order)
+    for note in parse_notes(area, byte_order):
+        raw = np.frombuffer(area, header, 1, note.offset).astype(elf.NHDR.newbyteorder(wanted)).tobytes()
+        copy[note.offset : note.offset + len(raw)] = raw
+    return bytes(copy)
 
 
 def find_vmcoreinfo(notes: list[Note]) -> Note | None:

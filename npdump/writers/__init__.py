@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from npdump.codecs import Codec
+from npdump.layouts import ByteOrder
 from npdump.pages import PageScan
 from npdump.pool import Done
 from npdump.sinks import Sink
@@ -32,6 +33,12 @@ class Dump:
         Dump level, for its bit 0 (zero pages) and for the header.
     bits : {32, 64}
         Word size of the dumped kernel.
+    byte_order : {"<", ">"}
+        Of the dumped kernel.
+    aligns_u64 : bool
+        See `npdump.arch.Arch`.
+    first_pfn : int
+        The page frame that the dump file counts as 0; a multiple of 8.
     utsname : tuple of six bytes
         sysname, nodename, release, version, machine, domainname.
     phys_base : int
@@ -45,6 +52,9 @@ class Dump:
     scan: PageScan
     level: int
     bits: int
+    byte_order: ByteOrder
+    aligns_u64: bool
+    first_pfn: int
     utsname: tuple[bytes, ...]
     phys_base: int
     timestamp: int

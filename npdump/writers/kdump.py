@@ -20,6 +20,7 @@ from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
 from npdump.pool import Done
 from npdump.sinks import Placement, Sink
+from npdump.sources.notes import reordered
 from npdump.storage import ByteArray
 from npdump.stream import PageBatch, batches
 from npdump.writers import Dump, How
@@ -52,14 +53,15 @@ class KdumpLayout:
     def __init__(self, dump: Dump, codec_flag: PageFlag, n_kept: int) -> None:
         self._dump = dump
         self._status = int(codec_flag) | dump.source.history.status
-        self._byte_order = dump.source.byte_order
+        self._byte_order = dump.byte_order
+        self._max_mapnr = dump.scan.max_mapnr - dump.first_pfn
         self._page_size = block = dump.source.page_size
-        sub_header = kdump.sub_header_dtype(dump.bits, self._byte_order)
+        sub_header = kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64)
         self._note_offset = block + sub_header.itemsize
         self._eraseinfo = dump.source.history.eraseinfo
         extra_nbytes = len(dump.source.notes) + len(self._eraseinfo)
         self._sub_hdr_size = _ceil_div(sub_header.itemsize + extra_nbytes, block)
-        self._bitmap_nbytes = _ceil_div(_ceil_div(dump.scan.max_mapnr, 8), block) * block
+        self._bitmap_nbytes = _ceil_div(_ceil_div(self._max_mapnr, 8), block) * block
         self._bitmap_offset = (1 + self._sub_hdr_size) * block
         self._desc = kdump.PAGE_DESC.newbyteorder(self._byte_order)
         self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
@@ -83,15 +85,17 @@ class KdumpLayout:
         disk["block_size"] = self._page_size
         disk["sub_hdr_size"] = self._sub_hdr_size
         disk["bitmap_blocks"] = 2 * self._bitmap_nbytes // self._page_size
-        disk["max_mapnr"] = min(dump.scan.max_mapnr, _U32_MAX)
+        disk["max_mapnr"] = min(self._max_mapnr, _U32_MAX)
         disk["nr_cpus"] = dump.source.n_cpus
         return 0, disk.tobytes().ljust(self._page_size, b"\0")
 
     def head(self, complete: bool) -> Iterator[Placement]:
         """Yield all that comes before the bitmaps, and the zero page."""
-        dump, notes = self._dump, self._dump.source.notes
+        dump = self._dump
+        # QEMU's notes of a little-endian POWER guest are big-endian; who reads this file takes them for the kernel's.
+        notes = reordered(dump.source.notes, dump.source.byte_order, self._byte_order)
         yield self.disk_header(complete)
-        sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order))
+        sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64))
         sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1
         sub["dump_level"] = dump.level
         if notes:
@@ -106,10 +110,11 @@ class KdumpLayout:
             sub["size_eraseinfo"] = len(self._eraseinfo)
         if dump.part:
             sub["split"] = 1
-            sub["start_pfn_64"], sub["end_pfn_64"] = dump.part
+            part = [max(pfn - dump.first_pfn, 0) for pfn in dump.part]
+            sub["start_pfn_64"], sub["end_pfn_64"] = part
             word_max = (1 << dump.bits) - 1
-            sub["start_pfn"], sub["end_pfn"] = (min(pfn, word_max) for pfn in dump.part)
-        sub["max_mapnr_64"] = dump.scan.max_mapnr
+            sub["start_pfn"], sub["end_pfn"] = (min(pfn, word_max) for pfn in part)
+        sub["max_mapnr_64"] = self._max_mapnr
         blocks = sub.tobytes() + notes + self._eraseinfo
         yield self._page_size, blocks.ljust(self._sub_hdr_size * self._page_size, b"\0")
         if dump.drops_zero:
@@ -118,8 +123,9 @@ class KdumpLayout:
     def bitmaps(self, ram: Bitmap, kept: Bitmap) -> Iterator[Placement]:
         """Yield the part of both bitmaps that belongs to a window; what is all zero stays a hole in the file."""
         for number, bitmap in enumerate((ram, kept)):
-            offset = self._bitmap_offset + number * self._bitmap_nbytes + bitmap.pfn_start // 8
-            yield from _without_holes(offset, bitmap.packed)
+            start = (bitmap.pfn_start - self._dump.first_pfn) // 8
+            offset = self._bitmap_offset + number * self._bitmap_nbytes + max(start, 0)
+            yield from _without_holes(offset, bitmap.packed[max(-start, 0) :])
         is_last = kept.pfn_stop == self._dump.scan.max_mapnr
         if is_last and self._bitmap_offset + 2 * self._bitmap_nbytes == self.data_offset:
             # An empty dump ends with its bitmaps: the file must be as long as the header says.

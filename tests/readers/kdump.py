@@ -1,4 +1,4 @@
-"""kdump-compressed files: 64-bit, little-endian, header version 6."""
+"""kdump-compressed files, header version 6: both byte orders, 64-bit and the two 32-bit layouts."""
 
 from __future__ import annotations
 
@@ -11,40 +11,48 @@ import numpy as np
 from . import codecs
 
 DESCRIPTOR = np.dtype([("offset", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
-SUB_HEADER_NBYTES = 104
 INCOMPLETE, EXCLUDED_VMEMMAP = 0x8, 0x10
 COMPRESSION = codecs.ZLIB | codecs.LZO | codecs.SNAPPY | codecs.ZSTD
 
+#: Offset of tv_sec by word size; the other fields follow.
+TIME_OFFSETS = {64: 408, 32: 404}
 HEADER_FIELDS = {
-    "tv_sec": ("<q", 408),
-    "tv_usec": ("<q", 416),
-    "status": ("<I", 424),
-    "block_size": ("<i", 428),
-    "sub_hdr_size": ("<i", 432),
-    "bitmap_blocks": ("<I", 436),
-    "max_mapnr_32": ("<I", 440),
-    "total_ram_blocks": ("<I", 444),
-    "device_blocks": ("<I", 448),
-    "written_blocks": ("<I", 452),
-    "current_cpu": ("<I", 456),
-    "nr_cpus": ("<i", 460),
+    "status": ("I", 0),
+    "block_size": ("i", 4),
+    "sub_hdr_size": ("i", 8),
+    "bitmap_blocks": ("I", 12),
+    "max_mapnr_32": ("I", 16),
+    "total_ram_blocks": ("I", 20),
+    "device_blocks": ("I", 24),
+    "written_blocks": ("I", 28),
+    "current_cpu": ("I", 32),
+    "nr_cpus": ("i", 36),
 }
-SUB_HEADER_FIELDS = {
-    "phys_base": ("<q", 0),
-    "dump_level": ("<i", 8),
-    "split": ("<i", 12),
-    "start_pfn": ("<Q", 16),
-    "end_pfn": ("<Q", 24),
-    "offset_vmcoreinfo": ("<q", 32),
-    "size_vmcoreinfo": ("<Q", 40),
-    "offset_note": ("<q", 48),
-    "size_note": ("<Q", 56),
-    "offset_eraseinfo": ("<q", 64),
-    "size_eraseinfo": ("<Q", 72),
-    "start_pfn_64": ("<Q", 80),
-    "end_pfn_64": ("<Q", 88),
-    "max_mapnr": ("<Q", 96),
+SUB_HEADER_FIELDS = (
+    "phys_base",
+    "dump_level",
+    "split",
+    "start_pfn",
+    "end_pfn",
+    "offset_vmcoreinfo",
+    "size_vmcoreinfo",
+    "offset_note",
+    "size_note",
+    "offset_eraseinfo",
+    "size_eraseinfo",
+    "start_pfn_64",
+    "end_pfn_64",
+    "max_mapnr",
+)
+#: By the layout's name: struct's codes of the fields, the sub header's size, the word size.
+LAYOUTS = {
+    "64": ("qiiQQqQqQqQQQQ", 104, 64),
+    "32 padded": ("iiiII4xqI4xqI4xqI4xQQQ", 96, 32),
+    "32 packed": ("iiiIIqIqIqIQQQ", 80, 32),
 }
+#: Which 32-bit machines pack: those whose ABI aligns 64-bit numbers to 4 bytes.
+PACKED = ("i386", "i486", "i586", "i686")
+WORD_32 = (*PACKED, "armv7l", "ppc", "mips")
 UTSNAME = ("sysname", "nodename", "release", "version", "machine", "domainname")
 
 
@@ -59,14 +67,24 @@ class KdumpFile:
             self.data = data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if data[:8] != b"KDUMP   ":
             raise ValueError(f"{path}: not a kdump-compressed file: {data[:8]!r}")
-        (self.version,) = struct.unpack_from("<i", data, 8)
+        self.order = "<" if data[8] == 6 else ">"
+        (self.version,) = struct.unpack_from(self.order + "i", data, 8)
         self.utsname = {
             name: data[12 + 65 * i : 77 + 65 * i].split(b"\0")[0].decode() for i, name in enumerate(UTSNAME)
         }
-        self.fields = {name: struct.unpack_from(code, data, at)[0] for name, (code, at) in HEADER_FIELDS.items()}
+        machine = self.utsname["machine"]
+        layout = ("32 packed" if machine in PACKED else "32 padded") if machine in WORD_32 else "64"
+        codes, self.sub_header_nbytes, self.bits = LAYOUTS[layout]
+        word, at = {64: ("q", 8), 32: ("i", 4)}[self.bits]
+        times = struct.unpack_from(f"{self.order}2{word}", data, TIME_OFFSETS[self.bits])
+        self.fields = dict(zip(("tv_sec", "tv_usec"), times, strict=True))
+        self.header_nbytes = TIME_OFFSETS[self.bits] + 2 * at + 40
+        for name, (code, offset) in HEADER_FIELDS.items():
+            start = TIME_OFFSETS[self.bits] + 2 * at + offset
+            self.fields[name] = struct.unpack_from(self.order + code, data, start)[0]
         self.block_size = self.fields["block_size"]
-        for name, (code, at) in SUB_HEADER_FIELDS.items():
-            self.fields[name] = struct.unpack_from(code, data, self.block_size + at)[0]
+        values = struct.unpack_from(self.order + codes, data, self.block_size)
+        self.fields |= dict(zip(SUB_HEADER_FIELDS, values, strict=True))
         self.status, self.max_mapnr = self.fields["status"], self.fields["max_mapnr"]
         self.bitmap_offset = (1 + self.fields["sub_hdr_size"]) * self.block_size
         bitmaps_nbytes = self.fields["bitmap_blocks"] * self.block_size
@@ -76,7 +94,8 @@ class KdumpFile:
         self.raw_bitmap2 = self._bits(self.bitmap_offset + self.bitmap_nbytes)
         self.bitmap1, self.bitmap2 = self.raw_bitmap1[: self.max_mapnr], self.raw_bitmap2[: self.max_mapnr]
         self.pfns = np.flatnonzero(self.bitmap2)
-        self.descriptors = np.frombuffer(data, DESCRIPTOR, len(self.pfns), self.descriptors_offset)
+        descriptor = DESCRIPTOR.newbyteorder(self.order)
+        self.descriptors = np.frombuffer(data, descriptor, len(self.pfns), self.descriptors_offset)
         self.data_offset = self.descriptors_offset + self.descriptors.nbytes
 
     def _bits(self, offset: int) -> np.ndarray:

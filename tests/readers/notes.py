@@ -16,11 +16,11 @@ class Note(NamedTuple):
     offset: int
 
 
-def iter_notes(area: bytes) -> Iterator[Note]:
+def iter_notes(area: bytes, order: str = "<") -> Iterator[Note]:
     """All notes of an area; all-zero headers are stepped over."""
     position = 0
     while position + 12 <= len(area):
-        name_nbytes, desc_nbytes, n_type = struct.unpack_from("<III", area, position)
+        name_nbytes, desc_nbytes, n_type = struct.unpack_from(order + "III", area, position)
         name_at = position + 12
         desc_at = name_at + -(-name_nbytes // 4) * 4
         position = desc_at + -(-desc_nbytes // 4) * 4
@@ -29,11 +29,11 @@ def iter_notes(area: bytes) -> Iterator[Note]:
             yield Note(name, n_type, area[desc_at : desc_at + desc_nbytes], desc_at)
 
 
-def find(area: bytes, name: str) -> Note | None:
+def find(area: bytes, name: str, order: str = "<") -> Note | None:
     """The first note of that name."""
-    return next((note for note in iter_notes(area) if note.name == name), None)
+    return next((note for note in iter_notes(area, order) if note.name == name), None)
 
 
-def count_prstatus(area: bytes) -> int:
+def count_prstatus(area: bytes, order: str = "<") -> int:
     """Number of CPUs that left their registers."""
-    return sum(note.name == "CORE" and note.n_type == 1 for note in iter_notes(area))
+    return sum(note.name == "CORE" and note.n_type == 1 for note in iter_notes(area, order))

@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from . import notes, open_dump
 from .elf import PT_LOAD, PT_NOTE, ElfDump
-from .kdump import COMPRESSION, EXCLUDED_VMEMMAP, INCOMPLETE, SUB_HEADER_NBYTES, KdumpFile
+from .kdump import COMPRESSION, EXCLUDED_VMEMMAP, INCOMPLETE, KdumpFile
 
 ZERO_LEVEL = 1
+
+
+class Machine(NamedTuple):
+    """What a kdump-compressed file says of the machine: utsname's machine, page size and byte order."""
+
+    name: str = "x86_64"
+    page_size: int = 4096
+    order: str = "<"
+
+
+X86_64 = Machine()
 
 
 class _Findings(list):
@@ -21,29 +33,36 @@ class _Findings(list):
             self.append(message)
 
 
-def problems(path: Path, complete: bool = True) -> list[str]:
-    """Everything that a strict reader would object to; `complete` says whether the dump has to be whole."""
+def problems(path: Path, complete: bool = True, machine: Machine = X86_64) -> list[str]:
+    """Everything that a strict reader would object to; `complete` says whether the dump has to be whole.
+
+    ELF files are checked for x86_64 only.
+    """
     found = _Findings()
     mode = stat.S_IMODE(os.stat(path).st_mode)
     found.expect(mode == 0o600, f"mode is {mode:o}: a dump holds secrets, 600 is right")
     dump = open_dump(path)
-    (_check_kdump if dump.kind == "kdump" else _check_elf)(dump, found, complete)
+    if dump.kind == "kdump":
+        _check_kdump(dump, found, complete, machine)
+    else:
+        _check_elf(dump, found, complete)
     return list(found)
 
 
-def _check_kdump(dump: KdumpFile, found: _Findings, complete: bool) -> None:
+def _check_kdump(dump: KdumpFile, found: _Findings, complete: bool, machine: Machine) -> None:
     fields, size = dump.fields, len(dump.data)
     found.expect(dump.version == 6, f"header version {dump.version}")
     found.expect(fields["tv_usec"] == 0, "tv_usec is set: libkdumpfile could take the file for a 32-bit one")
-    found.expect(dump.block_size == 4096, f"block size {dump.block_size}")
-    found.expect(dump.utsname["machine"] == "x86_64", f"machine {dump.utsname['machine']!r}")
+    found.expect(dump.block_size == machine.page_size, f"block size {dump.block_size}")
+    found.expect(dump.order == machine.order, f"byte order {dump.order}")
+    found.expect(dump.utsname["machine"] == machine.name, f"machine {dump.utsname['machine']!r}")
     known = COMPRESSION | INCOMPLETE | EXCLUDED_VMEMMAP
     found.expect(dump.status & ~known == 0, f"unknown status bits in {dump.status:#x}")
     found.expect((dump.status & COMPRESSION).bit_count() <= 1, f"status {dump.status:#x} names two compressions")
     found.expect(bool(dump.status & INCOMPLETE) != complete, f"status {dump.status:#x}, complete: {complete}")
     for name in ("total_ram_blocks", "device_blocks", "written_blocks", "current_cpu", "split"):
         found.expect(fields[name] == 0, f"{name} is {fields[name]}")
-    found.expect(not any(dump.data[464 : dump.block_size]), "rest of block 0 is not zero")
+    found.expect(not any(dump.data[dump.header_nbytes : dump.block_size]), "rest of block 0 is not zero")
     found.expect(fields["max_mapnr_32"] == min(dump.max_mapnr, 0xFFFFFFFF), "the two max_mapnr differ")
     one_bitmap = -(-dump.max_mapnr // (8 * dump.block_size))
     found.expect(fields["bitmap_blocks"] == 2 * one_bitmap, f"{fields['bitmap_blocks']} bitmap blocks")
@@ -57,7 +76,7 @@ def _check_kdump(dump: KdumpFile, found: _Findings, complete: bool) -> None:
 
 def _check_kdump_notes(dump: KdumpFile, found: _Findings) -> None:
     fields = dump.fields
-    needed = -(-(SUB_HEADER_NBYTES + fields["size_note"]) // dump.block_size)
+    needed = -(-(dump.sub_header_nbytes + fields["size_note"]) // dump.block_size)
     found.expect(fields["sub_hdr_size"] == needed, f"sub_hdr_size {fields['sub_hdr_size']}, {needed} needed")
     found.expect(0 <= fields["dump_level"] <= 31, f"dump level {fields['dump_level']}")
     for name in ("start_pfn", "end_pfn", "start_pfn_64", "end_pfn_64", "offset_eraseinfo", "size_eraseinfo"):
@@ -65,10 +84,10 @@ def _check_kdump_notes(dump: KdumpFile, found: _Findings) -> None:
     if not fields["size_note"]:
         found.expect(fields["size_vmcoreinfo"] == 0, "VMCOREINFO without notes")
         return
-    behind_sub_header = dump.block_size + SUB_HEADER_NBYTES
+    behind_sub_header = dump.block_size + dump.sub_header_nbytes
     found.expect(fields["offset_note"] == behind_sub_header, f"offset_note {fields['offset_note']:#x}")
-    found.expect(fields["nr_cpus"] == notes.count_prstatus(dump.notes), f"nr_cpus {fields['nr_cpus']}")
-    note = notes.find(dump.notes, "VMCOREINFO")
+    found.expect(fields["nr_cpus"] == notes.count_prstatus(dump.notes, dump.order), f"nr_cpus {fields['nr_cpus']}")
+    note = notes.find(dump.notes, "VMCOREINFO", dump.order)
     if note is None:
         found.expect(fields["offset_vmcoreinfo"] == fields["size_vmcoreinfo"] == 0, "VMCOREINFO from nowhere")
     else:

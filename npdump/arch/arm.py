@@ -1,0 +1,87 @@
+"""32-bit ARM: short descriptors, and the long ones of LPAE.
+
+References
+----------
+Arm Architecture Reference Manual for Armv7-A, B3 (virtual memory system architecture); Linux
+``arch/arm/include/asm/pgtable-{2,3}level.h``, ``asm/memory.h`` and ``arch/arm/kernel/machine_kexec.c``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npdump.arch import Arch
+from npdump.kernel import Facts
+from npdump.paging import AddressSpace, Entry, Level, Paging, Part
+from npdump.sources import Source
+
+__all__ = ["ARCH", "long_paging", "short_paging"]
+
+_SPLIT_MASK = 0xF0000000
+"""CONFIG_PAGE_OFFSET is a multiple of 256 MiB, and the kernel image begins right behind it."""
+
+_U32_MAX = (1 << 32) - 1
+_SECTION = 1 << 1
+_SUPERSECTION = 1 << 18
+
+
+def short_paging(byte_order: str = "<") -> Paging:
+    """Return the form of the page tables without LPAE, as the hardware reads them."""
+    supersection_address = (Part(0xFF000000), Part(0xF << 20, 12), Part(0xF << 5, 31))
+    first = Level(
+        "pgd",
+        20,
+        12,
+        (
+            Entry(_SECTION | _SUPERSECTION, _SECTION, (Part(0xFFF00000),), 20),
+            Entry(_SECTION | _SUPERSECTION, _SECTION | _SUPERSECTION, supersection_address, 24),
+            Entry(0b11, 0b01, (Part(0xFFFFFC00),)),
+        ),
+    )
+    second = Level(
+        "pte", 12, 8, (Entry(0b10, 0b10, (Part(0xFFFFF000),), 12), Entry(0b11, 0b01, (Part(0xFFFF0000),), 16))
+    )
+    return Paging((first, second), np.dtype(f"{byte_order}u4"))
+
+
+def long_paging(byte_order: str = "<") -> Paging:
+    """Return the form of the page tables with LPAE."""
+    address = (Part((1 << 40) - (1 << 12)),)
+    table = Entry(0b11, 0b11, address)
+    levels = (
+        Level("pgd", 30, 2, (Entry(0b11, 0b01, address, 30), table)),
+        Level("pmd", 21, 9, (Entry(0b11, 0b01, address, 21), table)),
+        Level("pte", 12, 9, (Entry(0b11, 0b11, address, 12),)),
+    )
+    return Paging(levels, np.dtype(f"{byte_order}u8"))
+
+
+def _phys_offset(source: Source, facts: Facts) -> int:
+    return int(source.segments["paddr"].min())
+
+
+def _space(source: Source, facts: Facts) -> AddressSpace:
+    swapper = facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables")
+    page_offset = swapper & _SPLIT_MASK
+    phys_offset = _phys_offset(source, facts)
+    paging = long_paging if "CONFIG_ARM_LPAE" in facts else short_paging
+    return AddressSpace(
+        byte_order=source.byte_order,
+        paging=paging(source.byte_order),
+        root=swapper - page_offset + phys_offset,
+        lowest_vaddr=page_offset,
+        ram_base=phys_offset,
+    )
+
+
+ARCH = Arch(
+    name="armv7l",
+    machine=40,
+    bits=32,
+    space=_space,
+    section_size_bits=lambda facts: 28,
+    max_physmem_bits=lambda facts: 36 if "CONFIG_ARM_LPAE" in facts else 32,
+    phys_base=_phys_offset,
+    counts_from_ram_base=True,
+    elf_bits=(32, 64),
+)

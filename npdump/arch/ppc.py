@@ -1,0 +1,40 @@
+"""32-bit PowerPC: low memory, which is mapped linearly and holds all that decides about pages.
+
+References
+----------
+Linux ``arch/powerpc/include/asm/page.h`` (PAGE_OFFSET) and ``arch/powerpc/Kconfig`` (LOWMEM_SIZE).
+"""
+
+from __future__ import annotations
+
+from npdump.arch import Arch
+from npdump.kernel import Facts
+from npdump.paging import AddressSpace, Region
+from npdump.sources import Source
+
+__all__ = ["ARCH"]
+
+_SPLIT_MASK = 0xF0000000
+_LOWMEM_NBYTES = 0x30000000
+"""Default of CONFIG_LOWMEM_SIZE."""
+
+
+def _space(source: Source, facts: Facts) -> AddressSpace:
+    page_offset = facts.need("SYMBOL(_stext)", "to find the linear map") & _SPLIT_MASK
+    lowmem_nbytes = min(_LOWMEM_NBYTES, source.max_mapnr * source.page_size)
+    return AddressSpace(
+        byte_order=source.byte_order,
+        regions=(Region(page_offset, page_offset + lowmem_nbytes, 0),),
+        lowest_vaddr=page_offset,
+    )
+
+
+ARCH = Arch(
+    name="ppc",
+    machine=20,
+    bits=32,
+    space=_space,
+    section_size_bits=lambda facts: 24,
+    max_physmem_bits=lambda facts: 44,
+    elf_bits=(32,),
+)

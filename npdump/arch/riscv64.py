@@ -1,0 +1,73 @@
+"""64-bit RISC-V: Sv39, Sv48 and Sv57.
+
+References
+----------
+RISC-V Privileged Architecture, chapter on supervisor-level ISA; Linux ``Documentation/arch/riscv/vm-layout.rst``
+and ``arch/riscv/kernel/vmcore_info.c``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npdump.arch import Arch
+from npdump.errors import FactError
+from npdump.kernel import Facts
+from npdump.paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.sources import Source
+
+__all__ = ["ARCH", "paging"]
+
+_U64 = 1 << 64
+_VALID = 1 << 0
+_READ_WRITE_EXECUTE = 0b111 << 1
+_PPN = (1 << 54) - (1 << 10)
+_DEFAULT_PHYS_RAM_BASE = 0x80200000
+
+
+def paging(va_bits: int) -> Paging:
+    """Return the form of the page tables for 39, 48 or 57 bits of virtual addresses."""
+    address = (Part(_PPN, 2),)
+    # An entry that may be read, written or executed is a page, at any level; one that may not leads to a table.
+    table = Entry(_VALID | _READ_WRITE_EXECUTE, _VALID, address)
+    levels = [Level("pte", 12, 9, (Entry(_VALID, _VALID, address, 12),))]
+    for depth, name in enumerate(("pmd", "pud", "p4d", "pgd")[: (va_bits - 21) // 9], 1):
+        shift = 12 + 9 * depth
+        levels.insert(0, Level(name, shift, 9, (table, Entry(_VALID, _VALID, address, shift))))
+    return Paging(tuple(levels), np.dtype("<u8"))
+
+
+def _space(source: Source, facts: Facts) -> AddressSpace:
+    why = "to translate addresses"
+    va_bits = facts.need("NUMBER(VA_BITS)", why)
+    if va_bits not in (39, 48, 57):
+        raise FactError(f"VMCOREINFO says VA_BITS={va_bits}, which no riscv64 kernel has: it is damaged")
+    page_offset = facts.need("NUMBER(PAGE_OFFSET)", why) % _U64
+    link_addr = facts.need("NUMBER(KERNEL_LINK_ADDR)", why) % _U64
+    kernel_offset = facts.need("NUMBER(va_kernel_pa_offset)", why) % _U64
+    ram_base = facts.first(("NUMBER(phys_ram_base)",))
+    ram_base = _DEFAULT_PHYS_RAM_BASE if ram_base is None else ram_base
+    modules = facts.get("NUMBER(MODULES_VADDR)")
+    vmalloc = facts.get("NUMBER(VMALLOC_START)")
+    # Whatever else there is above the linear map ends it: modules stand right below the kernel image.
+    above = [address % _U64 for address in (modules, vmalloc, link_addr) if address is not None]
+    linear_stop = min((address for address in above if address > page_offset), default=_U64 - 1)
+    image = Region(link_addr, _U64 - 1, link_addr - kernel_offset)
+    return AddressSpace(
+        byte_order=source.byte_order,
+        regions=(Region(page_offset, linear_stop, ram_base), image),
+        paging=paging(va_bits),
+        root=(facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables") - kernel_offset) % _U64,
+        lowest_vaddr=_U64 - (1 << va_bits - 1),
+        ram_base=ram_base,
+    )
+
+
+ARCH = Arch(
+    name="riscv64",
+    machine=243,
+    bits=64,
+    space=_space,
+    section_size_bits=lambda facts: 27,
+    max_physmem_bits=lambda facts: 56,
+)

@@ -1,0 +1,109 @@
+"""Real vmcores of other machines than x86_64: big-endian, 32-bit and 64 KiB-page ones among them.
+
+The references are those of makedumpfile on the machine itself, from the whole vmcores.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import harness
+import pytest
+from conftest import FIXTURES
+from harness import Reference, run, run_ok
+from judging import check_level
+from readers import open_dump
+from readers.validate import Machine
+
+#: What each one's dump file says of the machine, by fixture; the vmcores of the corpus are the same ones, whole.
+MACHINES = {
+    "arm64-6.1": Machine("aarch64", 4096),
+    "i386-6.1-pae": Machine("i686", 4096),
+    "ppc64el-6.1": Machine("ppc64le", 65536),
+    "riscv64-6.12": Machine("riscv64", 4096),
+    "s390x-6.1-qemu": Machine("s390x", 4096, ">"),
+}
+CORPUS = {
+    "arm64-6.1": "arm64-6.1-512M",
+    "i386-6.1-pae": "i386-pae-1G",
+    "ppc64el-6.1": "ppc64el-6.1-768M",
+    "riscv64-6.12": "riscv64-6.12-512M",
+    "s390x-6.1-qemu": "s390x-6.1-512M-qmp",
+}
+LEVELS = (0, 1, 2, 4, 8, 16, 31)
+
+
+def _reference(name: str) -> Reference:
+    directory = FIXTURES / "machines"
+    return Reference(directory / f"{name}.refs.json", directory / f"{name}.refs.npz")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", MACHINES)
+def test_keeps_what_the_reference_keeps(name, level, distilled, tmp_path):
+    check_level(distilled(f"machines/{name}"), _reference(name), level, tmp_path, machine=MACHINES[name])
+
+
+@pytest.mark.parametrize("level", [0, 1, 31])
+@pytest.mark.parametrize("name", MACHINES)
+def test_keeps_what_the_reference_keeps_of_the_whole_vmcore(name, level, corpus, tmp_path):
+    vmcore = corpus(CORPUS[name])
+    references = harness.find_corpus() / "refs"
+    reference = Reference(references / f"{CORPUS[name]}.json", references / f"{CORPUS[name]}.npz")
+    assert "content" in reference.levels[level]
+    check_level(vmcore, reference, level, tmp_path, machine=MACHINES[name])
+
+
+def _with_machine(vmcore, path, name: str, machine: int):
+    """A copy of the vmcore that claims to be of another machine."""
+    data = bytearray(vmcore.read_bytes())
+    struct.pack_into(MACHINES[name].order + "H", data, 18, machine)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("machine, words", [(15, "parisc"), (0x9026, "alpha"), (0x7777, "e_machine 30583")])
+def test_a_machine_that_is_not_known_is_named(machine, words, distilled, tmp_path):
+    vmcore = _with_machine(distilled("machines/ppc64el-6.1"), tmp_path / "vmcore", "ppc64el-6.1", machine)
+    refused = run("-d", "31", vmcore, tmp_path / "dump")
+    assert refused.returncode == 1
+    assert words in refused.stderr
+    assert "only dump levels 0 and 1" in refused.stderr
+    assert not (tmp_path / "dump").exists()
+
+    reference = _reference("ppc64el-6.1")
+    run_ok("-d", "1", vmcore, tmp_path / "dump")
+    assert open_dump(tmp_path / "dump").pfns.tolist() == reference.kept(0).nonzero()[0].tolist()
+
+
+def test_vmcoreinfo_of_memory_becomes_a_note_of_the_dump(distilled, tmp_path):
+    vmcore = distilled("machines/s390x-6.1-qemu")
+    assert b"VMCOREINFO" not in vmcore.read_bytes()[:4096]
+    run_ok("-d", "31", vmcore, tmp_path / "dump")
+    dump = open_dump(tmp_path / "dump")
+    assert dump.vmcoreinfo.startswith(b"OSRELEASE=6.1.0-50-s390x\n")
+    assert dump.vmcoreinfo.endswith(b"\n")
+    assert dump.utsname["release"] == "6.1.0-50-s390x"
+
+
+def test_without_vmcoreinfo_in_memory_only_zero_pages_go(distilled, tmp_path):
+    vmcore = tmp_path / "vmcore"
+    vmcore.write_bytes(distilled("machines/s390x-6.1-qemu").read_bytes().replace(b"OSRELEASE=", b"osrelease="))
+    refused = run("-d", "31", vmcore, tmp_path / "dump")
+    assert refused.returncode == 1
+    assert "VMCOREINFO" in refused.stderr
+    run_ok("-d", "1", vmcore, tmp_path / "dump")
+    assert open_dump(tmp_path / "dump").pfns.tolist() == _reference("s390x-6.1-qemu").kept(0).nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_libkdumpfile_reads_the_pages(name, corpus, tmp_path):
+    drgn = pytest.importorskip("drgn", reason="drgn reads dump files through libkdumpfile")
+    run_ok("-d", "31", corpus(CORPUS[name]), tmp_path / "dump")
+    dump = open_dump(tmp_path / "dump")
+    program = drgn.Program()
+    program.set_core_dump(tmp_path / "dump")
+    assert bool(program.platform.flags & drgn.PlatformFlags.IS_LITTLE_ENDIAN) == (dump.order == "<")
+    assert bool(program.platform.flags & drgn.PlatformFlags.IS_64_BIT) == (dump.bits == 64)
+    for pfn in dump.pfns[:: len(dump.pfns) // 50].tolist():
+        assert program.read(pfn * dump.block_size, dump.block_size, physical=True) == dump.page(pfn)
