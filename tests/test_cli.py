@@ -21,20 +21,8 @@ LABELS = {
     "offline": "Offline pages          ",
 }
 REFUSED = {
-    "-x": ["vmlinux"],
-    "-i": ["vmcoreinfo"],
-    "-g": ["vmcoreinfo"],
-    "-F": [],
-    "-R": [],
     "-e": [],
     "-X": [],
-    "-L": ["1M"],
-    "--split": [],
-    "--splitblock-size": ["1024"],
-    "--reassemble": [],
-    "--dump-dmesg": [],
-    "--partial-dmesg": [],
-    "--vtop": ["0xffffffff81000000"],
     "--config": ["file"],
     "--eppic": ["file"],
     "--extension": ["file"],
@@ -42,7 +30,6 @@ REFUSED = {
     "--xen-vmcoreinfo": ["file"],
     "--xen_phys_start": ["0"],
     "--diskset": ["file"],
-    "--mem-usage": [],
 }
 
 
@@ -76,7 +63,9 @@ def test_check_params_accepts(arguments, npdump, tmp_path):
     [
         [],
         ["VMCORE"],
-        ["VMCORE", "DUMP", "MORE"],
+        ["--mem-usage", "VMCORE", "DUMP"],
+        ["--split", "VMCORE", "DUMP"],
+        ["-R", "--dry-run"],
         ["-d", "32", "VMCORE", "DUMP"],
         ["-d", "-1", "VMCORE", "DUMP"],
         ["-d", "x", "VMCORE", "DUMP"],
