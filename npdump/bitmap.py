@@ -111,6 +111,14 @@ class Bitmap:
         at = pfns - self.pfn_start
         np.bitwise_and.at(self.packed, at >> 3, ~(np.uint8(1) << (at & 7).astype(np.uint8)))
 
+    def part(self, pfn_start: int, pfn_stop: int) -> Bitmap:
+        """Return a view of the bits in ``[pfn_start, pfn_stop)``: multiples of 8, or beyond the ends of this bitmap."""
+        start = min(max(pfn_start, self.pfn_start), self.pfn_stop)
+        stop = max(min(pfn_stop, self.pfn_stop), start)
+        first = (start - self.pfn_start) // 8
+        packed = self.packed[first : -(-(stop - self.pfn_start) // 8)]
+        return Bitmap(start // 8 * 8, stop, lambda nbytes: packed)
+
     def count(self) -> int:
         """Return how many bits are set."""
         step = 1 << 20

@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    report = Reporter(options.message_level, messages_to_stderr=options.is_answered_on_stdout)
+    if not options.is_answered_on_stdout:
+        # From here on a pipe without a reader is an error like others: that of a worker that died, or the output of -F.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    report = Reporter(options.message_level, messages_to_stderr=options.is_answered_on_stdout or options.flatten)
     try:
         if options.command == FILTER:
             _filter(options, report)
@@ -81,17 +84,17 @@ def _filter(options: Options, report: Reporter) -> None:
     result = filter_dump(options, report)
     if options.json:
         facts = {
-            "dump_level": options.dump_level,
+            "dump_level": result.level,
             "format": options.format,
             "codec": options.codec,
             "release": result.release,
             "machine": result.machine,
         }
-        report.report(as_json(result.summary, facts))
+        report.answer(as_json(result.summary, facts))
     else:
         report.report(as_text(result.summary))
     if not options.dry_run:
-        report.message(f"\nThe dumpfile is saved to {options.dumpfile}.")
+        report.message(f"\nThe dumpfile is saved to {', '.join(options.dumpfiles) or 'the standard output'}.")
     report.message("\nnpdump Completed.")
 
 

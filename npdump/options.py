@@ -28,6 +28,7 @@ MAX_MESSAGE_LEVEL = 31
 MAX_BLOCK_ORDER = 16  # 2^16 pages of 4 KiB are 256 MiB held back from the output
 MAX_NUM_THREADS = 4096
 MAX_CYCLIC_BUFFER_KIB = 1 << 32
+MAX_SPLITBLOCK_KIB = 1 << 36
 ZLIB_ENGINES = ("isal", "libdeflate", "zlib")
 
 
@@ -41,17 +42,11 @@ class NotYet(NamedTuple):
 
 NOT_YET = (
     NotYet("-e", None, "it excludes the page structs of excluded pages"),
-    NotYet("-F", None, "it writes the flattened format to the standard output"),
-    NotYet("-L", "SIZE", "it limits the size of the output"),
-    NotYet("-R", None, "it rearranges a flattened dump"),
     NotYet("-X", None, "it excludes the pages of Xen's user domains"),
     NotYet("--config", "FILE", "it erases kernel data"),
     NotYet("--diskset", "VMCORE", "it reads sadump disk sets"),
     NotYet("--eppic", "MACRO", "it erases kernel data"),
     NotYet("--extension", "FILE", "it loads a makedumpfile extension"),
-    NotYet("--reassemble", None, "it joins the parts of a split dump"),
-    NotYet("--split", None, "it writes several dumpfiles"),
-    NotYet("--splitblock-size", "KIB", "it belongs to --split"),
     NotYet("--xen-syms", "FILE", "it reads the hypervisor's facts"),
     NotYet("--xen-vmcoreinfo", "FILE", "it reads the hypervisor's facts"),
     NotYet("--xen_phys_start", "ADDRESS", "it belongs to Xen dumps"),
@@ -73,6 +68,7 @@ COMMANDS = {
     "mem_usage": Command(("vmcore",), 1),
     "info": Command(("vmcore",), 1),
     "explain": Command(("vmcore", "page"), 2),
+    "rearrange": Command(("dumpfile",), 1, has_json=False),
     "make_vmcoreinfo": Command((), 0, has_json=False),
     "completion": Command(("shell",), 1, has_json=False),
 }
@@ -97,6 +93,8 @@ class Options:
     command: str = FILTER
     vmcore: str | None = None
     dumpfile: str | None = None
+    more_vmcores: tuple[str, ...] = ()
+    more_dumpfiles: tuple[str, ...] = ()
     page: str | None = None
     shell: str | None = None
     vtop: int | None = None
@@ -107,6 +105,12 @@ class Options:
     strict: bool = False
     codec: str = "raw"
     dump_level: int = 0
+    retry_levels: tuple[int, ...] = ()
+    limit_nbytes: int | None = None
+    flatten: bool = False
+    split: bool = False
+    splitblock_kib: int | None = None
+    reassemble: bool = False
     format: str = "kdump"
     force: bool = False
     block_order: int = 4
@@ -127,7 +131,17 @@ class Options:
     @property
     def is_answered_on_stdout(self) -> bool:
         """Whether the standard output carries the answer to a question, and nothing else."""
-        return self.command != FILTER and self.dumpfile is None and self.new_vmcoreinfo is None
+        return self.json or (self.command != FILTER and self.dumpfile is None and self.new_vmcoreinfo is None)
+
+    @property
+    def vmcores(self) -> tuple[str, ...]:
+        """The input, or the parts of a split one."""
+        return (*([] if self.vmcore is None else [self.vmcore]), *self.more_vmcores)
+
+    @property
+    def dumpfiles(self) -> tuple[str, ...]:
+        """The output, or its parts."""
+        return (*([] if self.dumpfile is None else [self.dumpfile]), *self.more_dumpfiles)
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -146,14 +160,18 @@ def parse(argv: Sequence[str]) -> Options:
     values["command"] = _command(word, values)
     refused = values.pop("refused")
     if values["show_help"] or values["show_version"]:
-        return Options(**values)
+        return Options(show_help=values["show_help"], show_version=values["show_version"])
     if refused is not None:
         raise _usage_error(f"option {refused.flag} is not supported by npdump yet: {refused.purpose}")
+    values["dump_level"], *values["retry_levels"] = values["dump_level"]
+    values["retry_levels"] = tuple(values["retry_levels"])
+    if values["command"] == FILTER:
+        operands = _take_files(values, operands)
     command = COMMANDS[values["command"]]
     if len(operands) > len(command.operands):
         expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
-        verb = _is_or_are(command.operands)
-        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected} {verb} expected")
+        expected += f" {_is_or_are(command.operands)} expected"
+        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected}")
     values.update(zip(command.operands, operands, strict=False))
     options = Options(**values)
     _check(options)
@@ -169,6 +187,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="npdump",
         usage="npdump [OPTION]... VMCORE DUMPFILE\n"
+        "       npdump -F [OPTION]... VMCORE > FLATTENED\n"
+        "       npdump -R DUMPFILE < FLATTENED\n"
+        "       npdump --split [OPTION]... VMCORE DUMPFILE DUMPFILE...\n"
+        "       npdump --reassemble DUMPFILE... DUMPFILE\n"
         "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE [LOGFILE]\n"
         "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
         "       npdump -g VMCOREINFO -x VMLINUX\n"
@@ -186,13 +208,15 @@ def build_parser() -> argparse.ArgumentParser:
         "vmcore",
         metavar="VMCORE",
         nargs="?",
-        help="the memory image: /proc/vmcore, or a file or device that holds an ELF vmcore (kdump, QEMU)",
+        help="the memory image: /proc/vmcore, or a file, device or pipe that holds an ELF vmcore (kdump, QEMU) or a "
+        "dump that was filtered before: kdump-compressed, ELF or flattened, each also compressed as a whole (.gz, .xz, "
+        ".zst, .lz4); several files are the parts of a split dump; - is the standard input",
     )
     files.add_argument(
         "dumpfile",
         metavar="DUMPFILE",
         nargs="?",
-        help="the file to make, readable by its owner only; may be left out with --dry-run",
+        help="the file to make, readable by its owner only; left out with -F; may be left out with --dry-run",
     )
     _add_output_options(parser.add_argument_group("output"))
     _add_work_options(parser.add_argument_group("work"))
@@ -216,10 +240,11 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         "-d",
         dest="dump_level",
         metavar="LEVEL",
-        type=_integer(0, MAX_DUMP_LEVEL, _no_list),
-        default=0,
+        type=_levels,
+        default=(0,),
         help="leave out pages by type; LEVEL is the sum of 1 (pages filled with zero), 2 (page cache without private "
-        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none",
+        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none; with a list, "
+        "as 11,31, the next level is tried when the output doesn't fit",
     )
     for flag, codec, text in (
         ("-c", "zlib", "compress each page with zlib"),
@@ -235,6 +260,35 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         const="elf",
         default="kdump",
         help="make an ELF core instead of the kdump-compressed format; it cannot be compressed",
+    )
+    add(
+        "-F",
+        dest="flatten",
+        action="store_true",
+        help="write the dump to the standard output, in the flattened format, and all messages to the standard error",
+    )
+    add(
+        "-R",
+        dest="rearrange",
+        action="store_true",
+        help="make DUMPFILE of a dump in the flattened format that is read from the standard input",
+    )
+    add("--split", action="store_true", help="make several DUMPFILEs, with about the same number of pages each")
+    add(
+        "--splitblock-size",
+        dest="splitblock_kib",
+        metavar="KIB",
+        type=_integer(1, MAX_SPLITBLOCK_KIB),
+        help="with --split, divide memory at multiples of so many KiB (a multiple of 64 pages; by default 64 pages)",
+    )
+    add("--reassemble", action="store_true", help="make one DUMPFILE of all parts of a split dump, given in any order")
+    add(
+        "-L",
+        dest="limit_nbytes",
+        metavar="SIZE",
+        type=_size,
+        help="write at most SIZE bytes; the letter K, M, G or T multiplies by 2^10, 2^20, 2^30 or 2^40; a dump that "
+        "needs more is incomplete, unless -d names a further level",
     )
     add("-f", dest="force", action="store_true", help="overwrite DUMPFILE if it exists")
     add(
@@ -362,16 +416,25 @@ def _check(options: Options) -> None:
         raise _usage_error("-x with -i: the kernel's facts come from one of them")
     if options.new_vmcoreinfo is not None and options.vmlinux is None:
         raise _usage_error("-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from")
+    if options.split and (options.format == "elf" or options.flatten or options.reassemble):
+        raise _usage_error("--split with -E, -F or --reassemble: only kdump-compressed dumps are split, into files")
+    if options.split and not options.dry_run and len(options.dumpfiles) < 2:
+        raise _usage_error("--split: two DUMPFILEs at least are needed")
+    if options.reassemble and (options.dump_level or options.codec != "raw" or options.format == "elf"):
+        raise _usage_error("--reassemble with -d, -c, -l, -p, -z or -E: it copies pages as they are; filter the parts")
+    if options.reassemble and len(options.vmcores) < 2:
+        raise _usage_error("--reassemble: two parts at least and the DUMPFILE are needed")
     command = COMMANDS[options.command]
     if options.json and options.command == FILTER and not options.show_stats:
         raise _usage_error("--json without --show-stats: there is no report to print as JSON")
     if options.json and not command.has_json:
         raise _usage_error("--json: this command has no answer to print as JSON")
     missing = [name for name in command.operands[: command.n_needed] if getattr(options, name) is None]
-    if missing == ["dumpfile"] and options.dry_run:
+    is_optional = missing == ["dumpfile"] and options.command == FILTER
+    if is_optional and (options.dry_run or options.flatten):
         return
     if missing:
-        hint = ": only --dry-run does without" if missing == ["dumpfile"] else ""
+        hint = ": only --dry-run and -F do without" if is_optional else ""
         raise _usage_error(f"{' and '.join(map(str.upper, missing))} {_is_or_are(missing)} missing{hint}")
 
 
@@ -385,6 +448,7 @@ def _command(word: str | None, values: dict[str, object]) -> str:
         "make_vmcoreinfo": values["new_vmcoreinfo"] is not None,
         "dmesg": values.pop("dump_dmesg") or values["partial_dmesg"],
         "mem_usage": values.pop("mem_usage"),
+        "rearrange": values.pop("rearrange"),
         "vtop": values["vtop"] is not None,
     }
     chosen = [name for name, is_named in named.items() if is_named]
@@ -421,19 +485,45 @@ def _split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[s
     return arguments, operands
 
 
-def _integer(low: int, high: int, advise: Callable[[str], str] = lambda text: "") -> Callable[[str], int]:
+def _integer(low: int, high: int) -> Callable[[str], int]:
     """Make an argparse type for whole numbers from `low` to `high`, both included."""
 
     def convert(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,12}", text) and low <= int(text) <= high:
             return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}{advise(text)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
 
     return convert
 
 
-def _no_list(text: str) -> str:
-    return "; lists of levels are not supported by npdump yet" if "," in text else ""
+def _levels(text: str) -> tuple[int, ...]:
+    """Read a dump level, or a list of them with commas."""
+    return tuple(map(_integer(0, MAX_DUMP_LEVEL), text.split(",")))
+
+
+def _size(text: str) -> int:
+    """Read a number of bytes as Linux's memparse() does: decimal, octal or hexadecimal, with a letter."""
+    match = re.fullmatch(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})([KMGTPE]?)", text, re.IGNORECASE)
+    digits = match[1] if match else "0"
+    is_octal = re.fullmatch("0[0-7]+", digits) is not None
+    nbytes = int(digits, 8 if is_octal else 0 if digits[:1] != "0" or digits[1:2] in ("x", "X") else 10)
+    if match and match[2]:
+        nbytes <<= 10 * ("KMGTPE".index(match[2].upper()) + 1)
+    if not nbytes:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 512M")
+    return nbytes
+
+
+def _take_files(values: dict[str, object], operands: list[str]) -> list[str]:
+    """Take inputs and outputs beyond the first of each into ``values``; return the rest."""
+    if values["flatten"]:
+        values["more_vmcores"] = tuple(operands[1:])
+        return operands[:1]
+    if values["split"]:
+        values["more_dumpfiles"] = tuple(operands[2:])
+        return operands[:2]
+    values["more_vmcores"] = tuple(operands[1:-1])
+    return operands[:1] + operands[1:][-1:]
 
 
 def _usage_error(text: str) -> Exception:

@@ -5,25 +5,27 @@ storage → source → facts → arch → memory → memmap → pages → bitmap
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from npdump import codecs, writers
-from npdump.arch import by_machine
-from npdump.bitmap import in_file, in_memory
-from npdump.errors import NoSpace, SinkError
+from npdump.arch import Arch, by_machine
+from npdump.bitmap import Runs, in_file, in_memory
+from npdump.containers import open_storage
+from npdump.errors import NoSpace, SinkError, UsageError
 from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
+from npdump.outputs import open_sinks, split_npages, split_ranges
 from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
 from npdump.probe import find_kernel, utsname
 from npdump.report import Reporter
 from npdump.selfcheck import Trust, trusted_scan
 from npdump.sinks import Sink
-from npdump.sinks.file import FileSink
-from npdump.sinks.null import NullSink
 from npdump.sources import Source, open_source
 from npdump.storage import Storage
 from npdump.stream import BATCH_NBYTES
@@ -42,6 +44,7 @@ class Result(NamedTuple):
     summary: Summary
     release: str | None
     machine: str
+    level: int
 
 
 def filter_dump(options: Options, report: Reporter) -> Result:
@@ -53,42 +56,112 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         If the input is bad, or the output can't be written. An output that holds any pages by then is left, marked
         as incomplete; else it's removed.
     """
-    assert options.vmcore is not None
-    with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
-        source = open_source(storage)
+    with ExitStack() as stack:
+        storages = [
+            open_storage(path, not options.non_mmap, options.work_dir, report.message, stack)
+            for path in options.vmcores
+        ]
+        source = open_source(*storages)
         arch = by_machine(source.machine, source.bits)
-        kernel = find_kernel(source, arch, options.dump_level, report.warning, _given(options))
+        levels = (options.dump_level, *options.retry_levels)
+        _tell_history(source, levels[0], options.reassemble, report)
+        kernel = None
+        if not options.reassemble:
+            level = max(levels) & ~source.history.level
+            kernel = find_kernel(source, arch, level, report.warning, _given(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
-        with report.stage(_SCAN):
-            trust = Trust(options.dump_level, report.warning, options.strict)
-            scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
-            dump = Dump(
-                source=source,
-                scan=scan,
-                level=trust.level,
-                bits=arch.bits,
-                byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
-                aligns_u64=arch.aligns_u64,
-                first_pfn=_first_pfn(source, kernel),
-                utsname=utsname(kernel, arch),
-                phys_base=arch.phys_base(source, kernel.facts) if kernel else 0,
-                timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or 0,
-            )
-            how = How(
-                codec=codecs.get(options.codec),
-                engine=options.zlib_engine if options.codec == "zlib" else None,
-                n_workers=options.num_threads,
-                batch_npages=max(BATCH_NBYTES // source.page_size, 1 << options.block_order),
-                warn=report.warning,
-            )
-            writer = writers.get(options.format)(dump, how)
-        report.debug(trust.in_one_line())
-        if scan.n_unreadable:
-            report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
-        with report.stage(_COPY):
-            nbytes = _write(options, report, writer, storage)
-        return Result(_summary(scan, writer, dump, nbytes, report), release, arch.name)
+        for level, next_level in zip(levels, (*levels[1:], None), strict=True):
+            try:
+                summary, trusted = _make(options, report, storages, source, arch, kernel, level, next_level is None)
+            except NoSpace as error:
+                if next_level is None:
+                    raise
+                report.warning(f"{error}: trying again with dump level {next_level}")
+            else:
+                return Result(summary, release, arch.name, trusted)
+    raise AssertionError("the last dump level either worked or raised")
+
+
+def _make(
+    options: Options,
+    report: Reporter,
+    storages: Sequence[Storage],
+    source: Source,
+    arch: Arch,
+    kernel: Kernel | None,
+    level: int,
+    is_last: bool,
+) -> tuple[Summary, int]:
+    """Make the dump at one dump level; if that's the last to try, what was written by an error is kept.
+
+    Returns
+    -------
+    Summary
+    int
+        The dump level of the file: with that of the input, without what is in doubt.
+    """
+    history = source.history
+    with report.stage(_SCAN):
+        trust = Trust(level & ~history.level, report.warning, options.strict)
+        scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
+        dump = Dump(
+            source=source,
+            scan=scan,
+            level=trust.level | history.level,
+            bits=arch.bits,
+            byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
+            aligns_u64=arch.aligns_u64,
+            first_pfn=_first_pfn(source, kernel),
+            utsname=history.utsname or utsname(kernel, arch),
+            phys_base=arch.phys_base(source, kernel.facts) if kernel else history.phys_base,
+            timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
+        )
+        dumps = [dump]
+        if options.split:
+            ranges = split_ranges(scan, len(options.dumpfiles), split_npages(options, source.page_size))
+            dumps = [replace(dump, part=pfns) for pfns in ranges]
+        how = _how(options, source, report)
+        dump_writers = [writers.get(options.format)(dump, how) for dump in dumps]
+    report.debug(trust.in_one_line())
+    if scan.n_unreadable:
+        report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
+    with report.stage(_COPY):
+        nbytes = _write(report, dump_writers, open_sinks(options, storages), is_last)
+    return _summary(dump, dump_writers, nbytes, report), dump.level
+
+
+def _how(options: Options, source: Source, report: Reporter) -> How:
+    codec = codecs.get(options.codec)
+    if options.reassemble:
+        codec = codecs.by_flag(source.history.codec_flag) or codec
+    return How(
+        codec=codec,
+        engine=options.zlib_engine if options.codec == "zlib" else None,
+        n_workers=options.num_threads,
+        batch_npages=max(BATCH_NBYTES // source.page_size, 1 << options.block_order),
+        warn=report.warning,
+        as_stored=options.reassemble,
+    )
+
+
+def _tell_history(source: Source, level: int, reassemble: bool, report: Reporter) -> None:
+    """Say what an earlier filter did to the input that the user may not expect."""
+    history = source.history
+    if level | history.level != level and not reassemble:
+        report.message(
+            f"The dump level is changed to {level | history.level}: {source.path} was made with {history.level}."
+        )
+    if history.n_lost:
+        report.warning(
+            f"{source.path}: is incomplete: {history.n_lost} pages were lost when it was made; they are left out"
+        )
+    if history.missing:
+        start, stop = history.missing
+        text = f"{source.path}: is split, and the part with the page frames {start:#x} to {stop:#x} is missing"
+        if reassemble:
+            raise UsageError(f"{text}: name all parts")
+        report.warning(f"{text}: its pages are left out")
 
 
 def _open_scan(source: Source, options: Options, report: Reporter, kernel: Kernel | None, level: int) -> PageScan:
@@ -124,33 +197,34 @@ def _window_npages(options: Options) -> int:
     return options.cyclic_buffer_kib * 1024 * 8
 
 
-def _write(options: Options, report: Reporter, writer: Writer, storage: Storage) -> int:
-    """Write the dump; return its bytes."""
-    sink: Sink
-    if options.dry_run:
-        sink = NullSink()
-    else:
-        assert options.dumpfile is not None
-        sink = FileSink(options.dumpfile, options.force, [storage])
+def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sink], keep_failed: bool) -> int:
+    """Write the dump, or its parts one after the other; return the bytes."""
+    nbytes = n_done = 0
+    n_pages = sum(writer.n_pages for writer in dump_writers)
+    waiting = list(sinks)
     try:
-        nbytes = writer.begin(sink)
-    except BaseException:
-        sink.discard()
-        raise
-    n_done = 0
-    report.progress(_COPY, 0, writer.n_pages)
-    try:
-        for done in writer.write(sink):
-            n_done += done.npages
-            nbytes += done.nbytes
-            report.progress(_COPY, n_done, writer.n_pages)
-        writer.end(sink)
-        sink.close()
-    except NoSpace as error:
-        _give_up(writer, sink)
-        raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
-    except BaseException:
-        _give_up(writer, sink)
+        for writer, sink in zip(dump_writers, sinks, strict=True):
+            nbytes += writer.begin(sink)
+            waiting.remove(sink)
+            report.progress(_COPY, n_done, n_pages)
+            try:
+                for done in writer.write(sink):
+                    n_done += done.npages
+                    nbytes += done.nbytes
+                    report.progress(_COPY, n_done, n_pages)
+                writer.end(sink)
+                sink.close()
+            except BaseException:
+                if keep_failed:
+                    _give_up(writer, sink)
+                raise
+    except BaseException as error:
+        # What holds no pages is of no use.
+        retries = isinstance(error, NoSpace) and not keep_failed
+        for sink in sinks if retries else waiting:
+            sink.discard()
+        if isinstance(error, NoSpace) and keep_failed:
+            raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
         raise
     return nbytes
 
@@ -159,22 +233,29 @@ def _give_up(writer: Writer, sink: Sink) -> None:
     """Leave a file that says that it's incomplete; if that fails too, the first error is what the user needs."""
     with suppress(SinkError):
         writer.cut_short(sink)
-        sink.close()
+        if sink.can_rewrite:
+            sink.close()
 
 
-def _summary(scan: PageScan, writer: Writer, dump: Dump, nbytes: int, report: Reporter) -> Summary:
+def _summary(dump: Dump, dump_writers: Sequence[Writer], nbytes: int, report: Reporter) -> Summary:
+    scan = dump.scan
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
     return Summary(
         max_mapnr=scan.max_mapnr - dump.first_pfn,
         n_ram=scan.n_ram,
-        n_zero=writer.n_zero,
+        n_absent=_n_pages(dump.source.ram_runs) - _n_pages(dump.source.data_runs),
+        n_zero=sum(writer.n_zero for writer in dump_writers),
         n_cache=count[PageClass.CACHE],
         n_cache_private=count[PageClass.CACHE_PRIVATE],
         n_user=count[PageClass.USER],
         n_free=count[PageClass.FREE] + count[PageClass.UNACCEPTED],
         n_hwpoison=count[PageClass.HWPOISON],
         n_offline=count[PageClass.OFFLINE],
-        n_elf_excluded=writer.n_left_out,
+        n_elf_excluded=dump_writers[0].n_left_out,
         written_nbytes=nbytes,
         seconds_by_stage=report.seconds_by_stage,
     )
+
+
+def _n_pages(runs: Runs) -> int:
+    return int((runs[:, 1] - runs[:, 0]).sum())

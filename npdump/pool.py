@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from npdump.encoding import EncodedBatch
-from npdump.errors import NpdumpError
+from npdump.errors import NpdumpError, SinkError
 from npdump.stream import PageBatch
 
 if TYPE_CHECKING:
@@ -32,7 +32,16 @@ Encode = Callable[[PageBatch], EncodedBatch]
 
 
 class Job(Protocol):
-    """The work on a batch, in two steps."""
+    """The work on a batch, in two steps.
+
+    Attributes
+    ----------
+    is_repeatable : bool
+        Whether the second step may be done again after a worker died in the middle of it.
+    """
+
+    @property
+    def is_repeatable(self) -> bool: ...
 
     def make_encoder(self) -> Encode:
         """Return the first step; each worker makes its own."""
@@ -210,6 +219,8 @@ class _Crew:
         process.join()
         code = process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if not self._job.is_repeatable:
+            raise SinkError(f"a worker {how} (out of memory?): the output can't be continued; try --num-threads 1")
         lost = [number for number, ticket in self._tickets.items() if ticket.worker is worker]
         for number in lost:
             ticket = self._tickets[number]

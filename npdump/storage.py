@@ -103,6 +103,10 @@ class Storage:
             window, start = self._map(offset, nbytes)
         return window[offset - start : offset - start + nbytes]
 
+    def covers(self, offset: npt.NDArray[np.int64], nbytes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell which of the ranges ``[offset, offset + nbytes)`` are wholly in the file; offsets may be negative."""
+        return (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
+
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
             raise TruncatedDump(

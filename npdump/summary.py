@@ -14,6 +14,8 @@ class Summary:
         Page frames from 0 to the end of memory, holes included.
     n_ram : int
         Page frames that the input holds (bitmap 1).
+    n_absent : int
+        Pages that an earlier filter had left out of the input, or that were lost.
     n_zero, n_cache, n_cache_private, n_user, n_free, n_hwpoison, n_offline, n_extension : int
         Pages left out, by the kind that decided; a page counts once.
     n_elf_excluded : int or None
@@ -26,6 +28,7 @@ class Summary:
 
     max_mapnr: int
     n_ram: int
+    n_absent: int = 0
     n_zero: int = 0
     n_cache: int = 0
     n_cache_private: int = 0
@@ -45,9 +48,10 @@ class Summary:
 
     @property
     def n_excluded(self) -> int:
-        """Pages left out."""
+        """Pages left out, now or before."""
         return (
-            self.n_zero
+            self.n_absent
+            + self.n_zero
             + self.n_cache
             + self.n_cache_private
             + self.n_user

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from npdump.codecs.zstd import open_stream
-from npdump.errors import FactError, NpdumpError, SourceError
+from npdump.codecs.zstd import open_frames
+from npdump.errors import CodecError, FactError, NpdumpError, SourceError
 from npdump.kernel import catalogue, dwarf, vmcoreinfo
 from npdump.kernel.given import Given
 from npdump.kernel.types import Types
@@ -40,7 +40,7 @@ _EXTRA_SYMBOLS = frozenset((*_LINK_BASES, "__pgtable_l5_enabled", "sme_me_mask",
 _OPENERS = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\0": lzma.open,
-    b"\x28\xb5\x2f\xfd": open_stream,
+    b"\x28\xb5\x2f\xfd": open_frames,
 }
 
 
@@ -93,7 +93,7 @@ def read_vmlinux(path: str, work_dir: str | None = None) -> Given:
                 _store(vmlinux)
     except FactError as error:
         raise FactError(f"{path}: {error}") from None
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (OSError, EOFError, CodecError, lzma.LZMAError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SourceError(f"{path}: can't be read: {reason}") from None
     release = catalogue.release_of(vmlinux.banner)

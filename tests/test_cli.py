@@ -21,14 +21,8 @@ LABELS = {
     "offline": "Offline pages          ",
 }
 REFUSED = {
-    "-F": [],
-    "-R": [],
     "-e": [],
     "-X": [],
-    "-L": ["1M"],
-    "--split": [],
-    "--splitblock-size": ["1024"],
-    "--reassemble": [],
     "--config": ["file"],
     "--eppic": ["file"],
     "--extension": ["file"],
@@ -69,7 +63,9 @@ def test_check_params_accepts(arguments, npdump, tmp_path):
     [
         [],
         ["VMCORE"],
-        ["VMCORE", "DUMP", "MORE"],
+        ["--mem-usage", "VMCORE", "DUMP"],
+        ["--split", "VMCORE", "DUMP"],
+        ["-R", "--dry-run"],
         ["-d", "32", "VMCORE", "DUMP"],
         ["-d", "-1", "VMCORE", "DUMP"],
         ["-d", "x", "VMCORE", "DUMP"],

@@ -108,7 +108,15 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
     [
         ("", "VMCORE and DUMPFILE"),
         ("vmcore", "DUMPFILE"),
-        ("vmcore dumpfile third", "too many arguments"),
+        ("-R dumpfile second", "too many arguments"),
+        ("-d 11,32 vmcore dumpfile", "not a whole number from 0 to 31"),
+        ("-d 11, vmcore dumpfile", "not a whole number from 0 to 31"),
+        ("-L 0 vmcore dumpfile", "not a size"),
+        ("-L 5X vmcore dumpfile", "not a size"),
+        ("--split vmcore dumpfile", "two DUMPFILEs"),
+        ("--split -E vmcore dumpfile second", "only kdump-compressed dumps are split"),
+        ("--reassemble part dumpfile", "two parts"),
+        ("--reassemble -l part1 part2 dumpfile", "copies pages as they are"),
         ("-Z vmcore dumpfile", "-Z"),
         ("--nonsense vmcore dumpfile", "--nonsense"),
         ("--d vmcore dumpfile", "--d"),
@@ -117,7 +125,6 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
         ("--json vmcore dumpfile", "--show-stats"),
         ("--zlib-engine isal -l vmcore dumpfile", "-c"),
         ("--zlib-engine other -c vmcore dumpfile", "other"),
-        ("-d 11,31 vmcore dumpfile", "lists of levels"),
     ],
 )
 @pytest.mark.parametrize("check", [[], ["--check-params"]])
@@ -130,6 +137,23 @@ def test_a_cyclic_buffer_of_nothing_is_as_good_as_none() -> None:
     assert parse(["--cyclic-buffer", "1024", *FILES]).cyclic_buffer_kib == 1024
 
 
+def test_files_of_other_forms() -> None:
+    assert parse(["-F", "vmcore"]).vmcores == ("vmcore",)
+    assert parse(["-F", "part1", "part2"]).vmcores == ("part1", "part2")
+    assert parse(["-R", "dumpfile"]).dumpfile == "dumpfile"
+    split = parse(["--split", "vmcore", "a", "b", "c"])
+    assert (split.vmcores, split.dumpfiles) == (("vmcore",), ("a", "b", "c"))
+    joined = parse(["--reassemble", "a", "b", "dumpfile"])
+    assert (joined.vmcores, joined.dumpfiles) == (("a", "b"), ("dumpfile",))
+
+
+def test_levels_and_limits() -> None:
+    options = parse(["-d", "11,31", "-L", "1G", *FILES])
+    assert (options.dump_level, options.retry_levels, options.limit_nbytes) == (11, (31,), 1 << 30)
+    sizes = {"4096": 4096, "0x10k": 16384, "010": 8, "08": 8, "2m": 2 << 20, "3T": 3 << 40}
+    assert {text: parse(["-L", text, *FILES]).limit_nbytes for text in sizes} == sizes
+
+
 def test_a_dry_run_needs_no_dumpfile() -> None:
     assert parse(["--dry-run", "vmcore"]).dumpfile is None
     assert parse(["--dry-run", *FILES]).dumpfile == "dumpfile"
@@ -137,16 +161,8 @@ def test_a_dry_run_needs_no_dumpfile() -> None:
 
 # The options of makedumpfile 1.7.9 that are not npdump's, from its manual page, with the lines that it would accept.
 MAKEDUMPFILE_ONLY = [
-    "-F vmcore",
-    "-R dumpfile",
-    "-cF vmcore",
-    "-L 1G vmcore dumpfile",
     "-e --work-dir /tmp vmcore dumpfile",
     "-X vmcore dumpfile",
-    "--split vmcore dumpfile1 dumpfile2 dumpfile3",
-    "--split --splitblock-size 1024 vmcore dumpfile1 dumpfile2",
-    "--splitblock-size=1024 vmcore dumpfile",
-    "--reassemble dumpfile1 dumpfile2 dumpfile",
     "--diskset=vmcore1 --diskset=vmcore2 dumpfile",
     "--config filter.conf vmcore dumpfile",
     "--eppic macro vmcore dumpfile",

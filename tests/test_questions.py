@@ -179,3 +179,21 @@ def test_bash_completes(tool, tmp_path):
     ask = f'. {script}; COMP_WORDS=(npdump --mem); COMP_CWORD=1; _npdump; echo "${{COMPREPLY[@]}}"'
     result = subprocess.run([tool("bash"), "-c", ask], check=True, capture_output=True, text=True)
     assert result.stdout == "--mem-usage\n"
+
+
+@pytest.mark.parametrize("is_flattened", [False, True])
+def test_questions_to_a_filtered_dump(distilled, tmp_path, is_flattened):
+    """What was filtered answers as the vmcore does; the pages that aren't in it are in no row of --mem-usage."""
+    vmcore, dump = distilled("x86_64-6.1"), tmp_path / "dump"
+    if is_flattened:
+        with dump.open("wb") as file:
+            harness.run_ok("-F", "-l", "-d", "30", vmcore, stdout=file)
+    else:
+        harness.run_ok("-l", "-d", "30", vmcore, dump)
+    assert harness.run_ok("--dump-dmesg", dump).stdout == harness.run_ok("--dump-dmesg", vmcore).stdout
+    facts = json.loads(harness.run_ok("info", "--json", dump).stdout)
+    assert (facts["dump_level"], facts["codec"]) == (30, "lzo")
+    before, after = (json.loads(harness.run_ok("--mem-usage", "--json", path).stdout) for path in (vmcore, dump))
+    assert before["user"] > 0
+    left_out = dict.fromkeys(("non_pri_cache", "pri_cache", "user", "free"), 0)
+    assert after == before | left_out | {"hwpoison_or_offline": 0}

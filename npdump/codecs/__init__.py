@@ -11,12 +11,17 @@ import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
 
-__all__ = ["Codec", "EncodePages", "all_codecs", "get"]
+__all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "checked", "get"]
 
 EncodePages = Callable[[Sequence[Any]], list[Any]]
 """Takes the pages' buffers and returns, for each, a buffer that holds it compressed."""
+
+
+DecodePages = Callable[[Sequence[Any]], list[Any]]
+"""Takes the stored pages' buffers and returns, for each, a buffer of page-size bytes; raises CodecError if it can't."""
 
 
 class Codec(Protocol):
@@ -39,6 +44,15 @@ class Codec(Protocol):
             If ``engine`` (default: every engine) isn't installed.
         """
 
+    def decoder(self, page_size: int) -> DecodePages:
+        """Return a new decoder, which never makes more than a small multiple of ``page_size`` of a page.
+
+        Raises
+        ------
+        MissingDependency
+            If no engine is installed.
+        """
+
 
 def all_codecs() -> Iterable[Codec]:
     """Yield the codecs, by name."""
@@ -56,3 +70,34 @@ def get(name: str) -> Codec:
     """
     codec: Codec = importlib.import_module(f"{__name__}.{name}").CODEC
     return codec
+
+
+def by_flag(flag: int) -> Codec | None:
+    """Return the codec that a page's flags name, None if there is none."""
+    return next((codec for codec in all_codecs() if codec.flag == flag), None)
+
+
+def checked(decode: Callable[[Any], Any], page_size: int, errors: tuple[type[Exception], ...]) -> DecodePages:
+    """Make a decoder of a function that decodes one page.
+
+    Parameters
+    ----------
+    decode : callable
+        Takes a stored page.
+    page_size : int
+        What it must return, in bytes.
+    errors : tuple of exception types
+        What it raises for bad data.
+    """
+
+    def decode_pages(pages: Sequence[Any]) -> list[Any]:
+        try:
+            decoded = list(map(decode, pages))
+        except errors as error:
+            raise CodecError(f"doesn't uncompress ({error})") from None
+        for page in decoded:
+            if len(page) != page_size:
+                raise CodecError(f"uncompresses to {len(page)} bytes instead of {page_size}")
+        return decoded
+
+    return decode_pages

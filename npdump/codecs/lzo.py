@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from npdump.codecs import EncodePages
+from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
@@ -72,6 +72,30 @@ class Lzo:
             return list(map(compress, pages, repeat(1), repeat(False)))
 
         return encode
+
+    def decoder(self, page_size: int) -> DecodePages:
+        """See `npdump.codecs.Codec.decoder`."""
+        name, library = choose("LZO-compressed input", _ENGINES)
+        if name == "liblzo2":
+            return _liblzo2_decoder(library, page_size)
+        decompress = library.decompress
+        return checked(lambda page: decompress(bytes(page), False, page_size), page_size, (library.error,))
+
+
+def _liblzo2_decoder(library: ctypes.CDLL, page_size: int) -> DecodePages:
+    out = ctypes.create_string_buffer(page_size)
+    out_nbytes = ctypes.c_size_t()
+    decompress = library.lzo1x_decompress_safe
+
+    def decode_page(page: Any) -> bytes:
+        data = bytes(page)
+        out_nbytes.value = page_size
+        code = decompress(data, ctypes.c_size_t(len(data)), out, ctypes.byref(out_nbytes), None)
+        if code:
+            raise CodecError(f"liblzo2 says {code}")
+        return ctypes.string_at(out, out_nbytes.value)
+
+    return checked(decode_page, page_size, (CodecError,))
 
 
 def _liblzo2_encoder(library: ctypes.CDLL, page_size: int) -> EncodePages:

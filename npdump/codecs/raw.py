@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from npdump.codecs import EncodePages
+from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.layouts.page_flag import PageFlag
 
 __all__ = ["CODEC"]
@@ -29,6 +29,10 @@ class Raw:
             return list(pages)
 
         return encode
+
+    def decoder(self, page_size: int) -> DecodePages:
+        """See `npdump.codecs.Codec.decoder`."""
+        return checked(lambda page: page, page_size, ())
 
 
 CODEC = Raw()

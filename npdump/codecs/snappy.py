@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from npdump.codecs import EncodePages
+from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -41,6 +41,27 @@ class Snappy:
             return list(map(compress, pages))
 
         return encode
+
+    def decoder(self, page_size: int) -> DecodePages:
+        """See `npdump.codecs.Codec.decoder`."""
+        module = choose("snappy-compressed input", _ENGINES)[1]
+        decompress = module.snappy.decompress_raw
+        # A block begins with its uncompressed length, for which cramjam allocates memory.
+        preamble = _varint(page_size)
+
+        def decode(page: Any) -> Any:
+            return decompress(page) if bytes(page[: len(preamble)]) == preamble else b""
+
+        return checked(decode, page_size, (module.DecompressionError,))
+
+
+def _varint(number: int) -> bytes:
+    """Return a number in groups of 7 bits, least significant first (snappy's format_description.txt, 1.)."""
+    groups = []
+    while number >= 0x80:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*groups, number))
 
 
 CODEC = Snappy()

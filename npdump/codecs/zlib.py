@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from npdump.codecs import EncodePages
+from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -80,6 +80,12 @@ class Zlib:
             return list(map(compress, pages, repeat(LEVEL), repeat(form), repeat(memory), repeat(window_bits)))
 
         return encode_isal
+
+    def decoder(self, page_size: int) -> DecodePages:
+        """See `npdump.codecs.Codec.decoder`."""
+        # ISA-L gains little here. One byte more than a page tells a stream that is too long.
+        new = zlib.decompressobj
+        return checked(lambda page: new().decompress(page, page_size + 1), page_size, (zlib.error,))
 
 
 CODEC = Zlib()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
-from npdump.codecs import EncodePages
+from npdump.codecs import DecodePages, EncodePages, checked
 from npdump.engines import Engine, choose, describe
+from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
 
-__all__ = ["CODEC", "open_stream"]
+__all__ = ["CODEC", "open_frames"]
+
+MAX_WINDOW_NBYTES = 1 << 31
+"""Memory that a file may ask for: as much as zstd --long=31."""
 
 LEVEL = 1
 """makedumpfile's."""
@@ -32,17 +37,6 @@ _ENGINES = {
         lambda: importlib.import_module("compression.zstd"), lambda module: module.zstd_version, "Python 3.14"
     ),
 }
-
-
-def open_stream(file: IO[bytes]) -> Any:
-    """Return a binary file with the decompressed content of another.
-
-    Raises
-    ------
-    MissingDependency
-    """
-    name, module = choose("a file compressed with zstd", _ENGINES)
-    return module.ZstdDecompressor().stream_reader(file) if name == "zstandard" else module.ZstdFile(file)
 
 
 class Zstd:
@@ -72,6 +66,57 @@ class Zstd:
             return list(map(compress, pages))
 
         return encode
+
+    def decoder(self, page_size: int) -> DecodePages:
+        """See `npdump.codecs.Codec.decoder`."""
+        name, module = choose("zstd-compressed input", _ENGINES)
+        if name == "compression.zstd":
+            new = module.ZstdDecompressor
+            return checked(lambda page: new().decompress(page, page_size + 1), page_size, (module.ZstdError,))
+        decompress = module.ZstdDecompressor().decompress
+        stated_nbytes = module.frame_content_size
+
+        def decode(page: Any) -> Any:
+            # The frame says how much will be allocated for it; it may leave that out.
+            return decompress(page, page_size) if stated_nbytes(page) in (page_size, -1) else b""
+
+        return checked(decode, page_size, (module.ZstdError,))
+
+
+class _Frames(io.RawIOBase):
+    """What the frames of a file hold."""
+
+    def __init__(self, frames: Any, error: type[Exception]) -> None:
+        self._frames = frames
+        self._error = error
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._frames.read(len(buffer))
+        except self._error as error:
+            raise CodecError(str(error)) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_frames(stream: IO[bytes]) -> BinaryIO:
+    """Return a stream of what a compressed file holds; reading it raises CodecError if that's damaged.
+
+    Raises
+    ------
+    MissingDependency
+        If no engine is installed.
+    """
+    name, module = choose("zstd-compressed input", _ENGINES)
+    if name == "zstandard":
+        decompressor = module.ZstdDecompressor(max_window_size=MAX_WINDOW_NBYTES)
+        frames = decompressor.stream_reader(stream, read_across_frames=True)
+    else:
+        frames = module.ZstdFile(stream)
+    return cast(BinaryIO, io.BufferedReader(_Frames(frames, module.ZstdError), 1 << 20))
 
 
 CODEC = Zstd()

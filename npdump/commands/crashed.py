@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from npdump.arch import Arch, by_machine
+from npdump.containers import open_storage
 from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
@@ -21,11 +22,12 @@ _ANY_KIND_OF_PAGE = 31
 
 
 class Crashed(NamedTuple):
-    """A dump, its machine, and its kernel."""
+    """A dump, its machine, its kernel, and its file."""
 
     source: Source
     arch: Arch
     kernel: Kernel
+    storage: Storage
 
 
 @contextmanager
@@ -38,12 +40,13 @@ def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
         If it can't be read, or its kernel is needed and the dump doesn't tell what it is.
     """
     assert options.vmcore is not None
-    with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
+    with ExitStack() as stack:
+        storage = open_storage(options.vmcore, not options.non_mmap, options.work_dir, report.message, stack)
         source = open_source(storage)
         arch = by_machine(source.machine, source.bits)
         kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
         assert kernel is not None  # at that level it's an error
-        yield Crashed(source, arch, kernel)
+        yield Crashed(source, arch, kernel, storage)
 
 
 def given_of(options: Options) -> Given | None:

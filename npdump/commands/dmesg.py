@@ -9,7 +9,6 @@ from npdump.commands.crashed import open_crashed
 from npdump.options import Options
 from npdump.report import Reporter
 from npdump.sinks.file import FileSink
-from npdump.storage import Storage
 
 __all__ = ["run"]
 
@@ -18,23 +17,19 @@ def run(options: Options, report: Reporter) -> None:
     """Write the log to the output file, or print it."""
     with open_crashed(options, report) as crashed:
         log = dmesg.read(crashed.kernel, options.partial_dmesg)
-    for doubt in log.doubts:
-        report.warning(doubt)
-    text = _as_json(log) if options.json else dmesg.as_text(log)
-    if options.dumpfile is None:
-        report.answer(text)
-        return
-    assert options.vmcore is not None
-    vmcore = Storage(options.vmcore)
-    sink = FileSink(options.dumpfile, options.force, [vmcore])
+        for doubt in log.doubts:
+            report.warning(doubt)
+        text = _as_json(log) if options.json else dmesg.as_text(log)
+        if options.dumpfile is None:
+            report.answer(text)
+            return
+        sink = FileSink(options.dumpfile, options.force, [crashed.storage])
     try:
         sink.write(0, text.encode("utf-8", "surrogateescape"))
         sink.close()
     except BaseException:
         sink.discard()
         raise
-    finally:
-        vmcore.close()
     report.message(f"The dmesg log is saved to {options.dumpfile}.\n\nnpdump Completed.")
 
 

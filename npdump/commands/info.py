@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from npdump import dmesg
+from npdump import codecs, dmesg
 from npdump.arch import by_machine
 from npdump.bitmap import Runs
 from npdump.commands.crashed import given_of
+from npdump.containers import open_storage
 from npdump.errors import AddressError, FactError
 from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.probe import find_kernel, utsname
 from npdump.report import Reporter
-from npdump.sources import Source, open_source
+from npdump.sources import OffersStored, Source, open_source
 from npdump.sources.notes import parse_notes
-from npdump.storage import Storage
 
 __all__ = ["run"]
 
@@ -44,7 +44,8 @@ _DMESG_IS_ENOUGH = 1 << 20
 def run(options: Options, report: Reporter) -> None:
     """Print what is known of a dump; what can't be found out is listed as missing, and is no failure."""
     assert options.vmcore is not None
-    with closing(Storage(options.vmcore, use_mmap=not options.non_mmap)) as storage:
+    with ExitStack() as stack:
+        storage = open_storage(options.vmcore, not options.non_mmap, options.work_dir, report.message, stack)
         source = open_source(storage)
         facts = describe(source, storage.nbytes, given_of(options))
     report.answer(json.dumps(facts, indent=1) if options.json else as_text(facts))
@@ -119,6 +120,8 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
     n_ram, n_data = _npages(source.ram_runs), _npages(source.data_runs)
     if n_data < n_ram:
         missing.append(f"{n_ram - n_data} of {n_ram} pages, which a filter left out")
+    is_kdump = isinstance(source, OffersStored)  # an ELF file doesn't tell
+    codec = codecs.by_flag(source.history.codec_flag)
     notes = parse_notes(source.notes, source.byte_order)
     return {
         "cpus": source.n_cpus,
@@ -130,8 +133,8 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
             {"start": start * source.page_size, "stop": stop * source.page_size}
             for start, stop in source.ram_runs.tolist()
         ],
-        "dump_level": getattr(source, "dump_level", None),
-        "codec": getattr(source, "codec", None),
+        "dump_level": source.history.level if is_kdump else None,
+        "codec": codec.name if codec and is_kdump else None,
         "notes": [
             {"name": note.name.decode("ascii", "replace"), "type": note.type, "nbytes": note.desc_nbytes}
             for note in notes

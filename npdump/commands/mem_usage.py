@@ -55,6 +55,7 @@ def run(options: Options, report: Reporter) -> None:
         n_zero = count_zero(source, scan, partial(report.progress, _STAGE))
         page_size = source.page_size
         n_ram = _npages(source.ram_runs)
+        n_data = _npages(source.data_runs)
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
     pages = {
         "ZERO": n_zero,
@@ -64,7 +65,9 @@ def run(options: Options, report: Reporter) -> None:
         "FREE": count[PageClass.FREE] + count[PageClass.UNACCEPTED],
     }
     n_unsafe = count[PageClass.HWPOISON] + count[PageClass.OFFLINE]
-    pages["KERN_DATA"] = n_ram - sum(pages.values()) - n_unsafe
+    if n_data < n_ram:
+        report.warning(f"{source.path}: {n_ram - n_data} of {n_ram} pages aren't in it, and in no row")
+    pages["KERN_DATA"] = n_data - sum(pages.values()) - n_unsafe
     if options.json:
         numbers = {name.lower(): number for name, number in pages.items()}
         total = {"page_size": page_size, "total_pages": n_ram, "total_nbytes": n_ram * page_size}

@@ -1,4 +1,4 @@
-"""The kdump-compressed format, header version 6.
+"""The kdump-compressed format, as of header version 6; earlier versions lack fields at the end of the sub header.
 
 References
 ----------
@@ -13,6 +13,9 @@ import numpy as np
 from npdump.layouts import ByteOrder
 
 SIGNATURE = b"KDUMP   "
+OLD_SIGNATURE = b"DISKDUMP"
+"""Of the diskdump driver (Linux 2.6-era distributions): the same blocks, without a kdump sub header."""
+
 HEADER_VERSION = 6
 UTSNAME_FIELDS = ("sysname", "nodename", "release", "version", "machine", "domainname")
 UTSNAME_FIELD_NBYTES = 65
@@ -77,6 +80,23 @@ def sub_header_dtype(bits: int, byte_order: ByteOrder, padded: bool = True) -> n
     ]
     return np.dtype(fields).newbyteorder(byte_order)
 
+
+FIRST_VERSIONS = {
+    "dump_level": 1,
+    "split": 2,
+    "start_pfn": 2,
+    "end_pfn": 2,
+    "offset_vmcoreinfo": 3,
+    "size_vmcoreinfo": 3,
+    "offset_note": 4,
+    "size_note": 4,
+    "offset_eraseinfo": 5,
+    "size_eraseinfo": 5,
+    "start_pfn_64": 6,
+    "end_pfn_64": 6,
+    "max_mapnr_64": 6,
+}
+"""Header version that brought each field of the sub header; in older files its bytes mean nothing."""
 
 PAGE_DESC = np.dtype([("offset", "i8"), ("size", "u4"), ("flags", "u4"), ("page_flags", "u8")])
 """``page_desc``: 24 bytes on every machine; use ``.newbyteorder()`` for the dumped machine's order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-__all__ = ["STATUS_INCOMPLETE", "PageFlag"]
+__all__ = ["STATUS_EXCLUDED_VMEMMAP", "STATUS_INCOMPLETE", "PageFlag"]
 
 
 class PageFlag(IntFlag):
@@ -19,3 +19,6 @@ class PageFlag(IntFlag):
 
 STATUS_INCOMPLETE = 0x08
 """Bit of ``disk_dump_header.status``: the file was cut short."""
+
+STATUS_EXCLUDED_VMEMMAP = 0x10
+"""Bit of ``disk_dump_header.status``: page structs of excluded pages were left out (makedumpfile -e)."""

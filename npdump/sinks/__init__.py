@@ -12,7 +12,16 @@ Placement = tuple[int, Any]
 
 
 class Sink(Protocol):
-    """Takes placements in any order. Forked processes share one sink: every write names its offset."""
+    """Takes placements in any order. Forked processes share one sink: every write names its offset.
+
+    Attributes
+    ----------
+    can_rewrite : bool
+        Whether what was placed may be replaced. Where it can't be, every byte must be placed once, and a file that
+        was cut short is known by its missing end.
+    """
+
+    can_rewrite: bool
 
     def write(self, offset: int, data: Any) -> None:
         """Place the bytes of a buffer at ``offset``.

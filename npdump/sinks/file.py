@@ -27,6 +27,8 @@ class FileSink:
         Overwrite what is there.
     inputs : iterable of Storage
         Files that must not be overwritten.
+    limit_nbytes : int or None
+        Let the file grow no larger than this.
 
     Raises
     ------
@@ -34,8 +36,13 @@ class FileSink:
         If the file exists and ``force`` is false, if it's one of ``inputs``, or if it can't be created.
     """
 
-    def __init__(self, path: str, force: bool, inputs: Iterable[Storage] = ()) -> None:
+    can_rewrite = True
+
+    def __init__(
+        self, path: str, force: bool, inputs: Iterable[Storage] = (), limit_nbytes: int | None = None
+    ) -> None:
         self.path = path
+        self._limit_nbytes = limit_nbytes
         self._fd = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
@@ -67,6 +74,8 @@ class FileSink:
     def write(self, offset: int, data: Any) -> None:
         """See `npdump.sinks.Sink.write`."""
         rest = memoryview(data).cast("B")
+        if self._limit_nbytes is not None and offset + len(rest) > self._limit_nbytes:
+            raise NoSpace(f"{self.path}: the limit of {self._limit_nbytes} bytes (-L) is reached")
         try:
             while rest:
                 written = os.pwrite(self._fd, rest, offset)

@@ -13,6 +13,8 @@ __all__ = ["NullSink"]
 class NullSink:
     """See `npdump.sinks.Sink`."""
 
+    can_rewrite = True
+
     def write(self, offset: int, data: Any) -> None:
         """Forget the bytes."""
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.bitmap import Runs
+from npdump.bitmap import BoolArray, Runs
 from npdump.errors import UnknownFormat
 from npdump.layouts import ByteOrder
 from npdump.storage import ByteArray, Storage
 
-__all__ = ["SEGMENT", "Format", "Source", "open_source"]
+__all__ = ["SEGMENT", "Format", "History", "Joinable", "OffersStored", "Source", "Stored", "open_source"]
 
 SEGMENT = np.dtype(
     [("paddr", "u8"), ("vaddr", "u8"), ("filesz", "u8"), ("memsz", "u8"), ("offset", "u8"), ("flags", "u4")]
@@ -27,6 +28,39 @@ SEGMENT = np.dtype(
 
 ``vaddr`` is the kernel virtual address of ``paddr`` as the dump's producer saw it, 0 where it didn't say.
 """
+
+
+class History(NamedTuple):
+    """What an earlier dump filter left in its file, to be carried over into the next.
+
+    Attributes
+    ----------
+    level : int
+        Dump level of the file.
+    codec_flag : int
+        `PageFlag` of the compression that was chosen for it; single pages may differ.
+    status : int
+        ``STATUS_*`` bits.
+    n_lost : int
+        Pages that should be in the file and aren't.
+    missing : tuple of two int, or None
+        The first page frames ``[start, stop)`` whose pages are in parts of a split dump that weren't given.
+    utsname : tuple of six bytes, or None
+    phys_base, timestamp : int
+        As in the dump file's headers.
+    eraseinfo : bytes
+        Text about kernel data that was erased.
+    """
+
+    level: int = 0
+    codec_flag: int = 0
+    status: int = 0
+    n_lost: int = 0
+    missing: tuple[int, int] | None = None
+    utsname: tuple[bytes, ...] | None = None
+    phys_base: int = 0
+    timestamp: int = 0
+    eraseinfo: bytes = b""
 
 
 class Source(Protocol):
@@ -59,6 +93,7 @@ class Source(Protocol):
         Page frames that the image holds, or held before it was filtered; disjoint, ascending.
     data_runs : ndarray of shape (k, 2), dtype int64
         Page frames of which any byte is in the file.
+    history : History
     """
 
     path: str
@@ -76,6 +111,7 @@ class Source(Protocol):
     max_mapnr: int
     ram_runs: Runs
     data_runs: Runs
+    history: History
 
     def view(self, paddr: int, nbytes: int) -> ByteArray:
         """Return the bytes ``[paddr, paddr + nbytes)``, without a copy where they stand together in the file.
@@ -88,6 +124,42 @@ class Source(Protocol):
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """Copy the pages of ``runs`` (shape (k, 2), page frames) into ``out`` of shape (n, page_size), in order."""
+
+
+class Stored(Protocol):
+    """Pages as they are stored in a file, in the order in which they were asked for.
+
+    Attributes
+    ----------
+    flags : ndarray of shape (n,), dtype uint32
+        `PageFlag` of each page.
+    is_zero : ndarray of shape (n,), dtype bool
+        Pages that are known to be nothing but zeros, since they share one; others may be, too.
+    """
+
+    flags: npt.NDArray[np.uint32]
+    is_zero: BoolArray
+
+    @property
+    def sizes(self) -> npt.NDArray[np.uint32]:
+        """Bytes of each page as stored."""
+
+    def joined(self, rows: npt.NDArray[np.intp]) -> Any:
+        """Return a buffer with some pages as stored, back to back."""
+
+    def buffers(self, rows: npt.NDArray[np.intp]) -> list[ByteArray]:
+        """Return a buffer for each of some pages as stored."""
+
+    def decode(self, rows: npt.NDArray[np.intp], out: ByteArray) -> None:
+        """Uncompress some pages into ``out`` of shape (len(rows), page_size)."""
+
+
+@runtime_checkable
+class OffersStored(Protocol):
+    """A source whose file holds compressed pages, which may be copied as they are."""
+
+    def stored(self, runs: Runs) -> Stored:
+        """Look up the pages of ``runs`` (shape (k, 2), page frames)."""
 
 
 class Format(Protocol):
@@ -108,24 +180,30 @@ class Format(Protocol):
         """
 
 
+@runtime_checkable
+class Joinable(Protocol):
+    """A format in which one dump may be in several files."""
+
+    def join(self, storages: Sequence[Storage]) -> Source:
+        """Open the parts of a dump, in any order; raises as `Format.open` does."""
+
+
 _NOT_READ = {
-    b"KDUMP   ": "a kdump-compressed dump, which npdump doesn't read yet",
-    b"DISKDUMP": "an old diskdump file, which npdump doesn't read yet",
-    b"makedumpfile\0\0\0\0": "a dump in the flattened format: rearrange it first (makedumpfile -R DUMPFILE < FILE)",
     b"PAGEDUMP": "a Windows crash dump, not a Linux one",
     b"PAGEDU64": "a Windows crash dump, not a Linux one",
     b"QEVM": "a QEMU migration stream: use dump-guest-memory to make a vmcore",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it first (zstd -d FILE)",
-    b"\x1f\x8b": "compressed with gzip: unpack it first (gzip -d FILE)",
-    b"\xfd7zXZ\0": "compressed with xz: unpack it first (xz -d FILE)",
-    b"\x04\x22\x4d\x18": "compressed with lz4: unpack it first (lz4 -d FILE)",
 }
 
 _HEAD_NBYTES = 4096 + 8
 
 
-def open_source(storage: Storage) -> Source:
-    """Recognise the format of ``storage`` by its content and open it.
+def open_source(*storages: Storage) -> Source:
+    """Recognise the format of a file by its content and open it.
+
+    Parameters
+    ----------
+    *storages : Storage
+        The file, or all parts of a split dump, in any order.
 
     Raises
     ------
@@ -134,13 +212,25 @@ def open_source(storage: Storage) -> Source:
     SourceError
         If the file is damaged or truncated.
     """
+    found = [(_recognise(storage), storage) for storage in storages]
+    source_format, storage = found[0]
+    if len(found) == 1:
+        return source_format.open(storage)
+    for other, storage in found:
+        if other is not source_format or not isinstance(other, Joinable):
+            raise UnknownFormat(f"{storage.path}: several files must be the parts of one split kdump-compressed dump")
+    assert isinstance(source_format, Joinable)
+    return source_format.join(storages)
+
+
+def _recognise(storage: Storage) -> Format:
     if not storage.nbytes:
         raise UnknownFormat(f"{storage.path}: is empty: no dump was written to it")
     head = storage.read(0, min(storage.nbytes, _HEAD_NBYTES))
     for info in pkgutil.iter_modules(__path__):
         source_format: Format | None = getattr(importlib.import_module(f"{__name__}.{info.name}"), "SOURCE", None)
         if source_format is not None and source_format.sniff(head):
-            return source_format.open(storage)
+            return source_format
     for magic, words in _NOT_READ.items():
         if head.startswith(magic):
             raise UnknownFormat(f"{storage.path}: is {words}")

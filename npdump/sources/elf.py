@@ -8,9 +8,10 @@ import numpy.typing as npt
 from npdump.bitmap import Runs
 from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
-from npdump.sources import SEGMENT, Source
+from npdump.layouts.page_flag import STATUS_INCOMPLETE
+from npdump.sources import SEGMENT, History, Source
 from npdump.sources.extents import PageExtents, page_runs
-from npdump.sources.notes import count_cpus, find_vmcoreinfo, page_size_of, parse_notes
+from npdump.sources.notes import count_cpus, find_eraseinfo, find_vmcoreinfo, page_size_of, parse_notes
 from npdump.sources.stray_vmcoreinfo import as_note, find_in_memory
 from npdump.storage import ByteArray, Storage
 
@@ -49,9 +50,14 @@ class ElfSource:
             )
         self.machine = int(header["e_machine"])
         self.e_flags = int(header["e_flags"]) & ~elf.DUMP_ELF_INCOMPLETE
+        is_incomplete = int(header["e_flags"]) & elf.DUMP_ELF_INCOMPLETE
         headers = self._read_program_headers(header)
         self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
         self.notes = self._complete_notes(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]))
+        self.history = History(
+            status=STATUS_INCOMPLETE if is_incomplete else 0,
+            eraseinfo=find_eraseinfo(self.notes, self.byte_order),
+        )
         notes = list(parse_notes(self.notes, self.byte_order))
         note = find_vmcoreinfo(notes)
         self.vmcoreinfo_offset = note.desc_offset if note else 0

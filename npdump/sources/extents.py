@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import bisect
-import heapq
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.bitmap import Runs
 from npdump.errors import AddressError
+from npdump.ranges import Words, disjoint
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["PageExtents", "page_runs"]
-
-Words = npt.NDArray[np.int64]
 
 
 def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
@@ -38,32 +34,6 @@ def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
     return np.column_stack((first[fresh], last[ends]))
 
 
-def _disjoint(start: Words, stop: Words, offset: Words) -> tuple[Words, Words, Words]:
-    """Cut overlapping byte ranges so that each byte belongs to the range that comes first in the file.
-
-    makedumpfile reads an address from the first segment that holds it.
-    """
-    order = np.argsort(start, kind="stable")
-    if (start[order][1:] >= stop[order][:-1]).all():
-        return start[order], stop[order], offset[order]
-    cuts = sorted({*start.tolist(), *stop.tolist()})
-    starts, stops, offsets = start.tolist(), stop.tolist(), offset.tolist()
-    waiting = order.tolist()
-    waiting.reverse()
-    active: list[int] = []
-    pieces: list[tuple[int, int, int]] = []
-    for cut, next_cut in pairwise(cuts):
-        while waiting and starts[waiting[-1]] == cut:
-            heapq.heappush(active, waiting.pop())
-        while active and stops[active[0]] <= cut:
-            heapq.heappop(active)
-        if active:
-            owner = active[0]
-            pieces.append((cut, next_cut, offsets[owner] + cut - starts[owner]))
-    columns = np.array(pieces, np.int64).reshape(-1, 3)
-    return columns[:, 0], columns[:, 1], columns[:, 2]
-
-
 class PageExtents:
     """Where in a file each page of physical memory stands.
 
@@ -81,7 +51,7 @@ class PageExtents:
         self._page_size = page_size
         self._page_shift = shift = page_size.bit_length() - 1
         used = nbytes > 0
-        start, stop, offset = _disjoint(paddr[used], paddr[used] + nbytes[used], offset[used])
+        start, stop, offset = disjoint(paddr[used], paddr[used] + nbytes[used], offset[used])
         # Neighbours in memory that are neighbours in the file too are one extent.
         is_next = (start[1:] == stop[:-1]) & (offset[1:] == offset[:-1] + (stop - start)[:-1])
         is_first, is_last = np.append(True, ~is_next)[: len(start)], np.append(~is_next, True)[: len(start)]

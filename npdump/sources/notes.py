@@ -10,7 +10,16 @@ import numpy as np
 
 from npdump.layouts import ByteOrder, elf
 
-__all__ = ["Note", "count_cpus", "find_vmcoreinfo", "page_size_of", "parse_notes", "reordered"]
+__all__ = [
+    "Note",
+    "count_cpus",
+    "find_eraseinfo",
+    "find_vmcoreinfo",
+    "make_note",
+    "page_size_of",
+    "parse_notes",
+    "reordered",
+]
 
 
 class Note(NamedTuple):
@@ -57,6 +66,24 @@ def reordered(area: bytes, byte_order: ByteOrder, wanted: ByteOrder) -> bytes:
 def find_vmcoreinfo(notes: list[Note]) -> Note | None:
     """Return the first VMCOREINFO note."""
     return next((note for note in notes if note.name == b"VMCOREINFO"), None)
+
+
+def find_eraseinfo(area: bytes, byte_order: ByteOrder) -> bytes:
+    """Return the text of the ERASEINFO note, empty if there is none."""
+    for note in parse_notes(area, byte_order):
+        if note.name == b"ERASEINFO":
+            return area[note.desc_offset :][: note.desc_nbytes].rstrip(b"\0")
+    return b""
+
+
+def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:
+    """Return a note of type 0."""
+    header = np.array([(len(name) + 1, len(desc), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
+    return header + _padded(name + b"\0") + _padded(desc)
+
+
+def _padded(data: bytes) -> bytes:
+    return data.ljust(-(-len(data) // 4) * 4, b"\0")
 
 
 def count_cpus(notes: list[Note]) -> int:

@@ -44,6 +44,8 @@ class Dump:
     phys_base : int
     timestamp : int
         Seconds since 1970 at which the kernel crashed, 0 if that isn't known.
+    part : tuple of two int, or None
+        Page frames ``[start, stop)`` whose pages go into this file, one of a split dump; ``start`` is a multiple of 64.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class Dump:
     utsname: tuple[bytes, ...]
     phys_base: int
     timestamp: int
+    part: tuple[int, int] | None = None
 
     @property
     def drops_zero(self) -> bool:
@@ -77,6 +80,8 @@ class How:
     batch_npages : int
     warn : callable
         Takes a line.
+    as_stored : bool
+        Copy compressed pages of the input as they are, whatever their compression.
     """
 
     codec: Codec
@@ -84,6 +89,7 @@ class How:
     n_workers: int | None
     batch_npages: int
     warn: Callable[[str], None]
+    as_stored: bool = False
 
 
 class Writer(Protocol):
@@ -108,7 +114,7 @@ class Writer(Protocol):
     def __init__(self, dump: Dump, how: How) -> None: ...
 
     def begin(self, sink: Sink) -> int:
-        """Write all that comes before the pages, marked as incomplete; return how many bytes that were."""
+        """Write all that comes before the pages, marked as incomplete if that can be undone; return how many bytes."""
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """Write the pages."""

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from npdump.bitmap import Runs, runs_of
 from npdump.errors import SinkError
 from npdump.layouts import elf
+from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.pages import Window
 from npdump.pool import Done
 from npdump.sinks import Sink
 from npdump.sources import SEGMENT
+from npdump.sources.notes import find_eraseinfo, make_note
 from npdump.stream import batches, is_zero
 from npdump.writers import Dump, How
 
@@ -117,6 +119,9 @@ class ElfWriter:
         source = dump.source
         self._source = source
         self._page_shift = source.page_size.bit_length() - 1
+        self._notes = source.notes
+        if source.history.eraseinfo and not find_eraseinfo(source.notes, source.byte_order):
+            self._notes += make_note(b"ERASEINFO", source.history.eraseinfo, source.byte_order)
         self.n_zero = 0
         joiner = _Joiner(source.data_runs)
         for window in dump.scan.windows():
@@ -138,7 +143,7 @@ class ElfWriter:
         self._shdr_offset = elf.EHDR[source.bits].itemsize + self._n_headers * elf.PHDR[source.bits].itemsize
         needs_section = self._n_headers >= elf.PN_XNUM
         self._note_offset = self._shdr_offset + needs_section * elf.SHDR[source.bits].itemsize
-        self._data_offset = self._note_offset + len(source.notes)
+        self._data_offset = self._note_offset + len(self._notes)
         nbytes = self._segments["filesz"]
         offsets = np.cumsum(nbytes) - nbytes + np.uint64(self._data_offset)
         self._segments["offset"] = np.where(nbytes > 0, offsets, 0)
@@ -154,7 +159,8 @@ class ElfWriter:
         ehdr["e_machine"] = source.machine
         ehdr["e_version"] = elf.EV_CURRENT
         ehdr["e_phoff"] = ehdr["e_ehsize"] = ehdr.itemsize
-        ehdr["e_flags"] = source.e_flags | (0 if complete else elf.DUMP_ELF_INCOMPLETE)
+        is_whole = complete and not source.history.status & STATUS_INCOMPLETE
+        ehdr["e_flags"] = source.e_flags | (0 if is_whole else elf.DUMP_ELF_INCOMPLETE)
         ehdr["e_phentsize"] = elf.PHDR[source.bits].itemsize
         ehdr["e_phnum"] = min(n_headers, elf.PN_XNUM)
         section = b""
@@ -168,7 +174,7 @@ class ElfWriter:
         phdrs = np.zeros(n_headers, elf.PHDR[source.bits].newbyteorder(source.byte_order))
         phdrs[0]["p_type"] = elf.PT_NOTE
         phdrs[0]["p_offset"] = self._note_offset
-        phdrs[0]["p_filesz"] = phdrs[0]["p_memsz"] = len(source.notes)
+        phdrs[0]["p_filesz"] = phdrs[0]["p_memsz"] = len(self._notes)
         loads = phdrs[1:]
         loads["p_type"] = elf.PT_LOAD
         for name in SEGMENT.names or ():
@@ -180,7 +186,7 @@ class ElfWriter:
 
     def begin(self, sink: Sink) -> int:
         """See `npdump.writers.Writer.begin`."""
-        sink.place([(0, self._headers(complete=False)), (self._note_offset, self._source.notes)])
+        sink.place([(0, self._headers(complete=not sink.can_rewrite)), (self._note_offset, self._notes)])
         return self._data_offset
 
     def write(self, sink: Sink) -> Iterator[Done]:
@@ -195,11 +201,13 @@ class ElfWriter:
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
-        sink.place([(0, self._headers(complete=True))])
+        if sink.can_rewrite:
+            sink.place([(0, self._headers(complete=True))])
 
     def cut_short(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.cut_short`."""
-        sink.place([(0, self._headers(complete=False))])
+        if sink.can_rewrite:
+            sink.place([(0, self._headers(complete=False))])
 
 
 WRITER = ElfWriter

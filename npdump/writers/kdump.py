@@ -52,13 +52,15 @@ class KdumpLayout:
 
     def __init__(self, dump: Dump, codec_flag: PageFlag, n_kept: int) -> None:
         self._dump = dump
-        self._status = int(codec_flag)
+        self._status = int(codec_flag) | dump.source.history.status
         self._byte_order = dump.byte_order
         self._max_mapnr = dump.scan.max_mapnr - dump.first_pfn
         self._page_size = block = dump.source.page_size
         sub_header = kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64)
         self._note_offset = block + sub_header.itemsize
-        self._sub_hdr_size = _ceil_div(sub_header.itemsize + len(dump.source.notes), block)
+        self._eraseinfo = dump.source.history.eraseinfo
+        extra_nbytes = len(dump.source.notes) + len(self._eraseinfo)
+        self._sub_hdr_size = _ceil_div(sub_header.itemsize + extra_nbytes, block)
         self._bitmap_nbytes = _ceil_div(_ceil_div(self._max_mapnr, 8), block) * block
         self._bitmap_offset = (1 + self._sub_hdr_size) * block
         self._desc = kdump.PAGE_DESC.newbyteorder(self._byte_order)
@@ -69,8 +71,8 @@ class KdumpLayout:
     def disk_header(self, complete: bool) -> Placement:
         """Return block 0.
 
-        It's written first as that of an incomplete file and last as it should be, so that a dump whose writer was
-        killed doesn't look whole.
+        It's written first as that of an incomplete file and last as it should be, where it can be written twice, so
+        that a dump whose writer was killed doesn't look whole.
         """
         dump = self._dump
         disk = np.zeros(1, kdump.header_dtype(dump.bits, self._byte_order))
@@ -87,12 +89,12 @@ class KdumpLayout:
         disk["nr_cpus"] = dump.source.n_cpus
         return 0, disk.tobytes().ljust(self._page_size, b"\0")
 
-    def head(self) -> Iterator[Placement]:
+    def head(self, complete: bool) -> Iterator[Placement]:
         """Yield all that comes before the bitmaps, and the zero page."""
         dump = self._dump
         # QEMU's notes of a little-endian POWER guest are big-endian; who reads this file takes them for the kernel's.
         notes = reordered(dump.source.notes, dump.source.byte_order, self._byte_order)
-        yield self.disk_header(complete=False)
+        yield self.disk_header(complete)
         sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64))
         sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1
         sub["dump_level"] = dump.level
@@ -102,8 +104,19 @@ class KdumpLayout:
         if dump.source.vmcoreinfo:
             sub["offset_vmcoreinfo"] = self._note_offset + dump.source.vmcoreinfo_offset
             sub["size_vmcoreinfo"] = len(dump.source.vmcoreinfo)
+        if self._eraseinfo:
+            # makedumpfile appends it to the file; readers go by the offset. Here it's known before the pages are.
+            sub["offset_eraseinfo"] = self._note_offset + len(notes)
+            sub["size_eraseinfo"] = len(self._eraseinfo)
+        if dump.part:
+            sub["split"] = 1
+            part = [max(pfn - dump.first_pfn, 0) for pfn in dump.part]
+            sub["start_pfn_64"], sub["end_pfn_64"] = part
+            word_max = (1 << dump.bits) - 1
+            sub["start_pfn"], sub["end_pfn"] = (min(pfn, word_max) for pfn in part)
         sub["max_mapnr_64"] = self._max_mapnr
-        yield self._page_size, (sub.tobytes() + notes).ljust(self._sub_hdr_size * self._page_size, b"\0")
+        blocks = sub.tobytes() + notes + self._eraseinfo
+        yield self._page_size, blocks.ljust(self._sub_hdr_size * self._page_size, b"\0")
         if dump.drops_zero:
             yield self._zero_offset, bytes(self._page_size)
 
@@ -113,7 +126,8 @@ class KdumpLayout:
             start = (bitmap.pfn_start - self._dump.first_pfn) // 8
             offset = self._bitmap_offset + number * self._bitmap_nbytes + max(start, 0)
             yield from _without_holes(offset, bitmap.packed[max(-start, 0) :])
-        if self._bitmap_offset + 2 * self._bitmap_nbytes == self.data_offset:
+        is_last = kept.pfn_stop == self._dump.scan.max_mapnr
+        if is_last and self._bitmap_offset + 2 * self._bitmap_nbytes == self.data_offset:
             # An empty dump ends with its bitmaps: the file must be as long as the header says.
             yield self.data_offset - 1, b"\0"
 
@@ -151,10 +165,16 @@ class _PageJob:
         self._layout = layout
         self._sink = sink
 
+    @property
+    def is_repeatable(self) -> bool:
+        """See `npdump.pool.Job`."""
+        return self._sink.can_rewrite
+
     def make_encoder(self) -> BatchEncoder:
         """See `npdump.pool.Job.make_encoder`."""
         how = self._how
-        return BatchEncoder(self._dump.source, how.codec, how.engine, self._dump.drops_zero, how.batch_npages)
+        dump = self._dump
+        return BatchEncoder(dump.source, how.codec, how.engine, dump.drops_zero, how.batch_npages, how.as_stored)
 
     def write(self, batch: EncodedBatch, offset: int) -> None:
         """See `npdump.pool.Job.write`."""
@@ -164,6 +184,8 @@ class _PageJob:
         try:
             self._sink.write(desc_offset, desc)
         except NoSpace:
+            if not self._sink.can_rewrite:
+                raise
             # The last descriptor that was written may have been cut.
             with suppress(NoSpace):
                 self._sink.write(desc_offset, np.zeros_like(desc))
@@ -179,12 +201,16 @@ class KdumpWriter:
         self._dump = dump
         self._how = how
         self.n_zero = 0
-        self.n_pages = sum(window.kept.count() for window in dump.scan.windows())
-        self._layout = KdumpLayout(dump, how.codec.flag, self.n_pages)
+        self._part = dump.part or (0, dump.scan.max_mapnr)
+        n_kept = self.n_pages = 0
+        for window in dump.scan.windows():
+            n_kept += window.kept.count()
+            self.n_pages += window.kept.part(*self._part).count()
+        self._layout = KdumpLayout(dump, how.codec.flag, n_kept)
 
     def begin(self, sink: Sink) -> int:
         """See `npdump.writers.Writer.begin`."""
-        sink.place(self._layout.head())
+        sink.place(self._layout.head(complete=not sink.can_rewrite))
         for window in self._dump.scan.windows():
             sink.place(self._layout.bitmaps(window.ram, window.kept))
         return self._layout.data_offset
@@ -204,13 +230,14 @@ class KdumpWriter:
     def _batches(self) -> Iterator[PageBatch]:
         rank = 0
         for window in self._dump.scan.windows():
-            for batch in batches(window.kept, rank, self._how.batch_npages):
+            for batch in batches(window.kept.part(*self._part), rank, self._how.batch_npages):
                 rank += batch.npages
                 yield batch
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
-        sink.place([self._layout.disk_header(complete=True)])
+        if sink.can_rewrite:
+            sink.place([self._layout.disk_header(complete=True)])
 
     def cut_short(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.cut_short`: the header says so already, and lost pages have no descriptor."""

@@ -1,0 +1,71 @@
+"""``-R``: a file of a flattened dump that comes on the standard input."""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+from npdump import containers
+from npdump.containers.spool import headed
+from npdump.errors import SourceError, TruncatedDump
+from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
+from npdump.options import Options
+from npdump.report import Reporter
+from npdump.sinks.file import FileSink
+
+__all__ = ["run"]
+
+_CHUNK_NBYTES = 1 << 20
+_NAME = "standard input"
+
+
+def run(options: Options, report: Reporter) -> None:
+    """Write the file.
+
+    Raises
+    ------
+    SourceError
+        If the input isn't flattened or was cut short: what came is left in the file.
+    """
+    assert options.dumpfile is not None
+    if sys.stdin is None or sys.stdin.isatty():
+        raise SourceError(f"{_NAME}: is a terminal: -R reads a flattened dump: redirect a file or a pipe")
+    head, stream = headed(sys.stdin.buffer, HEADER_NBYTES, _NAME, ())
+    container = containers.find(head)
+    errors: tuple[type[Exception], ...] = container.errors if container else ()
+    failures: tuple[type[Exception], ...] = (EOFError, OSError, *errors)
+    if container:
+        head, stream = headed(container.open(stream), HEADER_NBYTES, _NAME, errors)
+    if not head.startswith(SIGNATURE):
+        raise SourceError(f"{_NAME}: isn't a flattened dump: it begins with {head[:8].hex(' ')}")
+    sink = FileSink(options.dumpfile, options.force)
+    try:
+        stream.read(HEADER_NBYTES)
+        _rearrange(stream, sink)
+    except failures as error:
+        raise SourceError(f"{_NAME}: can't be read: {error}") from None
+    finally:
+        sink.close()
+    report.message(f"\nThe dumpfile is saved to {options.dumpfile}.\n\nnpdump Completed.")
+
+
+def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
+    n_records = 0
+    while True:
+        header = stream.read(RECORD.size)
+        if len(header) < RECORD.size:
+            break
+        offset, nbytes = RECORD.unpack(header)
+        if offset == nbytes == -1:
+            return
+        if offset < 0 or nbytes <= 0:
+            raise SourceError(f"{_NAME}: record {n_records} is corrupt: offset {offset}, size {nbytes}")
+        n_records += 1
+        while nbytes and (data := stream.read(min(nbytes, _CHUNK_NBYTES))):
+            sink.write(offset, data)
+            offset += len(data)
+            nbytes -= len(data)
+    raise TruncatedDump(
+        f"{_NAME}: ends without the end mark, after {n_records} records: it was cut short; {sink.path} "
+        "holds what came; npdump reads the flattened file as well"
+    )

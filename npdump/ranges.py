@@ -1,0 +1,47 @@
+"""Ranges of whole numbers."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Words", "disjoint"]
+
+Words = npt.NDArray[np.int64]
+
+
+def disjoint(start: Words, stop: Words, offset: Words) -> tuple[Words, Words, Words]:
+    """Cut overlapping ranges so that each number belongs to the range that comes first.
+
+    Parameters
+    ----------
+    start, stop, offset : ndarray of shape (n,), dtype int64
+        Half-open ranges, and something that grows with them (a file offset).
+
+    Returns
+    -------
+    start, stop, offset : ndarray of shape (k,), dtype int64
+        Disjoint and ascending.
+    """
+    order = np.argsort(start, kind="stable")
+    if (start[order][1:] >= stop[order][:-1]).all():
+        return start[order], stop[order], offset[order]
+    cuts = sorted({*start.tolist(), *stop.tolist()})
+    starts, stops, offsets = start.tolist(), stop.tolist(), offset.tolist()
+    waiting = order.tolist()
+    waiting.reverse()
+    active: list[int] = []
+    pieces: list[tuple[int, int, int]] = []
+    for cut, next_cut in pairwise(cuts):
+        while waiting and starts[waiting[-1]] == cut:
+            heapq.heappush(active, waiting.pop())
+        while active and stops[active[0]] <= cut:
+            heapq.heappop(active)
+        if active:
+            owner = active[0]
+            pieces.append((cut, next_cut, offsets[owner] + cut - starts[owner]))
+    columns = np.array(pieces, np.int64).reshape(-1, 3)
+    return columns[:, 0], columns[:, 1], columns[:, 2]

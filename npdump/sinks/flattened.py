@@ -1,0 +1,91 @@
+"""The standard output, in the flattened format."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from npdump.errors import NoSpace, SinkError
+from npdump.layouts.flattened import END_MARK, HEADER, RECORD
+from npdump.sinks import Placement
+
+__all__ = ["FlattenedSink"]
+
+_STDOUT = 1
+_COUNT = struct.Struct("=Q")
+
+
+class FlattenedSink:
+    """See `npdump.sinks.Sink`.
+
+    Forked processes write whole records in turns; a process that dies gives its turn away.
+
+    Parameters
+    ----------
+    limit_nbytes : int or None
+        Write no more than this.
+
+    Raises
+    ------
+    SinkError
+        If the standard output is a terminal or can't be written.
+    """
+
+    can_rewrite = False
+
+    def __init__(self, limit_nbytes: int | None = None) -> None:
+        if os.isatty(_STDOUT):
+            raise SinkError("standard output: is a terminal: -F writes a dump to it; redirect it to a file or a pipe")
+        self._limit_nbytes = limit_nbytes
+        self._turn = os.memfd_create("npdump-turn", os.MFD_CLOEXEC)
+        self._shared = mmap.mmap(-1, _COUNT.size)
+        self._write([HEADER])
+
+    def write(self, offset: int, data: Any) -> None:
+        """See `npdump.sinks.Sink.write`."""
+        body = memoryview(data).cast("B")
+        if body.nbytes:
+            with self._our_turn():
+                self._write([RECORD.pack(offset, body.nbytes), body])
+
+    @contextmanager
+    def _our_turn(self) -> Iterator[None]:
+        # A lock of the process, which the system takes back when the process ends.
+        fcntl.lockf(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turn, fcntl.LOCK_UN)
+
+    def _write(self, buffers: list[Any]) -> None:
+        nbytes = sum(len(buffer) for buffer in buffers)
+        written = _COUNT.unpack(self._shared)[0] + nbytes
+        if self._limit_nbytes is not None and written > self._limit_nbytes:
+            raise NoSpace(f"standard output: the limit of {self._limit_nbytes} bytes (-L) is reached")
+        try:
+            for buffer in buffers:
+                rest = memoryview(buffer)
+                while rest:
+                    rest = rest[os.write(_STDOUT, rest) :]
+        except OSError as error:
+            raise SinkError(f"standard output: can't be written: {error.strerror}") from None
+        self._shared[:] = _COUNT.pack(written)
+
+    def place(self, placements: Iterable[Placement]) -> None:
+        """See `npdump.sinks.Sink.place`."""
+        for offset, data in placements:
+            self.write(offset, data)
+
+    def close(self) -> None:
+        """Write the end mark."""
+        with self._our_turn():
+            self._write([END_MARK])
+        os.close(self._turn)
+
+    def discard(self) -> None:
+        """Leave the stream without its end mark."""

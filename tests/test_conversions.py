@@ -1,0 +1,231 @@
+"""From any form of dump to any other: the pages stay the same, whoever wrote and whoever reads."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+import peers
+import pytest
+from readers import KdumpFile, open_dump
+from readers.compare import content_digest
+from readers.validate import problems
+
+NAME, RELEASE = "x86_64-6.1", "6.1"
+ZERO_PAGE = bytes(4096)
+TOOL = harness.REPOSITORY / "tools" / "makedumpfile-R.py"
+
+
+@pytest.fixture(scope="module")
+def vmcore():
+    """A real vmcore."""
+    from conftest import expand_distilled
+
+    return expand_distilled(NAME)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A directory for this module's dumps."""
+    return tmp_path_factory.mktemp("forms")
+
+
+@pytest.fixture(scope="module")
+def reference(vmcore, work):
+    """The dump at level 31, straight from the vmcore, uncompressed."""
+    path = work / "reference"
+    harness.run_ok("-d", "31", vmcore, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def level1(vmcore, work):
+    """Dumps at level 1 by codec, straight from the vmcore."""
+    paths = {}
+    for codec, flag in harness.CODEC_FLAGS.items():
+        paths[codec] = work / f"level1-{codec}"
+        harness.run_ok(*([flag] if flag else []), "-d", "1", vmcore, paths[codec])
+    return paths
+
+
+def digest(path: Path) -> str:
+    """Of the pages of a dump, zero pages left out: ELF dumps don't have them."""
+    dump = open_dump(path)
+    pages = dump.contents() if isinstance(dump, KdumpFile) else ((pfn, dump.page(pfn)) for pfn in dump.kept.tolist())
+    return content_digest((pfn, page) for pfn, page in pages if page != ZERO_PAGE)
+
+
+@pytest.mark.parametrize(
+    ("source_codec", "codec"),
+    [("lzo", "raw"), ("raw", "snappy"), ("snappy", "zstd"), ("zstd", "zlib"), ("zlib", "lzo")],
+)
+def test_refilter(source_codec, codec, level1, reference, tmp_path):
+    flag = harness.CODEC_FLAGS[codec]
+    harness.run_ok(*([flag] if flag else []), "-d", "30", level1[source_codec], tmp_path / "out")
+    out = KdumpFile(tmp_path / "out")
+    assert not problems(tmp_path / "out")
+    assert out.fields["dump_level"] == 31
+    assert digest(tmp_path / "out") == digest(reference)
+    assert (out.bitmap2 == KdumpFile(reference).bitmap2).all()
+
+
+@pytest.mark.parametrize("codec", ["lzo", "zstd"])  # ISA-L gives a few pages other bytes from run to run
+def test_pages_of_the_same_codec_are_copied_byte_for_byte(codec, level1, vmcore, tmp_path):
+    flag = harness.CODEC_FLAGS[codec]
+    harness.run_ok(flag, "-d", "31", level1[codec], tmp_path / "again")
+    harness.run_ok(flag, "-d", "31", vmcore, tmp_path / "straight")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "straight").read_bytes()
+
+
+def test_refilter_finds_zero_pages_that_were_stored(vmcore, reference, tmp_path):
+    harness.run_ok("-l", "-d", "0", vmcore, tmp_path / "level0")
+    harness.run_ok("-l", "-d", "31", tmp_path / "level0", tmp_path / "out")
+    out = KdumpFile(tmp_path / "out")
+    n_zero = sum(not any(page) for _, page in KdumpFile(reference).contents())
+    shared = out.descriptors["offset"] == out.data_offset
+    assert shared.sum() == n_zero > 0
+    assert digest(tmp_path / "out") == digest(reference)
+
+
+def test_kdump_to_elf_and_back(vmcore, level1, reference, tmp_path):
+    harness.run_ok("-E", "-d", "31", level1["lzo"], tmp_path / "elf")
+    harness.run_ok("-E", "-d", "31", vmcore, tmp_path / "straight")
+    assert digest(tmp_path / "elf") == digest(tmp_path / "straight")
+    harness.run_ok("-d", "31", tmp_path / "elf", tmp_path / "kdump")
+    assert digest(tmp_path / "kdump") == digest(reference)
+
+
+def piped(*command, exit_code: int = 0, **options) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with something on its standard input."""
+    result = subprocess.run(command, capture_output=True, timeout=120, check=False, cwd=harness.REPOSITORY, **options)
+    assert result.returncode == exit_code, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def flat(vmcore, work):
+    """Flattened dumps at level 31, from three processes side by side; kdump-compressed and ELF."""
+    paths = {"kdump": work / "flat-kdump", "elf": work / "flat-elf"}
+    for option, path in zip(("-l", "-E"), paths.values(), strict=True):
+        with open(path, "wb") as stdout:
+            harness.run_ok("-F", option, "-d", "31", "--num-threads", "3", vmcore, stdout=stdout)
+    return paths
+
+
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_flattened_output_has_each_byte_once(form, flat):
+    data = flat[form].read_bytes()
+    assert data[:16] == b"makedumpfile".ljust(16, b"\0")
+    at, taken = 4096, []
+    while data[at] < 0x80:
+        offset, size = struct.unpack_from(">qq", data, at)
+        assert size > 0
+        taken.append((offset, offset + size))
+        at += 16 + size
+    assert data[at:] == b"\xff" * 16
+    taken.sort()
+    assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(taken))
+
+
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_rearranged(form, flat, vmcore, reference, tmp_path):
+    paths = {"npdump": tmp_path / "npdump", "tool": tmp_path / "tool"}
+    with open(flat[form], "rb") as stdin:
+        piped(*harness.npdump_command(), "-R", paths["npdump"], stdin=stdin)
+    with open(flat[form], "rb") as stdin:
+        piped(sys.executable, "-S", TOOL, paths["tool"], stdin=stdin)
+    assert paths["npdump"].read_bytes() == paths["tool"].read_bytes()
+    assert paths["npdump"].stat().st_mode & 0o777 == 0o600
+    assert not problems(paths["npdump"])
+    harness.run_ok(*(["-E"] if form == "elf" else ["-l"]), "-d", "31", vmcore, tmp_path / "straight")
+    assert digest(paths["npdump"]) == digest(tmp_path / "straight")
+
+
+def test_flattened_input_from_a_pipe(flat, reference, tmp_path):
+    command = [*harness.npdump_command(), "-d", "31", "-", tmp_path / "out"]
+    with subprocess.Popen(["cat", flat["kdump"]], stdout=subprocess.PIPE) as cat:
+        result = piped(*command, stdin=cat.stdout)
+    assert b"unpacked to a temporary file" in result.stdout
+    assert digest(tmp_path / "out") == digest(reference)
+
+
+@pytest.mark.parametrize("tool", ["npdump", "tool"])
+def test_a_cut_stream_is_told(tool, flat, tmp_path):
+    cut = flat["kdump"].read_bytes()[:-2_000_000]
+    command = [sys.executable, TOOL] if tool == "tool" else [*harness.npdump_command(), "-R"]
+    result = piped(*command, tmp_path / "out", input=cut, exit_code=1)
+    assert b"cut short" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_split_and_reassembled(n, vmcore, reference, tmp_path):
+    parts = [tmp_path / f"part{i}" for i in range(n)]
+    harness.run_ok("--split", "-l", "-d", "31", vmcore, *parts)
+    heads = {part.read_bytes()[:464] for part in parts}
+    assert len(heads) == 1
+    fields = [KdumpFile(part).fields for part in parts]
+    assert all(one["start_pfn_64"] % 64 == 0 for one in fields)
+    assert [one["start_pfn_64"] for one in fields[1:]] == [one["end_pfn_64"] for one in fields[:-1]]
+    kept = KdumpFile(parts[0]).bitmap2
+    counts = [int(kept[one["start_pfn_64"] : one["end_pfn_64"]].sum()) for one in fields]
+    assert max(counts) - min(counts) <= 128
+    harness.run_ok("--reassemble", *reversed(parts), tmp_path / "whole")
+    harness.run_ok("-l", "-d", "31", vmcore, tmp_path / "straight")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "straight").read_bytes()
+    harness.run_ok("-z", "-d", "31", *parts, tmp_path / "filtered")
+    assert digest(tmp_path / "filtered") == digest(reference)
+    result = harness.run("--reassemble", *parts[1:], tmp_path / "lacking")
+    assert result.returncode == 1
+    assert "missing" in result.stderr or "two parts" in result.stderr
+    assert not (tmp_path / "lacking").exists()
+
+
+def test_limit_and_lists_of_levels(vmcore, reference, tmp_path):
+    limit = reference.stat().st_size + 1000
+    harness.run_ok("-d", "0,31", "-L", str(limit), vmcore, tmp_path / "second")
+    assert digest(tmp_path / "second") == digest(reference)
+    result = harness.run("-l", "-d", "0,1", "-L", "8M", vmcore, tmp_path / "cut")
+    assert result.returncode == 1
+    assert (tmp_path / "cut").stat().st_size <= 8 << 20
+    cut = KdumpFile(tmp_path / "cut")
+    assert cut.status & 0x8
+    result = harness.run_ok("-d", "1", tmp_path / "cut", tmp_path / "saved")
+    assert "pages were lost" in result.stderr
+    saved = KdumpFile(tmp_path / "saved")
+    assert saved.status & 0x8
+    there = [int(pfn) for pfn in cut.pfns if not cut.is_lost(pfn)]
+    assert saved.pfns.tolist() == there
+    assert all(saved.page(pfn) == cut.page(pfn) for pfn in there[::97])
+
+
+@pytest.fixture(scope="module")
+def makedumpfile():
+    """Upstream's program."""
+    path = peers.makedumpfile_for(RELEASE)
+    return lambda *args, **kwargs: peers.run_makedumpfile(path, *args, **kwargs)
+
+
+def test_makedumpfile_reads_what_npdump_wrote(makedumpfile, vmcore, level1, reference, tmp_path):
+    parts = [tmp_path / name for name in ("a", "b", "c")]
+    harness.run_ok("--split", "-l", "-d", "31", vmcore, *parts)
+    makedumpfile("--reassemble", *parts, tmp_path / "whole")
+    makedumpfile("-c", "-d", "31", level1["lzo"], tmp_path / "refiltered")
+    for name in ("whole", "refiltered"):
+        assert digest(tmp_path / name) == digest(reference)
+
+
+def test_npdump_reads_what_makedumpfile_wrote(makedumpfile, vmcore, reference, tmp_path):
+    parts = [tmp_path / name for name in ("a", "b", "c")]
+    makedumpfile("--split", "--splitblock-size", "65536", "-l", "-d", "31", vmcore, *parts)
+    harness.run_ok("--reassemble", *parts, tmp_path / "whole")
+    makedumpfile("-c", "-d", "1", vmcore, tmp_path / "level1")
+    harness.run_ok("-c", "-d", "31", tmp_path / "level1", tmp_path / "refiltered")
+    makedumpfile("-E", "-d", "31", vmcore, tmp_path / "elf")
+    harness.run_ok("-l", "-d", "31", tmp_path / "elf", tmp_path / "from-elf")
+    for name in ("whole", "refiltered", "from-elf"):
+        assert digest(tmp_path / name) == digest(reference)
