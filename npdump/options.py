@@ -6,7 +6,7 @@ follow (it reads the ``x`` of ``-lx`` as an argument of ``-l``, and an option af
 them and holds the texts, from which ``--help`` and the man page are made.
 
 The man page is built by running this file alone, outside of the package: nothing else of npdump may be imported at the
-top.
+top, and so all of the command line is here.
 """
 
 import argparse
