@@ -11,6 +11,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from npdump.encoding import EncodedBatch
@@ -270,4 +271,6 @@ def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None
         # The others may have enough: as if the kernel had killed us.
         os._exit(1)
     except NpdumpError as error:
-        connection.send((_FAILED, number, error))
+        # Who failed after another did finds nobody listening.
+        with suppress(ConnectionError):
+            connection.send((_FAILED, number, error))
