@@ -11,7 +11,7 @@ from npdump.errors import CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source
-from npdump.sources.kdump_header import read_header
+from npdump.sources.kdump_header import EM_ARM, read_header
 from npdump.sources.kdump_pages import PageTable, Part, StoredRows, read_bitmap
 from npdump.storage import ByteArray, Storage
 
@@ -46,14 +46,18 @@ class KdumpSource:
         self.page_size = header.page_size
         self.notes, self.n_cpus = header.notes, header.n_cpus
         self.vmcoreinfo, self.vmcoreinfo_offset = header.vmcoreinfo, header.vmcoreinfo_offset
-        self.max_mapnr = header.max_mapnr
+        # Page frames in files of ARM count from the start of memory (makedumpfile, ARCH_PFN_OFFSET).
+        self._first_pfn = header.phys_base // header.page_size if header.machine == EM_ARM else 0
+        self.max_mapnr = header.max_mapnr + self._first_pfn
         self._shift = header.page_size.bit_length() - 1
         self._table = PageTable(parts)
         self._cache: dict[int, ByteArray] = {}
-        self.data_runs: Runs = self._table.data_runs
+        self.data_runs: Runs = self._table.data_runs + self._first_pfn
         is_one_bitmap = header.kept_offset == header.ram_offset
         self.ram_runs: Runs = (
-            self.data_runs if is_one_bitmap else read_bitmap(storage, header.ram_offset, header.max_mapnr)
+            self.data_runs
+            if is_one_bitmap
+            else read_bitmap(storage, header.ram_offset, header.max_mapnr) + self._first_pfn
         )
         if not len(self.ram_runs):
             raise CorruptDump(f"{self.path}: its bitmaps are empty: no memory was dumped")
@@ -100,12 +104,12 @@ class KdumpSource:
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""
-        stored = self._table.stored(runs)
+        stored = self.stored(runs)
         stored.decode(np.arange(len(stored.flags)), out)
 
     def stored(self, runs: Runs) -> StoredRows:
         """See `npdump.sources.OffersStored.stored`."""
-        return self._table.stored(runs)
+        return self._table.stored(runs - self._first_pfn)
 
 
 def _check_parts(parts: Sequence[Part]) -> None:

@@ -24,6 +24,8 @@ MAX_NBYTES = 1 << 28
 _HEAD_NBYTES = 464
 _ANY_CODEC = PageFlag.ZLIB | PageFlag.LZO | PageFlag.SNAPPY | PageFlag.ZSTD
 
+EM_ARM = 40
+
 # Names are those of ``uname -m``: word size and ELF e_machine.
 _MACHINES = {
     b"x86_64": (64, 62),
@@ -43,6 +45,12 @@ _MACHINES = {
     b"ppc": (32, 20),
     b"mips": (32, 8),
 }
+
+
+def _machine(name: bytes) -> tuple[int, int]:
+    """Return word size and ELF e_machine by the name of a machine, zeros for an unknown one."""
+    # armv5tel, armv7l, armv8b, …
+    return (32, EM_ARM) if name.startswith(b"armv") else _MACHINES.get(name, (0, 0))
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ def read_header(storage: Storage) -> KdumpHeader:
         identity=identity.tobytes(),
         bits=bits,
         byte_order=byte_order,
-        machine=_MACHINES.get(utsname[4], (0, 0))[1],
+        machine=_machine(utsname[4])[1],
         utsname=utsname,
         timestamp=int(disk["tv_sec"]),
         page_size=block,
@@ -176,7 +184,7 @@ def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:
                 plausible.append((bits, byte_order, disk))
     if not plausible:
         raise CorruptDump(f"{storage.path}: corrupt header: no word size or byte order makes sense of it")
-    named = [found for found in plausible if _MACHINES.get(found[2]["utsname"]["machine"], (0, 0))[0] == found[0]]
+    named = [found for found in plausible if _machine(found[2]["utsname"]["machine"])[0] == found[0]]
     return (named or plausible)[0]
 
 
