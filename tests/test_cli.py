@@ -171,12 +171,13 @@ def test_json_says_what_the_text_says(npdump, machine, tmp_path):
         assert _number(text, label) in numbers, label
 
 
-@pytest.mark.parametrize("codec", ["-c", "-l", "-p", "-z"])
+# ISA-L, the default of -c, doesn't always give the same bytes for a page (npdump/codecs/zlib.py).
+@pytest.mark.parametrize("codec", [[], ["-c", "--zlib-engine", "zlib"], ["-l"], ["-p"], ["-z"]])
 def test_same_bytes_whatever_the_number_of_workers(codec, npdump, machine, tmp_path):
     files = []
     for n_workers in (1, 2, 3):
         path = tmp_path / f"dump{n_workers}"
-        result = npdump(codec, "-d", "1", "--num-threads", str(n_workers), machine.path, path)
+        result = npdump(*codec, "-d", "1", "--num-threads", str(n_workers), machine.path, path)
         assert result.returncode == 0, result.stderr
         files.append(path.read_bytes())
     assert files[0] == files[1] == files[2]
