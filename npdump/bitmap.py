@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from npdump.errors import SinkError
 
-__all__ = ["Allocate", "Bitmap", "in_file", "in_memory", "runs_of"]
+__all__ = ["Allocate", "Bitmap", "in_file", "in_memory", "mask_of", "runs_of"]
 
 BoolArray = npt.NDArray[np.bool_]
 Runs = npt.NDArray[np.int64]
@@ -67,6 +67,22 @@ def in_file(directory: str) -> Allocate:
             raise SinkError(f"{directory}: can't hold the temporary bitmaps: {why}: give another --work-dir") from None
 
     return allocate
+
+
+def mask_of(runs: Runs, start: int, stop: int) -> BoolArray:
+    """Return which numbers of ``[start, stop)`` are in ``runs``; the reverse of `runs_of`.
+
+    Parameters
+    ----------
+    runs : ndarray of shape (k, 2), dtype int64
+        Half-open, disjoint, ascending.
+    """
+    mask = np.zeros(stop - start, np.bool_)
+    first = np.searchsorted(runs[:, 1], start, side="right")
+    last = np.searchsorted(runs[:, 0], stop, side="left")
+    for run_start, run_stop in runs[first:last].tolist():
+        mask[max(run_start - start, 0) : run_stop - start] = True
+    return mask
 
 
 class Bitmap:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory
+from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory, mask_of
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.memmap import Kernel, find
 from npdump.pages.blocks import NO_CARRY, Carry, cover
@@ -151,8 +151,8 @@ class PageScan:
         unsafe_class[list(UNSAFE)] = True
         for start in _batches(self._source.ram_runs, window.pfn_start, window.pfn_stop):
             stop = min(start + BATCH_NPAGES, window.pfn_stop)
-            is_ram = _mask(self._source.ram_runs, start, stop)
-            has_data = _mask(self._source.data_runs, start, stop) & is_ram
+            is_ram = mask_of(self._source.ram_runs, start, stop)
+            has_data = mask_of(self._source.data_runs, start, stop) & is_ram
             window.ram.put(start, is_ram)
             self.n_ram += int(is_ram.sum())
             covered, carry = self._classify(start, stop, is_ram, carry)
@@ -239,16 +239,6 @@ def open_scan(
                     warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
                 struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
     return PageScan(source, max_mapnr, level, page, struct_pages, window_npages, allocate, progress)
-
-
-def _mask(runs: Runs, start: int, stop: int) -> BoolArray:
-    """Return which page frames of ``[start, stop)`` are in ``runs``."""
-    mask = np.zeros(stop - start, np.bool_)
-    first = np.searchsorted(runs[:, 1], start, side="right")
-    last = np.searchsorted(runs[:, 0], stop, side="left")
-    for run_start, run_stop in runs[first:last].tolist():
-        mask[max(run_start - start, 0) : run_stop - start] = True
-    return mask
 
 
 def _batches(runs: Runs, pfn_start: int, pfn_stop: int) -> Iterator[int]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from npdump.bitmap import mask_of
 from npdump.errors import AddressError
 from npdump.memmap import Kernel, MemMap, find
 from npdump.pages.blocks import NO_CARRY, cover
@@ -131,7 +132,7 @@ def survey(source: Source, kernel: Kernel) -> list[Doubt]:
         records = struct_pages.read(start, stop)
         if records is None or struct_pages.n_unreadable != n_lost:
             continue
-        kept = _is_ram(source, start, stop)
+        kept = mask_of(source.ram_runs, start, stop)
         traits, orders = traits_and_orders(records, start, page, source.page_size)
         _judge(tally, records, traits, orders, start, page, kernel, kept)
         if n_links < MAX_LINKS and "lru" in (records.dtype.names or ()):
@@ -172,14 +173,6 @@ def _batches(source: Source) -> list[int]:
     ordered = sorted(starts)
     step = -(-len(ordered) // MAX_BATCHES) or 1
     return ordered[::step]
-
-
-def _is_ram(source: Source, start: int, stop: int) -> npt.NDArray[np.bool_]:
-    mask = np.zeros(stop - start, np.bool_)
-    for run_start, run_stop in source.ram_runs.tolist():
-        if run_start < stop and run_stop > start:
-            mask[max(run_start - start, 0) : run_stop - start] = True
-    return mask
 
 
 def _judge(
