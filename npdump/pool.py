@@ -162,7 +162,8 @@ class _Crew:
                 loads[ticket.worker] += 1
         while loads:
             worker = min(loads, key=loads.__getitem__)
-            if loads[worker] >= _DEPTH:
+            # Lost batches go out at once: what others have may be waiting for their place.
+            if loads[worker] >= _DEPTH and not self._again:
                 return
             if self._again:
                 number = self._again.popleft()
