@@ -1,9 +1,9 @@
-"""A batch of pages, read and compressed."""
+"""From pages to what a dump file stores of them: what workers do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,161 +11,134 @@ import numpy.typing as npt
 from npdump.bitmap import BoolArray
 from npdump.codecs import Codec
 from npdump.layouts.page_flag import PageFlag
-from npdump.sources import OffersStored, Source, Stored
+from npdump.sources import History, OffersStored, Stored
 from npdump.storage import ByteArray
-from npdump.stream import PageBatch, first_equal, is_zero
+from npdump.stream import is_zero
 
-__all__ = ["BatchEncoder", "EncodedBatch"]
+__all__ = ["Encoded", "PageEncoder", "StoredEncoder"]
 
 Words = npt.NDArray[np.uint32]
+Rows = npt.NDArray[np.intp]
 
 ZERO_RATIO = 16
 """Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
 
 
-@dataclass(frozen=True)
-class EncodedBatch:
+class Encoded(NamedTuple):
     """Pages as they will stand in a dump file.
 
     Attributes
     ----------
-    rank : int
-        Number of kept pages before the first of these.
     sizes : ndarray of shape (n,), dtype uint32
-        Bytes of each page as stored; 0 for a zero page, which isn't stored.
+        Bytes of each page as stored; 0 for a zero page, which isn't.
     flags : ndarray of shape (n,), dtype uint32
         `PageFlag` of each page.
     data : buffer
         The stored pages, back to back; maybe a view of the encoder's buffer.
     """
 
-    rank: int
-    sizes: npt.NDArray[np.uint32]
-    flags: npt.NDArray[np.uint32]
+    sizes: Words
+    flags: Words
     data: Any
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of ``data``."""
-        return len(self.data)
-
-    def owned(self) -> EncodedBatch:
-        """Return the same batch, with data that the encoder's next call leaves alone."""
-        return self if isinstance(self.data, bytes) else replace(self, data=bytes(self.data))
-
-    @property
-    def n_zero(self) -> int:
-        """How many pages are zero pages."""
-        return int((self.sizes == 0).sum())
+    def owned(self) -> Encoded:
+        """Return the same pages, with data that the encoder's next call leaves alone."""
+        return self if isinstance(self.data, bytes) else self._replace(data=bytes(self.data))
 
 
-class BatchEncoder:
-    """Reads and compresses batches; owns its buffers, so that each worker makes its own.
+class PageEncoder:
+    """Compresses pages; each worker makes its own.
 
     Parameters
     ----------
-    source : Source
-        If it offers stored pages, those that are compressed as wanted are copied as they are.
     codec : Codec
     engine : str or None
         Which of the codec's engines.
+    page_size : int
+        Bytes.
+    """
+
+    def __init__(self, codec: Codec, engine: str | None, page_size: int) -> None:
+        self._flag = int(codec.flag)
+        self._page_size = page_size
+        self._encode = codec.encoder(page_size, engine)
+
+    def __call__(self, pages: ByteArray, rows: Rows) -> Encoded:
+        """Compress some of the pages (shape (n, page_size)); the data may be overwritten by the next call."""
+        data, lengths = self._encode(pages, rows)
+        sizes = np.array(lengths, np.uint32)
+        return Encoded(sizes, np.where(sizes == self._page_size, np.uint32(0), np.uint32(self._flag)), data)
+
+
+class StoredEncoder:
+    """Copies pages that are compressed already, and changes only those that must.
+
+    Parameters
+    ----------
+    source : OffersStored
+    history : History
+        Of the source.
+    encode : PageEncoder
+    codec_flag : int
+        That of ``encode``.
+    page_size : int
+        Bytes.
     drop_zero : bool
         Whether zero pages are left out.
-    batch_npages : int
-        Most pages in a batch.
     as_stored : bool
-        Copy all stored pages as they are, whatever their compression.
+        Copy all as they are, whatever their compression.
     """
 
     def __init__(
         self,
-        source: Source,
-        codec: Codec,
-        engine: str | None,
+        source: OffersStored,
+        history: History,
+        encode: PageEncoder,
+        codec_flag: int,
+        page_size: int,
         drop_zero: bool,
-        batch_npages: int,
-        as_stored: bool = False,
+        as_stored: bool,
     ) -> None:
         self._source = source
-        self._flag = int(codec.flag)
-        self._encode = codec.encoder(source.page_size, engine)
+        self._history = history
+        self._encode = encode
+        self._flag = codec_flag
+        self._page_size = page_size
         self._drop_zero = drop_zero
         self._as_stored = as_stored
-        self._buffer: ByteArray = np.empty((batch_npages, source.page_size), np.uint8)
 
-    def __call__(self, batch: PageBatch) -> EncodedBatch:
-        """Read and compress a batch; its data may be overwritten by the next call."""
-        if isinstance(self._source, OffersStored):
-            return self._copy(batch.rank, self._source.stored(batch.runs))
-        pages = self._buffer[: batch.npages]
-        self._source.gather(batch.runs, pages)
-        sizes, flags, stored = self._compress(pages)
-        if not self._flag:
-            return EncodedBatch(batch.rank, sizes, flags, _rows(pages, np.flatnonzero(sizes)))
-        return EncodedBatch(batch.rank, sizes, flags, b"".join(stored))
-
-    def _compress(self, pages: ByteArray) -> tuple[Words, Words, list[Any]]:
-        """Return the size and flags of each page, and a buffer for each that is stored."""
-        n, page_size = pages.shape
-        sizes = np.zeros(n, np.uint32)
-        flags = np.zeros(n, np.uint32)
-        stored = np.flatnonzero(~is_zero(pages)) if self._drop_zero else np.arange(n)
-        if not self._flag:
-            sizes[stored] = page_size
-            return sizes, flags, []
-        # A fifth of the pages equal another one close by: compress one of them.
-        first = first_equal(pages, stored)
-        is_new = first == np.arange(len(stored))
-        plain = [pages[i] for i in stored[is_new].tolist()]
-        encoded = self._encode(plain)
-        lengths = np.fromiter(map(len, encoded), np.uint32, len(encoded))
-        is_raw = lengths >= page_size
-        for i in np.flatnonzero(is_raw).tolist():
-            encoded[i] = plain[i]
-        if len(plain) < len(stored):
-            which = (np.cumsum(is_new) - 1)[first]
-            encoded = [encoded[i] for i in which.tolist()]
-            lengths, is_raw = lengths[which], is_raw[which]
-        sizes[stored] = np.where(is_raw, page_size, lengths)
-        flags[stored] = np.where(is_raw, 0, self._flag)
-        return sizes, flags, encoded
-
-    def _copy(self, rank: int, stored: Stored) -> EncodedBatch:
-        """Make a batch of stored pages; only those that must change are uncompressed."""
-        sizes, flags = stored.sizes, stored.flags
-        is_dropped = stored.is_zero if self._drop_zero else np.zeros(len(flags), np.bool_)
+    def __call__(self, stored: Stored) -> Encoded:
+        """Make what is to be stored of stored pages."""
+        sizes, flags = stored.nbytes.astype(np.uint32), stored.flags.copy()
         stays = ~stored.is_zero & self._stays(sizes, flags)
-        sizes[is_dropped] = flags[is_dropped] = 0
-        changing = np.flatnonzero(~(stays | is_dropped))
+        changing = np.flatnonzero(~stays)
         if not len(changing):
-            return EncodedBatch(rank, sizes, flags, stored.joined(np.flatnonzero(stays)))
-        pages = self._buffer[: len(changing)]
-        stored.decode(changing, pages)
-        sizes[changing], flags[changing], encoded = self._compress(pages)
-        if not self._flag:
-            encoded = list(pages[sizes[changing] > 0])
-        if not stays.any():
-            return EncodedBatch(rank, sizes, flags, b"".join(encoded))
-        buffers = dict(zip(changing[sizes[changing] > 0].tolist(), encoded, strict=True))
-        buffers |= zip(np.flatnonzero(stays).tolist(), stored.buffers(np.flatnonzero(stays)), strict=True)
-        return EncodedBatch(rank, sizes, flags, b"".join(buffers[row] for row in sorted(buffers)))
+            return Encoded(sizes, flags, self._source.joined(stored))
+        pages = np.empty((len(changing), self._page_size), np.uint8)
+        self._source.decode(stored[changing], pages)
+        dropped = is_zero(pages) if self._drop_zero else np.zeros(len(pages), np.bool_)
+        sizes[changing[dropped]] = flags[changing[dropped]] = 0
+        changing, rows = changing[~dropped], np.flatnonzero(~dropped)
+        sizes[changing], flags[changing], data = self._encode(pages, rows)
+        staying = np.flatnonzero(stays)
+        if not len(staying):
+            return Encoded(sizes, flags, data)
+        stops = np.cumsum(sizes[changing].astype(np.int64)).tolist()
+        view = memoryview(data)
+        pieces: list[Any] = [view[start:stop] for start, stop in pairwise([0, *stops])]
+        buffers = dict(zip(changing.tolist(), pieces, strict=True))
+        buffers |= zip(staying.tolist(), self._source.buffers(stored[staying]), strict=True)
+        return Encoded(sizes, flags, b"".join(buffers[row] for row in sorted(buffers)))
 
     def _stays(self, sizes: Words, flags: Words) -> BoolArray:
         """Tell which stored pages are as they would become."""
-        history = self._source.history
         if self._as_stored:
             return np.ones(len(flags), np.bool_)
         stays = flags == self._flag
-        if history.codec_flag == self._flag:
+        if self._history.codec_flag == self._flag:
             # The same compression left these as they were.
             stays |= flags == PageFlag.RAW
-        if self._drop_zero and not history.level & 1:
+        if self._drop_zero and not self._history.level & 1:
             # The file's writer didn't look for zero pages: these may be some.
-            stays &= (flags != PageFlag.RAW) & (sizes > self._source.page_size // ZERO_RATIO)
+            stays &= (flags != PageFlag.RAW) & (sizes > self._page_size // ZERO_RATIO)
         return stays
-
-
-def _rows(pages: ByteArray, rows: npt.NDArray[np.intp]) -> memoryview:
-    """Return some of the pages back to back; all of them without a copy."""
-    chosen = pages if len(rows) == len(pages) else pages[rows]
-    return chosen.reshape(-1).data

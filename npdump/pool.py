@@ -1,8 +1,9 @@
 """Workers that compress batches side by side and write what they made by themselves.
 
-Pages don't travel between processes: a worker keeps what it encoded, tells its size, is told its place in the file
+Bytes don't travel between processes: a worker keeps what it encoded, tells its size, is told its place in the file
 and writes it there. Places are given out in the order of the batches, so the file's bytes don't depend on the number
-of workers. A worker that dies loses nothing: others do its batches over, in the same places.
+of workers. A worker that dies loses nothing: others do its batches over, in the same places. What points to the data
+is written by the calling process, in order: where a run ends early, all that is pointed to is there.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from npdump.encoding import EncodedBatch
+from npdump.encoding import Encoded
 from npdump.errors import NpdumpError, SinkError
 from npdump.stream import PageBatch
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-__all__ = ["Done", "Job", "run", "usable_cpus"]
+__all__ = ["Done", "Job", "Prepared", "run", "slots_needed", "usable_cpus"]
 
 _DEPTH = 2
 """Batches that a worker has at a time: one to work on while the other waits for its place."""
@@ -29,39 +30,65 @@ _DEPTH = 2
 _ENCODE, _PLACE = "encode", "place"
 _ENCODED, _WRITTEN, _FAILED = "encoded", "written", "failed"
 
-Encode = Callable[[PageBatch], EncodedBatch]
+
+class Done(NamedTuple):
+    """A batch that is in the file: its pages, the zero pages and those that equal another among them, and its bytes."""
+
+    npages: int
+    n_zero: int
+    n_shared: int
+    nbytes: int
+
+
+class Prepared(Protocol):
+    """A batch that is ready for the workers.
+
+    Attributes
+    ----------
+    order : object
+        What a worker needs of it; it can be pickled.
+    """
+
+    @property
+    def order(self) -> Any: ...
 
 
 class Job(Protocol):
-    """The work on a batch, in two steps.
+    """The work on a batch, in steps.
 
     Attributes
     ----------
     is_repeatable : bool
-        Whether the second step may be done again after a worker died in the middle of it.
+        Whether `write` may be done again after a worker died in the middle of it.
     """
 
     @property
     def is_repeatable(self) -> bool: ...
 
-    def make_encoder(self) -> Encode:
-        """Return the first step; each worker makes its own."""
+    def prepare(self, batch: PageBatch) -> Prepared:
+        """Do the first step, in the calling process, for one batch after the other."""
 
-    def write(self, batch: EncodedBatch, offset: int) -> None:
-        """Do the second step: write the data of a batch at ``offset``, then what points there."""
+    def make_encoder(self) -> Callable[[Any], Encoded]:
+        """Return the second step, which takes an order; each worker makes its own."""
 
+    def write(self, data: Any, offset: int) -> None:
+        """Do the third step: write the data of a batch at ``offset``."""
 
-class Done(NamedTuple):
-    """A batch that is in the file: its pages, the zero pages among them, and its bytes."""
+    def release(self, prepared: Any) -> None:
+        """Do the fourth step: the data are in the file, so what they were made of isn't needed any more."""
 
-    npages: int
-    n_zero: int
-    nbytes: int
+    def finish(self, prepared: Any, encoded: Encoded, offset: int) -> Done:
+        """Do the last step, for one batch after the other: write what points to the data."""
 
 
 def usable_cpus() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def slots_needed(n_workers: int) -> int:
+    """Return how many batches are prepared and not yet released at a time, at most."""
+    return max(1, n_workers * _DEPTH)
 
 
 def run(
@@ -94,20 +121,24 @@ def run(
         return
     encode = job.make_encoder()
     for batch in batches:
-        encoded = encode(batch)
-        job.write(encoded, offset)
-        offset += encoded.nbytes
-        yield Done(batch.npages, encoded.n_zero, encoded.nbytes)
+        prepared = job.prepare(batch)
+        encoded = encode(prepared.order)
+        job.write(encoded.data, offset)
+        job.release(prepared)
+        yield job.finish(prepared, encoded, offset)
+        offset += len(encoded.data)
 
 
 class _Ticket:
     """A batch on its way through the crew; it keeps its number and, once it has one, its place."""
 
-    def __init__(self, batch: PageBatch) -> None:
-        self.batch = batch
-        self.offset: int | None = None
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
         self.worker: Connection | None = None
-        self.done: Done | None = None
+        self.encoded: Encoded | None = None
+        self.nbytes = 0
+        self.offset: int | None = None
+        self.is_written = False
 
 
 class _Crew:
@@ -120,6 +151,7 @@ class _Crew:
         self._again: deque[int] = deque()
         self._n_issued = 0
         self._next_placed = 0
+        self._next_finished = 0
         self._processes: dict[Connection, Any] = {}
         # Imported here, since one worker needs none of it.
         import multiprocessing
@@ -152,13 +184,14 @@ class _Crew:
                 yield from self._work_alone()
                 continue
             for connection in self._wait(list(self._processes)):
-                yield from self._hear(connection)
+                self._hear(connection)
+            yield from self._finish()
 
     def _issue(self, batches: Iterator[PageBatch]) -> None:
         """Give out batches while there is a worker with room for one."""
         loads = dict.fromkeys(self._processes, 0)
         for ticket in self._tickets.values():
-            if ticket.worker is not None:
+            if ticket.worker is not None and not ticket.is_written:
                 loads[ticket.worker] += 1
         while loads:
             worker = min(loads, key=loads.__getitem__)
@@ -173,10 +206,10 @@ class _Crew:
                     return
                 number = self._n_issued
                 self._n_issued += 1
-                self._tickets[number] = _Ticket(batch)
+                self._tickets[number] = _Ticket(self._job.prepare(batch))
             self._tickets[number].worker = worker
             loads[worker] += 1
-            self._tell(worker, _ENCODE, number, self._tickets[number].batch)
+            self._tell(worker, _ENCODE, number, self._tickets[number].prepared.order)
 
     def _tell(self, worker: Connection, *message: Any) -> None:
         try:
@@ -185,34 +218,41 @@ class _Crew:
             # It died; that is met when its end of the connection is read.
             pass
 
-    def _hear(self, worker: Connection) -> Iterator[Done]:
+    def _hear(self, worker: Connection) -> None:
         try:
             kind, number, payload = worker.recv()
         except (EOFError, OSError):
             self._bury(worker)
             return
-        ticket = self._tickets.get(number)
         if kind == _FAILED:
             raise payload
-        assert ticket is not None
+        ticket = self._tickets[number]
         if kind == _ENCODED:
-            ticket.done = payload
+            ticket.encoded, ticket.nbytes = payload
             if ticket.offset is not None:
                 self._tell(worker, _PLACE, number, ticket.offset)
             self._place()
         elif kind == _WRITTEN:
-            assert ticket.done is not None
-            del self._tickets[number]
-            yield ticket.done
+            ticket.is_written = True
+            self._job.release(ticket.prepared)
 
     def _place(self) -> None:
         """Give places to encoded batches, in order."""
-        while (ticket := self._tickets.get(self._next_placed)) is not None and ticket.done is not None:
+        while (ticket := self._tickets.get(self._next_placed)) is not None and ticket.encoded is not None:
             ticket.offset = self._offset
-            self._offset += ticket.done.nbytes
+            self._offset += ticket.nbytes
             if ticket.worker is not None:
                 self._tell(ticket.worker, _PLACE, self._next_placed, ticket.offset)
             self._next_placed += 1
+
+    def _finish(self) -> Iterator[Done]:
+        """End batches whose data are in the file, in order."""
+        while (ticket := self._tickets.get(self._next_finished)) is not None and ticket.is_written:
+            assert ticket.encoded is not None
+            assert ticket.offset is not None
+            yield self._job.finish(ticket.prepared, ticket.encoded, ticket.offset)
+            del self._tickets[self._next_finished]
+            self._next_finished += 1
 
     def _bury(self, worker: Connection) -> None:
         """Take the batches of a dead worker back, to be done over."""
@@ -223,12 +263,12 @@ class _Crew:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if not self._job.is_repeatable:
             raise SinkError(f"a worker {how} (out of memory?): the output can't be continued; try --num-threads 1")
-        lost = [number for number, ticket in self._tickets.items() if ticket.worker is worker]
+        lost = [n for n, ticket in self._tickets.items() if ticket.worker is worker and not ticket.is_written]
         for number in lost:
             ticket = self._tickets[number]
             ticket.worker = None
             if ticket.offset is None:
-                ticket.done = None
+                ticket.encoded = None
         self._again.extend(lost)
         self._warn(f"a worker {how} (out of memory?): its {len(lost)} batches are done over by the others")
 
@@ -238,14 +278,15 @@ class _Crew:
         self._again.clear()
         for number in sorted(self._tickets):
             ticket = self._tickets[number]
-            encoded = encode(ticket.batch)
-            if ticket.offset is None:
-                ticket.offset = self._offset
-                self._offset += encoded.nbytes
-                self._next_placed = number + 1
-            self._job.write(encoded, ticket.offset)
-            del self._tickets[number]
-            yield Done(ticket.batch.npages, encoded.n_zero, encoded.nbytes)
+            if not ticket.is_written:
+                encoded = encode(ticket.prepared.order)
+                ticket.encoded, ticket.nbytes = encoded, len(encoded.data)
+                self._place()
+                assert ticket.offset is not None
+                self._job.write(encoded.data, ticket.offset)
+                ticket.is_written = True
+                self._job.release(ticket.prepared)
+            yield from self._finish()
 
 
 def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None:
@@ -254,15 +295,16 @@ def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in inherited:
         other.close()
-    held: dict[int, EncodedBatch] = {}
+    held: dict[int, Any] = {}
     number = -1
     try:
         encode = job.make_encoder()
         while True:
             kind, number, payload = connection.recv()
             if kind == _ENCODE:
-                encoded = held[number] = encode(payload).owned()
-                connection.send((_ENCODED, number, Done(payload.npages, encoded.n_zero, encoded.nbytes)))
+                encoded = encode(payload).owned()
+                held[number] = encoded.data
+                connection.send((_ENCODED, number, (encoded._replace(data=None), len(encoded.data))))
             else:
                 job.write(held.pop(number), payload)
                 connection.send((_WRITTEN, number, None))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from npdump.bitmap import Bitmap, BoolArray, Runs
 from npdump.storage import ByteArray
 
-__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "first_equal", "is_zero"]
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "samples_of"]
 
 BATCH_NBYTES = 2 << 20
 """Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
@@ -73,24 +73,33 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
         yield PageBatch(first_rank, np.concatenate(waiting))
 
 
-_N_SAMPLES = 16
+_N_SAMPLES = 8
 """Words, spread over a page, that are looked at first."""
 
-_KEY_FACTORS = np.arange(1, 2 * _N_SAMPLES, 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-"""Odd multiples of 2**64 over the golden ratio, which spread like random numbers."""
 
+def samples_of(pages: ByteArray) -> npt.NDArray[np.uint64]:
+    """Return a few words of each page, spread over it.
 
-def _samples(pages: ByteArray) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    Parameters
+    ----------
+    pages : ndarray of shape (n, page_size), dtype uint8
+
+    Returns
+    -------
+    ndarray of shape (n, 8), dtype uint64
+    """
     words = pages.view(np.uint64)
-    return words, words[:, 3 :: words.shape[1] // _N_SAMPLES]
+    return np.ascontiguousarray(words[:, 3 :: words.shape[1] // _N_SAMPLES])
 
 
-def is_zero(pages: ByteArray) -> BoolArray:
+def is_zero(pages: ByteArray, samples: npt.NDArray[np.uint64] | None = None) -> BoolArray:
     """Tell which pages hold nothing but zeros.
 
     Parameters
     ----------
     pages : ndarray of shape (n, page_size), dtype uint8
+    samples : ndarray of shape (n, 8), dtype uint64, optional
+        What `samples_of` says of them.
 
     Returns
     -------
@@ -100,35 +109,10 @@ def is_zero(pages: ByteArray) -> BoolArray:
     -----
     Most pages that aren't zero show it in a few words spread over the page, so that only the others are read whole.
     """
-    words, samples = _samples(pages)
-    zero = np.logical_not(samples.any(axis=1))
+    if samples is None:
+        samples = samples_of(pages)
+    zero: BoolArray = np.logical_not(samples.any(axis=1))
     suspects = np.flatnonzero(zero)
     if len(suspects):
-        zero[suspects] = ~words[suspects].any(axis=1)
+        zero[suspects] = np.bitwise_or.reduce(pages.view(np.uint64)[suspects], axis=1) == 0
     return zero
-
-
-def first_equal(pages: ByteArray, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Find pages that are equal to one before them.
-
-    Parameters
-    ----------
-    pages : ndarray of shape (n, page_size), dtype uint8
-    rows : ndarray of shape (m,)
-        The pages to look at, ascending.
-
-    Returns
-    -------
-    ndarray of shape (m,)
-        For each, the index in ``rows`` of an equal page that isn't after it: its own, if none was found.
-    """
-    words, samples = _samples(pages)
-    keys = samples[rows] @ _KEY_FACTORS
-    order = np.argsort(keys, kind="stable")
-    is_first = np.append(True, np.diff(keys[order]) != 0)[: len(rows)]
-    first = np.empty(len(rows), np.intp)
-    first[order] = order[is_first][np.cumsum(is_first) - 1]
-    suspects = np.flatnonzero(first != np.arange(len(rows)))
-    differs = (words[rows[suspects]] != words[rows[first[suspects]]]).any(axis=1)
-    first[suspects[differs]] = suspects[differs]
-    return first

@@ -14,11 +14,14 @@ from typing import Any, Protocol
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
 
-__all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "checked", "get"]
+__all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "checked", "get", "joined"]
 
-EncodePages = Callable[[Sequence[Any]], list[Any]]
-"""Takes the pages' buffers and returns, for each, a buffer that holds it compressed."""
+EncodePages = Callable[[Any, Any], tuple[Any, Sequence[int]]]
+"""Takes pages (an array of shape (n, page_size), dtype uint8) and which of them to compress (ascending rows).
 
+Returns a buffer that holds them compressed, back to back, and the size of each in bytes. A page that doesn't become
+smaller stays as it is: its size tells. The next call may overwrite the buffer.
+"""
 
 DecodePages = Callable[[Sequence[Any]], list[Any]]
 """Takes the stored pages' buffers and returns, for each, a buffer of page-size bytes; raises CodecError if it can't."""
@@ -75,6 +78,22 @@ def get(name: str) -> Codec:
 def by_flag(flag: int) -> Codec | None:
     """Return the codec that a page's flags name, None if there is none."""
     return next((codec for codec in all_codecs() if codec.flag == flag), None)
+
+
+def joined(compress: Callable[[Sequence[Any]], list[Any]], page_size: int) -> EncodePages:
+    """Make an encoder of a function that compresses the pages of a list one by one."""
+
+    def encode_pages(pages: Any, rows: Any) -> tuple[bytes, list[int]]:
+        plain = [pages[row] for row in rows.tolist()]
+        encoded = compress(plain)
+        sizes = list(map(len, encoded))
+        if sizes and max(sizes) >= page_size:
+            for i, size in enumerate(sizes):
+                if size >= page_size:
+                    encoded[i], sizes[i] = plain[i], page_size
+        return b"".join(encoded), sizes
+
+    return encode_pages
 
 
 def checked(decode: Callable[[Any], Any], page_size: int, errors: tuple[type[Exception], ...]) -> DecodePages:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked
+from npdump.codecs import DecodePages, EncodePages, checked, joined
 from npdump.engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
@@ -71,7 +71,7 @@ class Lzo:
             # Level 1 is lzo1x_1_compress(); no header of python-lzo's own.
             return list(map(compress, pages, repeat(1), repeat(False)))
 
-        return encode
+        return joined(encode, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
@@ -112,10 +112,7 @@ def _liblzo2_encoder(library: ctypes.CDLL, page_size: int) -> EncodePages:
             raise CodecError("liblzo2 failed to compress a page")
         return ctypes.string_at(out, out_nbytes.value)
 
-    def encode(pages: Sequence[Any]) -> list[bytes]:
-        return list(map(encode_page, pages))
-
-    return encode
+    return joined(lambda pages: list(map(encode_page, pages)), page_size)
 
 
 CODEC = Lzo()

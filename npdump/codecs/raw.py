@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from npdump.codecs import DecodePages, EncodePages, checked
@@ -25,8 +24,9 @@ class Raw:
     def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`."""
 
-        def encode(pages: Sequence[Any]) -> list[Any]:
-            return list(pages)
+        def encode(pages: Any, rows: Any) -> tuple[Any, list[int]]:
+            chosen = pages if len(rows) == len(pages) else pages[rows]
+            return chosen.reshape(-1).data, [page_size] * len(rows)
 
         return encode
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked
+from npdump.codecs import DecodePages, EncodePages, checked, joined
 from npdump.engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -40,7 +40,7 @@ class Snappy:
         def encode(pages: Sequence[Any]) -> list[Any]:
             return list(map(compress, pages))
 
-        return encode
+        return joined(encode, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""

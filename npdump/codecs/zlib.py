@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked
+from npdump.codecs import DecodePages, EncodePages, checked, joined
 from npdump.engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -70,7 +70,7 @@ class Zlib:
             def encode(pages: Sequence[Any]) -> list[bytes]:
                 return list(map(compress, pages, repeat(LEVEL)))
 
-            return encode
+            return joined(encode, page_size)
 
         # A window as large as the page finds all that there is to find, and is quicker to set up.
         window_bits = min(page_size.bit_length() - 1, MAX_WINDOW_BITS)
@@ -79,7 +79,7 @@ class Zlib:
         def encode_isal(pages: Sequence[Any]) -> list[bytes]:
             return list(map(compress, pages, repeat(LEVEL), repeat(form), repeat(memory), repeat(window_bits)))
 
-        return encode_isal
+        return joined(encode_isal, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import IO, Any, BinaryIO, cast
 
-from npdump.codecs import DecodePages, EncodePages, checked
+from npdump.codecs import DecodePages, EncodePages, checked, joined
 from npdump.engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
@@ -65,7 +65,7 @@ class Zstd:
         def encode(pages: Sequence[Any]) -> list[bytes]:
             return list(map(compress, pages))
 
-        return encode
+        return joined(encode, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""

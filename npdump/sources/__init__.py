@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -126,32 +127,34 @@ class Source(Protocol):
         """Copy the pages of ``runs`` (shape (k, 2), page frames) into ``out`` of shape (n, page_size), in order."""
 
 
-class Stored(Protocol):
-    """Pages as they are stored in a file, in the order in which they were asked for.
+@dataclass(frozen=True)
+class Stored:
+    """Where pages are stored in a file, in the order in which they were asked for.
 
     Attributes
     ----------
+    numbers : ndarray of shape (n,), dtype intp
+        Which file of several.
+    offsets, nbytes : ndarray of shape (n,), dtype int64
     flags : ndarray of shape (n,), dtype uint32
         `PageFlag` of each page.
     is_zero : ndarray of shape (n,), dtype bool
         Pages that are known to be nothing but zeros, since they share one; others may be, too.
     """
 
+    numbers: npt.NDArray[np.intp]
+    offsets: npt.NDArray[np.int64]
+    nbytes: npt.NDArray[np.int64]
     flags: npt.NDArray[np.uint32]
     is_zero: BoolArray
 
-    @property
-    def sizes(self) -> npt.NDArray[np.uint32]:
-        """Bytes of each page as stored."""
+    def __len__(self) -> int:
+        return len(self.offsets)
 
-    def joined(self, rows: npt.NDArray[np.intp]) -> Any:
-        """Return a buffer with some pages as stored, back to back."""
-
-    def buffers(self, rows: npt.NDArray[np.intp]) -> list[ByteArray]:
-        """Return a buffer for each of some pages as stored."""
-
-    def decode(self, rows: npt.NDArray[np.intp], out: ByteArray) -> None:
-        """Uncompress some pages into ``out`` of shape (len(rows), page_size)."""
+    def __getitem__(self, rows: npt.NDArray[np.intp]) -> Stored:
+        return Stored(
+            self.numbers[rows], self.offsets[rows], self.nbytes[rows], self.flags[rows], self.is_zero[rows]
+        )
 
 
 @runtime_checkable
@@ -160,6 +163,15 @@ class OffersStored(Protocol):
 
     def stored(self, runs: Runs) -> Stored:
         """Look up the pages of ``runs`` (shape (k, 2), page frames)."""
+
+    def joined(self, stored: Stored) -> Any:
+        """Return a buffer with pages as stored, back to back."""
+
+    def buffers(self, stored: Stored) -> list[ByteArray]:
+        """Return a buffer for each of some pages as stored."""
+
+    def decode(self, stored: Stored, out: ByteArray) -> None:
+        """Uncompress pages into ``out`` of shape (n, page_size)."""
 
 
 class Format(Protocol):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-
 import numpy as np
 
 from npdump.bitmap import Runs
@@ -59,9 +57,9 @@ class PageExtents:
 
         first, last = -(-start >> shift), stop >> shift
         whole = first < last
-        self._starts: list[int] = first[whole].tolist()
-        self._stops: list[int] = last[whole].tolist()
-        self._offsets: list[int] = (offset + (first << shift) - start)[whole].tolist()
+        self._starts: Words = first[whole]
+        self._stops: Words = last[whole]
+        self._offsets: Words = (offset + (first << shift) - start)[whole]
         self._fragments = self._find_fragments(start, stop, offset)
 
     def _find_fragments(self, start: Words, stop: Words, offset: Words) -> dict[int, list[tuple[int, int, int]]]:
@@ -80,10 +78,10 @@ class PageExtents:
 
     def _piece(self, pfn: int, pfn_stop: int) -> tuple[int, ByteArray]:
         """Return how many pages from ``pfn`` on (at most to ``pfn_stop``) stand together, and their bytes."""
-        i = bisect.bisect_right(self._starts, pfn) - 1
+        i = int(np.searchsorted(self._starts, pfn, side="right")) - 1
         if i >= 0 and pfn < self._stops[i]:
-            n = min(pfn_stop, self._stops[i]) - pfn
-            offset = self._offsets[i] + ((pfn - self._starts[i]) << self._page_shift)
+            n = min(pfn_stop, int(self._stops[i])) - pfn
+            offset = int(self._offsets[i]) + ((pfn - int(self._starts[i])) << self._page_shift)
             return n, self._storage.view(offset, n << self._page_shift)
         parts = self._fragments.get(pfn)
         if parts is None:
@@ -108,6 +106,11 @@ class PageExtents:
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""
+        i = np.searchsorted(self._starts, runs[:, 0], side="right") - 1
+        if len(self._starts) and (i >= 0).all() and (runs[:, 1] <= self._stops[i]).all():
+            offsets = self._offsets[i] + ((runs[:, 0] - self._starts[i]) << self._page_shift)
+            self._storage.gather(offsets, (runs[:, 1] - runs[:, 0]) << self._page_shift, out.reshape(-1))
+            return
         row = 0
         for pfn, pfn_stop in runs.tolist():
             while pfn < pfn_stop:

@@ -10,9 +10,9 @@ from npdump.bitmap import Runs
 from npdump.errors import CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.sources import SEGMENT, History, Source
+from npdump.sources import SEGMENT, History, Source, Stored
 from npdump.sources.kdump_header import EM_ARM, read_header
-from npdump.sources.kdump_pages import PageTable, Part, StoredRows, read_bitmap
+from npdump.sources.kdump_pages import PageTable, Part, read_bitmap
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["SOURCE"]
@@ -51,6 +51,7 @@ class KdumpSource:
         self.max_mapnr = header.max_mapnr + self._first_pfn
         self._shift = header.page_size.bit_length() - 1
         self._table = PageTable(parts)
+        self.joined, self.buffers, self.decode = self._table.joined, self._table.buffers, self._table.decode
         self._cache: dict[int, ByteArray] = {}
         self.data_runs: Runs = self._table.data_runs + self._first_pfn
         is_one_bitmap = header.kept_offset == header.ram_offset
@@ -104,10 +105,9 @@ class KdumpSource:
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""
-        stored = self.stored(runs)
-        stored.decode(np.arange(len(stored.flags)), out)
+        self.decode(self.stored(runs), out)
 
-    def stored(self, runs: Runs) -> StoredRows:
+    def stored(self, runs: Runs) -> Stored:
         """See `npdump.sources.OffersStored.stored`."""
         return self._table.stored(runs - self._first_pfn)
 

@@ -15,10 +15,11 @@ from npdump.codecs import DecodePages
 from npdump.errors import AddressError, CodecError, CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
+from npdump.sources import Stored
 from npdump.sources.kdump_header import KdumpHeader
 from npdump.storage import ByteArray, Storage
 
-__all__ = ["PageTable", "Part", "StoredRows", "read_bitmap"]
+__all__ = ["PageTable", "Part", "read_bitmap"]
 
 Words = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
@@ -169,7 +170,7 @@ class PageTable:
         raw = storage.read(offset, min(nbytes, max(storage.nbytes - offset, 0)))
         return np.frombuffer(raw.ljust(nbytes, b"\0"), self._desc)
 
-    def stored(self, runs: Runs) -> StoredRows:
+    def stored(self, runs: Runs) -> Stored:
         """See `npdump.sources.OffersStored.stored`.
 
         Raises
@@ -198,20 +199,49 @@ class PageTable:
         nbytes = desc["size"].astype(np.int64)
         if not ((offsets > 0) & (nbytes > 0) & (nbytes <= self._page_size)).all():
             raise AddressError("a page was lost when the dump was made, or is damaged")
-        return StoredRows(self, numbers, offsets, nbytes, desc["flags"].astype(np.uint32), is_zero)
+        return Stored(numbers, offsets, nbytes, desc["flags"].astype(np.uint32), is_zero)
 
-    def storage(self, number: int) -> Storage:
-        """Return the file of a part."""
-        return self._parts[number].storage
+    def joined(self, stored: Stored) -> Any:
+        """See `npdump.sources.OffersStored.joined`."""
+        spans = [view.data for view, _, _ in self._spans(stored, max_gap=0)]
+        return spans[0] if len(spans) == 1 else b"".join(spans)
 
-    def decode(self, flag: int, pages: Sequence[Any]) -> ByteArray:
-        """Uncompress pages of one codec into an array of shape (n, page_size).
+    def buffers(self, stored: Stored) -> list[ByteArray]:
+        """See `npdump.sources.OffersStored.buffers`."""
+        pages: list[ByteArray] = []
+        for view, starts, stops in self._spans(stored, max_gap=_MAX_GAP_NBYTES):
+            pages += [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+        return pages
+
+    def decode(self, stored: Stored, out: ByteArray) -> None:
+        """See `npdump.sources.OffersStored.decode`.
 
         Raises
         ------
         CorruptDump
-            If one isn't what its descriptor says.
+            If a page isn't what its descriptor says.
         """
+        for flag in np.unique(stored.flags[~stored.is_zero]).tolist():
+            chosen = np.flatnonzero((stored.flags == flag) & ~stored.is_zero)
+            if flag == PageFlag.RAW:
+                out[chosen] = np.frombuffer(self.joined(stored[chosen]), np.uint8).reshape(len(chosen), -1)
+            else:
+                out[chosen] = self._decoded(flag, self.buffers(stored[chosen]))
+        out[stored.is_zero] = 0
+
+    def _spans(self, stored: Stored, max_gap: int) -> Iterator[tuple[ByteArray, Words, Words]]:
+        """Yield stretches of a file that hold the next pages, and where in the stretch each of these stands."""
+        numbers, starts, stops = stored.numbers, stored.offsets, stored.offsets + stored.nbytes
+        gaps = starts[1:] - stops[:-1]
+        is_break = (gaps < 0) | (gaps > max_gap) | (numbers[1:] != numbers[:-1])
+        is_break |= starts[1:] >> _SPAN_SHIFT != starts[:-1] >> _SPAN_SHIFT
+        for first, stop in _pieces(np.flatnonzero(is_break) + 1, len(stored)):
+            low, high = int(starts[first]), int(stops[stop - 1])
+            view = self._parts[int(numbers[first])].storage.view(low, high - low)
+            yield view, starts[first:stop] - low, stops[first:stop] - low
+
+    def _decoded(self, flag: int, pages: Sequence[Any]) -> ByteArray:
+        """Uncompress pages of one codec into an array of shape (n, page_size)."""
         decoder = self._decoders.get(flag)
         path = self._parts[0].storage.path
         if decoder is None:
@@ -224,67 +254,6 @@ class PageTable:
         except CodecError as error:
             raise CorruptDump(f"{path}: a page {error}: the dump is damaged; copy it again") from None
         return np.frombuffer(b"".join(decoded), np.uint8).reshape(len(pages), self._page_size)
-
-
-class StoredRows:
-    """See `npdump.sources.Stored`."""
-
-    def __init__(
-        self,
-        table: PageTable,
-        numbers: Rows,
-        offsets: Words,
-        nbytes: Words,
-        flags: npt.NDArray[np.uint32],
-        is_zero: BoolArray,
-    ) -> None:
-        self._table = table
-        self._numbers = numbers
-        self._offsets = offsets
-        self._nbytes = nbytes
-        self.flags = flags
-        self.is_zero = is_zero
-
-    @property
-    def sizes(self) -> npt.NDArray[np.uint32]:
-        """See `npdump.sources.Stored.sizes`."""
-        return self._nbytes.astype(np.uint32)
-
-    def joined(self, rows: Rows) -> Any:
-        """See `npdump.sources.Stored.joined`."""
-        spans = [view.data for view, _, _ in self._spans(rows, max_gap=0)]
-        return spans[0] if len(spans) == 1 else b"".join(spans)
-
-    def buffers(self, rows: Rows) -> list[ByteArray]:
-        """See `npdump.sources.Stored.buffers`."""
-        pages: list[ByteArray] = []
-        for view, starts, stops in self._spans(rows, max_gap=_MAX_GAP_NBYTES):
-            pages += [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-        return pages
-
-    def decode(self, rows: Rows, out: ByteArray) -> None:
-        """See `npdump.sources.Stored.decode`."""
-        flags, is_zero = self.flags[rows], self.is_zero[rows]
-        for flag in np.unique(flags[~is_zero]).tolist():
-            chosen = np.flatnonzero((flags == flag) & ~is_zero)
-            if flag == PageFlag.RAW:
-                data = np.frombuffer(self.joined(rows[chosen]), np.uint8).reshape(len(chosen), -1)
-            else:
-                data = self._table.decode(flag, self.buffers(rows[chosen]))
-            out[chosen] = data
-        out[is_zero] = 0
-
-    def _spans(self, rows: Rows, max_gap: int) -> Iterator[tuple[ByteArray, Words, Words]]:
-        """Yield stretches of a file that hold the next rows, and where in the stretch each of these stands."""
-        numbers, starts = self._numbers[rows], self._offsets[rows]
-        stops = starts + self._nbytes[rows]
-        gaps = starts[1:] - stops[:-1]
-        is_break = (gaps < 0) | (gaps > max_gap) | (numbers[1:] != numbers[:-1])
-        is_break |= starts[1:] >> _SPAN_SHIFT != starts[:-1] >> _SPAN_SHIFT
-        for first, stop in _pieces(np.flatnonzero(is_break) + 1, len(rows)):
-            low, high = int(starts[first]), int(stops[stop - 1])
-            view = self._table.storage(int(numbers[first])).view(low, high - low)
-            yield view, starts[first:stop] - low, stops[first:stop] - low
 
 
 def _pieces(breaks: Rows, n: int) -> Iterator[tuple[int, int]]:

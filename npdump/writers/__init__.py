@@ -80,6 +80,8 @@ class How:
     batch_npages : int
     warn : callable
         Takes a line.
+    share : bool
+        Store equal pages once, where the format can.
     as_stored : bool
         Copy compressed pages of the input as they are, whatever their compression.
     """
@@ -89,6 +91,7 @@ class How:
     n_workers: int | None
     batch_npages: int
     warn: Callable[[str], None]
+    share: bool = True
     as_stored: bool = False
 
 
@@ -103,12 +106,15 @@ class Writer(Protocol):
         Pages that `write` will report as done.
     n_zero : int
         Zero pages left out so far.
+    n_shared : int
+        Pages so far that are stored once with an equal one.
     n_left_out : int or None
         Pages that the file won't hold, where the format can't leave out each page alone.
     """
 
     n_pages: int
     n_zero: int
+    n_shared: int
     n_left_out: int | None
 
     def __init__(self, dump: Dump, how: How) -> None: ...

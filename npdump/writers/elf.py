@@ -122,7 +122,7 @@ class ElfWriter:
         self._notes = source.notes
         if source.history.eraseinfo and not find_eraseinfo(source.notes, source.byte_order):
             self._notes += make_note(b"ERASEINFO", source.history.eraseinfo, source.byte_order)
-        self.n_zero = 0
+        self.n_zero = self.n_shared = 0
         joiner = _Joiner(source.data_runs)
         for window in dump.scan.windows():
             if dump.drops_zero:
@@ -197,7 +197,7 @@ class ElfWriter:
                 piece = min(COPY_NBYTES, nbytes - at)
                 sink.write(offset + at, self._source.view(paddr + at, piece))
                 self._written_stop = offset + at + piece
-                yield Done(-(-piece >> self._page_shift), 0, piece)
+                yield Done(-(-piece >> self._page_shift), 0, 0, piece)
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""

@@ -8,22 +8,22 @@ makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpf
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import numpy as np
+import numpy.typing as npt
 
 from npdump import pool
 from npdump.bitmap import Bitmap
-from npdump.encoding import BatchEncoder, EncodedBatch
-from npdump.errors import NoSpace
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
 from npdump.pool import Done
 from npdump.sinks import Placement, Sink
+from npdump.sources import OffersStored
 from npdump.sources.notes import reordered
 from npdump.storage import ByteArray
 from npdump.stream import PageBatch, batches
 from npdump.writers import Dump, How
+from npdump.writers.kdump_pages import PageJob, StoredJob
 
 __all__ = ["WRITER", "KdumpLayout"]
 
@@ -131,17 +131,22 @@ class KdumpLayout:
             # An empty dump ends with its bitmaps: the file must be as long as the header says.
             yield self.data_offset - 1, b"\0"
 
-    def descriptors(self, batch: EncodedBatch, offset: int) -> Placement:
-        """Return the page descriptors of a batch whose data stand at ``offset``."""
-        desc = np.zeros(len(batch.sizes), self._desc)
-        sizes = batch.sizes.astype(np.int64)
-        desc["offset"] = np.cumsum(sizes) - sizes + offset
-        desc["size"] = sizes
-        desc["flags"] = batch.flags
-        is_zero = sizes == 0
-        desc["offset"][is_zero] = self._zero_offset
-        desc["size"][is_zero] = self._page_size
-        return self._desc_offset + batch.rank * self._desc.itemsize, desc.view(np.uint8)
+    def descriptors(self, rank: int, places: npt.NDArray[np.void]) -> Placement:
+        """Return page descriptors.
+
+        Parameters
+        ----------
+        rank : int
+            Number of kept pages before the first of these.
+        places : ndarray of shape (n,), dtype PLACE
+            Where the pages stand; those of no size are zero pages.
+        """
+        desc = np.zeros(len(places), self._desc)
+        is_zero = places["size"] == 0
+        desc["offset"] = np.where(is_zero, self._zero_offset, places["offset"])
+        desc["size"] = np.where(is_zero, self._page_size, places["size"])
+        desc["flags"] = places["flags"]
+        return self._desc_offset + rank * self._desc.itemsize, desc.view(np.uint8)
 
 
 def _ceil_div(a: int, b: int) -> int:
@@ -156,42 +161,6 @@ def _without_holes(offset: int, packed: ByteArray) -> Iterator[Placement]:
             yield offset + at, piece
 
 
-class _PageJob:
-    """See `npdump.pool.Job`."""
-
-    def __init__(self, dump: Dump, how: How, layout: KdumpLayout, sink: Sink) -> None:
-        self._dump = dump
-        self._how = how
-        self._layout = layout
-        self._sink = sink
-
-    @property
-    def is_repeatable(self) -> bool:
-        """See `npdump.pool.Job`."""
-        return self._sink.can_rewrite
-
-    def make_encoder(self) -> BatchEncoder:
-        """See `npdump.pool.Job.make_encoder`."""
-        how = self._how
-        dump = self._dump
-        return BatchEncoder(dump.source, how.codec, how.engine, dump.drops_zero, how.batch_npages, how.as_stored)
-
-    def write(self, batch: EncodedBatch, offset: int) -> None:
-        """See `npdump.pool.Job.write`."""
-        self._sink.write(offset, batch.data)
-        # Descriptors come after what they point to: a page whose descriptor is zero is known to be lost.
-        desc_offset, desc = self._layout.descriptors(batch, offset)
-        try:
-            self._sink.write(desc_offset, desc)
-        except NoSpace:
-            if not self._sink.can_rewrite:
-                raise
-            # The last descriptor that was written may have been cut.
-            with suppress(NoSpace):
-                self._sink.write(desc_offset, np.zeros_like(desc))
-            raise
-
-
 class KdumpWriter:
     """See `npdump.writers.Writer`."""
 
@@ -200,7 +169,7 @@ class KdumpWriter:
     def __init__(self, dump: Dump, how: How) -> None:
         self._dump = dump
         self._how = how
-        self.n_zero = 0
+        self.n_zero = self.n_shared = 0
         self._part = dump.part or (0, dump.scan.max_mapnr)
         n_kept = self.n_pages = 0
         for window in dump.scan.windows():
@@ -217,14 +186,16 @@ class KdumpWriter:
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
-        job = _PageJob(self._dump, self._how, self._layout, sink)
         n_batches = _ceil_div(self.n_pages, self._how.batch_npages)
         n_workers = self._how.n_workers
         if n_workers is None:
             n_workers = min(pool.usable_cpus(), n_batches // MIN_BATCHES_PER_WORKER)
         n_workers = min(n_workers, n_batches)
+        make_job = StoredJob if isinstance(self._dump.source, OffersStored) else PageJob
+        job = make_job(self._dump, self._how, sink, self._layout.descriptors, self.n_pages, n_workers)
         for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._how.warn):
             self.n_zero += done.n_zero
+            self.n_shared += done.n_shared
             yield done
 
     def _batches(self) -> Iterator[PageBatch]:
