@@ -125,6 +125,7 @@ class Options:
     non_mmap: bool = False
     work_dir: str | None = None
     zlib_engine: str | None = None
+    share: bool = True
     show_help: bool = False
     show_version: bool = False
 
@@ -298,6 +299,12 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         help="what compresses for -c: isal (ISA-L: three times as fast as zlib, files 3 percent larger; "
         "a few bytes may differ from run to run), libdeflate (twice as fast) or zlib (the same bytes as makedumpfile "
         "with the same zlib); by default the first that is installed",
+    )
+    add(
+        "--no-share",
+        dest="share",
+        action="store_false",
+        help="store pages that equal an earlier one once more, as makedumpfile does; by default they share its place",
     )
     add("--dry-run", action="store_true", help="do everything but write DUMPFILE")
 

@@ -141,6 +141,7 @@ def _how(options: Options, source: Source, report: Reporter) -> How:
         n_workers=options.num_threads,
         batch_npages=max(BATCH_NBYTES // source.page_size, 1 << options.block_order),
         warn=report.warning,
+        share=options.share,
         as_stored=options.reassemble,
     )
 
@@ -245,6 +246,7 @@ def _summary(dump: Dump, dump_writers: Sequence[Writer], nbytes: int, report: Re
         n_ram=scan.n_ram,
         n_absent=_n_pages(dump.source.ram_runs) - _n_pages(dump.source.data_runs),
         n_zero=sum(writer.n_zero for writer in dump_writers),
+        n_shared=sum(writer.n_shared for writer in dump_writers),
         n_cache=count[PageClass.CACHE],
         n_cache_private=count[PageClass.CACHE_PRIVATE],
         n_user=count[PageClass.USER],

@@ -8,6 +8,7 @@ is written by the calling process, in order: where a run ends early, all that is
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections import deque
@@ -178,11 +179,11 @@ class _Crew:
         self._offset = offset
         while True:
             self._issue(batches)
+            if not self._processes:
+                yield from self._work_alone(batches)
+                return
             if not self._tickets:
                 return
-            if not self._processes:
-                yield from self._work_alone()
-                continue
             for connection in self._wait(list(self._processes)):
                 self._hear(connection)
             yield from self._finish()
@@ -228,7 +229,8 @@ class _Crew:
             raise payload
         ticket = self._tickets[number]
         if kind == _ENCODED:
-            ticket.encoded, ticket.nbytes = payload
+            encoded, nbytes = payload
+            self._take(ticket, encoded, nbytes)
             if ticket.offset is not None:
                 self._tell(worker, _PLACE, number, ticket.offset)
             self._place()
@@ -272,15 +274,29 @@ class _Crew:
         self._again.extend(lost)
         self._warn(f"a worker {how} (out of memory?): its {len(lost)} batches are done over by the others")
 
-    def _work_alone(self) -> Iterator[Done]:
-        """Do what is left of the given-out batches without workers."""
+    def _take(self, ticket: _Ticket, encoded: Encoded, nbytes: int) -> None:
+        """Take what a batch became; if it's done over and no longer fits in its place, it goes to the end.
+
+        ISA-L doesn't always give the same bytes.
+        """
+        if ticket.offset is not None and nbytes > ticket.nbytes:
+            ticket.offset = self._offset
+            self._offset += nbytes
+        ticket.encoded, ticket.nbytes = encoded, nbytes
+
+    def _work_alone(self, batches: Iterator[PageBatch]) -> Iterator[Done]:
+        """Do what is left without workers: the batches that were given out, then the others."""
         encode = self._job.make_encoder()
-        self._again.clear()
-        for number in sorted(self._tickets):
-            ticket = self._tickets[number]
+        for number in itertools.count(self._next_finished):
+            ticket = self._tickets.get(number)
+            if ticket is None:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                ticket = self._tickets[number] = _Ticket(self._job.prepare(batch))
             if not ticket.is_written:
                 encoded = encode(ticket.prepared.order)
-                ticket.encoded, ticket.nbytes = encoded, len(encoded.data)
+                self._take(ticket, encoded, len(encoded.data))
                 self._place()
                 assert ticket.offset is not None
                 self._job.write(encoded.data, ticket.offset)

@@ -18,6 +18,8 @@ class Summary:
         Pages that an earlier filter had left out of the input, or that were lost.
     n_zero, n_cache, n_cache_private, n_user, n_free, n_hwpoison, n_offline, n_extension : int
         Pages left out, by the kind that decided; a page counts once.
+    n_shared : int
+        Pages kept that are stored once with an equal one.
     n_elf_excluded : int or None
         Pages that an ELF output really lacks: runs too short to make a hole are kept. None for other formats.
     written_nbytes : int
@@ -37,6 +39,7 @@ class Summary:
     n_hwpoison: int = 0
     n_offline: int = 0
     n_extension: int = 0
+    n_shared: int = 0
     n_elf_excluded: int | None = None
     written_nbytes: int = 0
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
@@ -95,6 +98,7 @@ def as_text(summary: Summary) -> str:
         f"    Extension filter pages  : {_hex(summary.n_extension)}",
         f"  Remaining pages  : {_hex(summary.n_remaining)}",
         *([] if n_elf_remaining is None else [f"     in ELF format : {_hex(n_elf_remaining)}"]),
+        *([f"    Pages stored with an equal one : {_hex(summary.n_shared)}"] if summary.n_shared else []),
     ]
     if summary.n_ram:
         n_left = summary.n_remaining if n_elf_remaining is None else n_elf_remaining

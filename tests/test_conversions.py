@@ -76,8 +76,8 @@ def test_refilter(source_codec, codec, level1, reference, tmp_path):
 @pytest.mark.parametrize("codec", ["lzo", "zstd"])  # ISA-L gives a few pages other bytes from run to run
 def test_pages_of_the_same_codec_are_copied_byte_for_byte(codec, level1, vmcore, tmp_path):
     flag = harness.CODEC_FLAGS[codec]
-    harness.run_ok(flag, "-d", "31", level1[codec], tmp_path / "again")
-    harness.run_ok(flag, "-d", "31", vmcore, tmp_path / "straight")
+    harness.run_ok("--no-share", flag, "-d", "31", level1[codec], tmp_path / "again")
+    harness.run_ok("--no-share", flag, "-d", "31", vmcore, tmp_path / "straight")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "straight").read_bytes()
 
 
@@ -175,8 +175,11 @@ def test_split_and_reassembled(n, vmcore, reference, tmp_path):
     counts = [int(kept[one["start_pfn_64"] : one["end_pfn_64"]].sum()) for one in fields]
     assert max(counts) - min(counts) <= 128
     harness.run_ok("--reassemble", *reversed(parts), tmp_path / "whole")
-    harness.run_ok("-l", "-d", "31", vmcore, tmp_path / "straight")
-    assert (tmp_path / "whole").read_bytes() == (tmp_path / "straight").read_bytes()
+    # Parts share nothing with each other.
+    harness.run_ok("--no-share", "--reassemble", *reversed(parts), tmp_path / "unshared")
+    harness.run_ok("--no-share", "-l", "-d", "31", vmcore, tmp_path / "straight")
+    assert (tmp_path / "unshared").read_bytes() == (tmp_path / "straight").read_bytes()
+    assert digest(tmp_path / "whole") == digest(tmp_path / "straight")
     harness.run_ok("-z", "-d", "31", *parts, tmp_path / "filtered")
     assert digest(tmp_path / "filtered") == digest(reference)
     result = harness.run("--reassemble", *parts[1:], tmp_path / "lacking")
