@@ -44,7 +44,7 @@ def run_dying(when: str, *arguments, **options):
     return harness.run(*arguments, command=command, timeout=60, **options)
 
 
-HOLE = pytest.mark.xfail(reason="after the last worker's death only its batches are done, and not the rest", strict=True)
+HOLE = pytest.mark.xfail(reason="after the last worker's death its batches are done, and no others", strict=True)
 
 
 @pytest.mark.parametrize(
