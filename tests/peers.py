@@ -45,9 +45,10 @@ def makedumpfile_for(release: str) -> str:
     return path
 
 
-def run_makedumpfile(path: str, *args: str | Path) -> None:
-    """Run makedumpfile, which has to work."""
+def run_makedumpfile(path: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run makedumpfile, which has to work; what it says is in the result."""
     result = subprocess.run([path, *map(os.fspath, args)], capture_output=True, text=True, timeout=300, check=False)
     if "compression unsupported" in result.stderr:
         pytest.skip(re.search(r"\w+ compression unsupported", result.stderr)[0] + f" by {path}")
     assert result.returncode == 0, f"makedumpfile {args}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+    return result

@@ -144,35 +144,62 @@ def encode_block(kernel: Kernel, block: Block, head_vaddr: int) -> bytes:
 
 
 class StructPages:
-    """The struct page array by section; sections where only the background lies share one buffer.
+    """The struct page array by section; sections of equal content share one buffer where that is plain to see.
 
     `background` is one block that fills every page that no other block describes.
     """
 
     def __init__(self, kernel: Kernel, vmemmap: int, blocks: Iterable[Block], background: Block) -> None:
         self.kernel, self.vmemmap = kernel, vmemmap
-        unit = encode_block(kernel, background, vmemmap)
-        self._template = unit * (PAGES_PER_SECTION * STRUCT_PAGE_NBYTES // len(unit))
-        self._sections: dict[int, bytearray] = {}
+        self._shared: dict[bytes, bytes] = {}
+        self._template = self._filled_with(encode_block(kernel, background, vmemmap))
+        self._sections: dict[int, bytes | bytearray] = {}
         for block in blocks:
+            if _is_alike_everywhere(block):
+                self._repeat(block.pfn, encode_block(kernel, block, vmemmap), block.count)
+                continue
             for number in range(block.count):
                 pfn = block.pfn + (number << block.order)
                 self._put(pfn, encode_block(kernel, block, vmemmap + pfn * STRUCT_PAGE_NBYTES))
+
+    def _filled_with(self, unit: bytes) -> bytes:
+        if unit not in self._shared:
+            self._shared[unit] = unit * (PAGES_PER_SECTION * STRUCT_PAGE_NBYTES // len(unit))
+        return self._shared[unit]
+
+    def _repeat(self, pfn: int, unit: bytes, count: int) -> None:
+        """Put `count` blocks of the same bytes from `pfn` on; what fills sections is shared."""
+        per_block = len(unit) // STRUCT_PAGE_NBYTES
+        stop = pfn + count * per_block
+        first, last = -(-pfn // PAGES_PER_SECTION), stop // PAGES_PER_SECTION
+        if first >= last or PAGES_PER_SECTION % per_block or pfn % per_block:
+            self._put(pfn, unit * count)
+            return
+        self._put(pfn, unit * ((first * PAGES_PER_SECTION - pfn) // per_block))
+        self._sections.update(dict.fromkeys(range(first, last), self._filled_with(unit)))
+        self._put(last * PAGES_PER_SECTION, unit * ((stop - last * PAGES_PER_SECTION) // per_block))
 
     def _put(self, pfn: int, data: bytes) -> None:
         position = 0
         while position < len(data):
             section, index = divmod(pfn + position // STRUCT_PAGE_NBYTES, PAGES_PER_SECTION)
             n = min(len(data) - position, (PAGES_PER_SECTION - index) * STRUCT_PAGE_NBYTES)
-            buffer = self._sections.setdefault(section, bytearray(self._template))
+            buffer = self._sections.get(section, self._template)
+            if not isinstance(buffer, bytearray):
+                buffer = self._sections[section] = bytearray(buffer)
             buffer[index * STRUCT_PAGE_NBYTES : index * STRUCT_PAGE_NBYTES + n] = data[position : position + n]
             position += n
 
     def section(self, number: int) -> bytes | bytearray:
-        """All struct pages of a section; the same object for every section that is all background."""
+        """All struct pages of a section; the same object for every section that holds one kind of block alone."""
         return self._sections.get(number, self._template)
 
     def at(self, pfn: int) -> bytes:
         """One struct page."""
         section, index = divmod(pfn, PAGES_PER_SECTION)
         return bytes(self.section(section)[index * STRUCT_PAGE_NBYTES : (index + 1) * STRUCT_PAGE_NBYTES])
+
+
+def _is_alike_everywhere(block: Block) -> bool:
+    """Whether the struct pages of a block don't tell where they are: those of tails point at their head."""
+    return not block.order or block.kind in ("free", "unaccepted")

@@ -14,6 +14,7 @@ import random
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from . import notes as note
@@ -127,6 +128,7 @@ def _map_struct_pages(
     """Put the struct pages into memory and map them at vmemmap; equal content shares frames."""
     leaf = LEAVES[want.leaf]
     frames: dict[bytes, int] = {}
+    known: dict[int, list[int]] = {}  # the frames of a buffer that sections share
     whole = image.allocate(leaf, leaf) if leaf > MEMMAP_NBYTES else 0
     if whole:
         tables.map(want.layout.vmemmap & -leaf, whole, leaf)
@@ -140,12 +142,15 @@ def _map_struct_pages(
                 raise ValueError("a 1 GiB mapping holds the struct pages of 64 GiB at most")
             image.memory.write(whole + vaddr % leaf, data)
             continue
-        for offset in range(0, MEMMAP_NBYTES, leaf):
-            part = bytes(data[offset : offset + leaf])
-            if part not in frames:
-                frames[part] = image.allocate(leaf, leaf)
-                image.memory.write(frames[part], part)
-            tables.map(vaddr + offset, frames[part], leaf)
+        if id(data) not in known:
+            parts = [bytes(data[offset : offset + leaf]) for offset in range(0, MEMMAP_NBYTES, leaf)]
+            for part in parts:
+                if part not in frames:
+                    frames[part] = image.allocate(leaf, leaf)
+                    image.memory.write(frames[part], part)
+            known[id(data)] = [frames[part] for part in parts]
+        for index, frame in enumerate(known[id(data)]):
+            tables.map(vaddr + index * leaf, frame, leaf)
 
 
 def _write_mem_section(want: Description, image: _Image, sections: list[int]) -> int:
@@ -158,10 +163,10 @@ def _write_mem_section(want: Description, image: _Image, sections: list[int]) ->
             image.memory.write(array + number * MEM_SECTION_NBYTES, struct.pack("<Q", value))
         return image.vaddr(array)
     array = image.allocate(8 * (n_sections // SECTIONS_PER_ROOT))
-    for root in sorted({number // SECTIONS_PER_ROOT for number in sections}):
+    for root, numbers in groupby(sections, lambda number: number // SECTIONS_PER_ROOT):
         table = image.allocate(PAGE_SIZE)
         image.memory.write(array + 8 * root, struct.pack("<Q", image.vaddr(table)))
-        for number in (n for n in sections if n // SECTIONS_PER_ROOT == root):
+        for number in numbers:
             image.memory.write(
                 table + number % SECTIONS_PER_ROOT * MEM_SECTION_NBYTES, struct.pack("<Q", entries[number])
             )
