@@ -8,7 +8,6 @@ is written by the calling process, in order: where a run ends early, all that is
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from collections import deque
@@ -287,13 +286,13 @@ class _Crew:
     def _work_alone(self, batches: Iterator[PageBatch]) -> Iterator[Done]:
         """Do what is left without workers: the batches that were given out, then the others."""
         encode = self._job.make_encoder()
-        for number in itertools.count(self._next_finished):
-            ticket = self._tickets.get(number)
+        while True:
+            ticket = self._tickets.get(self._next_finished)
             if ticket is None:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                ticket = self._tickets[number] = _Ticket(self._job.prepare(batch))
+                ticket = self._tickets[self._next_finished] = _Ticket(self._job.prepare(batch))
             if not ticket.is_written:
                 encoded = encode(ticket.prepared.order)
                 self._take(ticket, encoded, len(encoded.data))

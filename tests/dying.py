@@ -2,7 +2,8 @@
 
 WHEN is "encoding" (the worker that has a batch in the middle is killed while it compresses it, as soon as another
 worker can't go on without that batch), "writing" (it's killed when half of that batch is in the file), "all" (every
-worker is killed at its second batch) or "memory" (every worker runs out of memory there).
+worker is killed at its second batch) or "memory" (every worker runs out of memory there). With "longer" a worker dies
+as with "writing", and the batch is not compressed when it's done over; with "all-longer" the other worker dies then.
 """
 
 import multiprocessing
@@ -10,20 +11,28 @@ import os
 import signal
 import sys
 
-from npdump import cli, encoding
-from npdump.writers import kdump
+import numpy as np
 
-BATCH_NPAGES = 512
+from npdump import cli, encoding
+from npdump.writers import kdump_pages
+
 VICTIM = 6
 """Number of the batch whose worker dies."""
+MAX_BUFFERS = 64
 
 parent = os.getpid()
 is_done = multiprocessing.Value("b", False)
 n_behind = multiprocessing.Semaphore(0)
 """How many batches behind the victim are compressed and wait for their place."""
+number_in = multiprocessing.Array("i", MAX_BUFFERS)
+"""Which batch each shared buffer holds."""
 
-encode, write = encoding.BatchEncoder.__call__, kdump._PageJob.write
-n_encoded = 0
+prepare = kdump_pages.PageJob.prepare
+make_encoder = kdump_pages.PageJob.make_encoder
+write = kdump_pages.PageJob.write
+n_prepared = n_encoded = 0
+number_of = {}
+"""The batches of this worker, by their data's identity."""
 
 
 def die() -> None:
@@ -37,39 +46,82 @@ def once() -> bool:
     return not was_done
 
 
-def dying_while_encoding(self, batch):
-    number = batch.rank // BATCH_NPAGES
+def counting_prepare(self, batch):
+    global n_prepared
+    prepared = prepare(self, batch)
+    number_in[prepared.order.buffer] = n_prepared
+    n_prepared += 1
+    return prepared
+
+
+def dying_while_encoding(encode, order):
+    number = number_in[order.buffer]
     if number == VICTIM and once():
         # Only two batches go to a worker at a time.
         n_behind.acquire()
         n_behind.acquire()
         die()
-    encoded = encode(self, batch)
+    encoded = encode(order)
     if number > VICTIM:
         n_behind.release()
     return encoded
 
 
-def dying_while_writing(self, batch, offset):
-    if batch.rank // BATCH_NPAGES == VICTIM and once():
-        self._sink.write(offset, batch.data[: batch.nbytes // 2])
-        die()
-    write(self, batch, offset)
-
-
-def all_dying(self, batch):
+def all_dying(encode, order):
     global n_encoded
     n_encoded += 1
     if n_encoded == 2 and os.getpid() != parent:
         if when == "memory":
             raise MemoryError
         die()
-    return encode(self, batch)
+    return encode(order)
 
 
+def encode_plainly(encode, order):
+    return encode(order)
+
+
+def encode_longer(encode, order):
+    if number_in[order.buffer] != VICTIM or not is_done.value:
+        return encode(order)
+    if when == "all-longer" and os.getpid() != parent:
+        die()
+    pages = job._buffers[order.buffer][order.rows]
+    sizes = np.full(len(pages), pages.shape[1], np.uint32)
+    return encoding.Encoded(sizes, np.zeros_like(sizes), pages.tobytes())
+
+
+def make_dying_encoder(self):
+    global job
+    job = self
+    encode, disturb = make_encoder(self), DISTURB[when]
+
+    def encode_order(order):
+        encoded = disturb(encode, order)
+        number_of[id(encoded.data)] = number_in[order.buffer]
+        return encoded
+
+    return encode_order
+
+
+def dying_while_writing(self, data, offset):
+    if number_of[id(data)] == VICTIM and once():
+        self._sink.write(offset, data[: len(data) // 2])
+        die()
+    write(self, data, offset)
+
+
+DISTURB = {
+    "encoding": dying_while_encoding,
+    "writing": encode_plainly,
+    "all": all_dying,
+    "memory": all_dying,
+    "longer": encode_longer,
+    "all-longer": encode_longer,
+}
 when, *arguments = sys.argv[1:]
-if when == "writing":
-    kdump._PageJob.write = dying_while_writing
-else:
-    encoding.BatchEncoder.__call__ = {"encoding": dying_while_encoding}.get(when, all_dying)
+kdump_pages.PageJob.prepare = counting_prepare
+kdump_pages.PageJob.make_encoder = make_dying_encoder
+if when in ("writing", "longer", "all-longer"):
+    kdump_pages.PageJob.write = dying_while_writing
 sys.exit(cli.main(arguments))
