@@ -51,3 +51,14 @@ def run_makedumpfile(path: str, *args: str | Path) -> None:
     if "compression unsupported" in result.stderr:
         pytest.skip(re.search(r"\w+ compression unsupported", result.stderr)[0] + f" by {path}")
     assert result.returncode == 0, f"makedumpfile {args}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+
+
+def vmlinux_of(release: str) -> Path:
+    """The kernel with its debug information, or a skip that says where it was looked for."""
+    places = [Path("/usr/lib/debug/boot") / f"vmlinux-{release}"]
+    if directory := os.environ.get("NPDUMP_VMLINUX_DIR"):
+        places.insert(0, Path(directory) / release / "vmlinux")
+    for place in places:
+        if place.exists():
+            return place
+    pytest.skip(f"no vmlinux of {release} (looked for {', '.join(map(str, places))}; tests/fetch-vmlinux gets one)")

@@ -144,17 +144,6 @@ def test_makedumpfile_filters_it_again(name, npdump, dumps, machine, tmp_path):
     assert [pfn for pfn in pages if again.page(pfn) != machine.page(pfn)] == []
 
 
-def vmlinux_of(release):
-    """The kernel with its debug information, or a skip that says where it was looked for."""
-    places = [Path("/usr/lib/debug/boot") / f"vmlinux-{release}"]
-    if directory := os.environ.get("NPDUMP_VMLINUX_DIR"):
-        places.insert(0, Path(directory) / release / "vmlinux")
-    for place in places:
-        if place.exists():
-            return place
-    pytest.skip(f"no vmlinux of {release} (looked for {', '.join(map(str, places))}; tests/fetch-vmlinux gets one)")
-
-
 @pytest.fixture(scope="module")
 def real():
     """A whole real vmcore, and its vmlinux."""
@@ -163,7 +152,7 @@ def real():
         pytest.skip("no whole vmcore of Linux 6.1 in a directory of further vmcores (NPDUMP_CORPUS)")
     path = harness.corpus_vmcore(name)
     release = re.search(rb"OSRELEASE=(\S+)", ElfDump(path).vmcoreinfo)[1].decode()
-    return path, vmlinux_of(release), release
+    return path, peers.vmlinux_of(release), release
 
 
 @pytest.mark.parametrize("name", ["lzo", "elf"])

@@ -38,6 +38,10 @@ class Facts:
         """Yield the keys with their values, in the order in which they were stated."""
         yield from self._values.items()
 
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys whose values aren't numbers."""
+        yield from self._texts.items()
+
     def without(self, keys: Iterable[str]) -> Facts:
         """Return the facts less some."""
         left_out = set(keys)

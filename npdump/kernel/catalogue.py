@@ -124,7 +124,8 @@ def describe(symbols: Mapping[str, int], types: Types, release: str | None, orig
             value = _macro(name, release)
             if value is not None:
                 values[key] = Fact(value, f"the known value in Linux {release}")
-    return Facts(values, {"OSRELEASE": release} if release else {})
+    texts = {f"SRCFILE({name})": path for name, path in types.files.items()}
+    return Facts(values, texts | {"OSRELEASE": release} if release else texts)
 
 
 def _symbol(name: str, symbols: Mapping[str, int], types: Types) -> int | None:
