@@ -79,5 +79,8 @@ class Types(NamedTuple):
             str(tag): {str(name): int(number) for name, number in pairs.items()}
             for tag, pairs in value["enums"].items()
         }
-        numbers = [{str(name): int(number) for name, number in value[key].items()} for key in cls._fields[2:5]]
-        return cls(structs, enums, *numbers, {str(name): str(path) for name, path in value["files"].items()})
+        enum_nbytes, sizes, arrays = (
+            {str(name): int(number) for name, number in value[key].items()} for key in cls._fields[2:5]
+        )
+        files = {str(name): str(path) for name, path in value["files"].items()}
+        return cls(structs, enums, enum_nbytes, sizes, arrays, files)
