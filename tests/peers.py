@@ -33,6 +33,11 @@ def _makedumpfile() -> tuple[str | None, tuple[int, int, int, int]]:
     return path, (int(major), int(minor), int(patch), int(later is not None))
 
 
+def makedumpfile_version() -> tuple[int, int, int, int]:
+    """Its numbers, zeros if it isn't installed."""
+    return _makedumpfile()[1]
+
+
 def makedumpfile_for(release: str) -> str:
     """Path of a makedumpfile that knows a kernel of that release; else the test is skipped with a reason."""
     path, version = _makedumpfile()

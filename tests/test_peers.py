@@ -183,6 +183,19 @@ def test_crash(name, npdump, real, tool, tmp_path):
         assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", said, re.MULTILINE)
 
 
+def test_crash_prints_the_same_log(npdump, real, tool, tmp_path):
+    """This crash prints no callers, and indents the second line of a message by what it prints before the first."""
+    vmcore, vmlinux, _ = real
+    script = tmp_path / "commands"
+    script.write_text("log\nquit\n")
+    argv = [tool("crash"), "-s", "-i", script, vmlinux, vmcore]
+    said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True).stdout
+    theirs = [line.lstrip() for line in said[said.index("[    0.000000]") :].splitlines()]
+    ours = re.sub(r"(?m)^(\[ *\d+\.\d{6}\] )\[ *[TC]\d+\] ", r"\1", npdump("--dump-dmesg", vmcore).stdout)
+    assert [line.lstrip() for line in ours.splitlines()] == theirs
+    assert len(theirs) > 300
+
+
 def test_drgn_with_debug_information(npdump, real, tmp_path):
     vmcore, vmlinux, _ = real
     assert npdump("-l", "-d", "31", vmcore, tmp_path / "dump").returncode == 0
