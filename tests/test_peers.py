@@ -189,7 +189,8 @@ def test_crash_prints_the_same_log(npdump, real, tool, tmp_path):
     script = tmp_path / "commands"
     script.write_text("log\nquit\n")
     argv = [tool("crash"), "-s", "-i", script, vmlinux, vmcore]
-    said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True).stdout
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True)
+    said = result.stdout
     theirs = [line.lstrip() for line in said[said.index("[    0.000000]") :].splitlines()]
     ours = re.sub(r"(?m)^(\[ *\d+\.\d{6}\] )\[ *[TC]\d+\] ", r"\1", npdump("--dump-dmesg", vmcore).stdout)
     assert [line.lstrip() for line in ours.splitlines()] == theirs
