@@ -156,6 +156,37 @@ class VirtualMemory:
         """Return the unsigned long at ``vaddr``; raises as `read` does."""
         return int(np.frombuffer(self.read(vaddr, self.word.itemsize), self.word)[0])
 
+    def read_words(self, vaddrs: Addresses) -> tuple[Addresses, npt.NDArray[np.bool_]]:
+        """Read many unsigned longs at once.
+
+        Parameters
+        ----------
+        vaddrs : ndarray of shape (n,), dtype uint64
+
+        Returns
+        -------
+        words : ndarray of shape (n,), dtype uint64
+            0 where there is none.
+        found : ndarray of shape (n,), dtype bool
+            Whether the address is mapped, and what it's mapped to is in the dump.
+        """
+        paddrs, found = np.zeros(len(vaddrs), np.uint64), np.zeros(len(vaddrs), np.bool_)
+        for region in self._regions:
+            inside = (vaddrs >= region.start) & (vaddrs < region.stop)
+            paddrs[inside] = vaddrs[inside] - np.uint64(region.start) + np.uint64(region.paddr & _U64_MAX)
+            found |= inside
+        rest = np.flatnonzero(~found)
+        if self.space.paging is not None and len(rest):
+            at = self._walk(self.space.paging, vaddrs[rest])
+            paddrs[rest], found[rest] = at.paddrs, at.mapped
+        words = np.zeros(len(vaddrs), np.uint64)
+        for i in np.flatnonzero(found).tolist():
+            try:
+                words[i] = self._source.view(int(paddrs[i]), self.word.itemsize).view(self.word)[0]
+            except AddressError:
+                found[i] = False
+        return words, found
+
     def _view(self, extent: Extent) -> ByteArray:
         if extent.paddr is None:
             raise AddressError(f"kernel address {extent.vaddr:#x} isn't mapped in the dump's page tables")

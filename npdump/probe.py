@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from npdump.arch import Arch
 from npdump.errors import AddressError, FactError, VersionMismatch
-from npdump.kernel import Facts, btf, kallsyms, uname, vmcoreinfo
+from npdump.kernel import Facts, btf, catalogue, kallsyms, uname, vmcoreinfo
 from npdump.kernel.given import Given, complete
 from npdump.kernel.types import Types
 from npdump.memmap import Kernel
@@ -71,14 +71,13 @@ def _facts(source: Source, arch: Arch, given: Given | None, warn: Callable[[str]
         )
     else:
         facts = arch.locate(source.segments, given.link_base) if arch.locate else Facts({}, {})
-    if given is None:
-        return facts
-    facts, conflicts = complete(facts, given)
-    for conflict in conflicts[:MAX_CONFLICTS_SHOWN]:
-        warn(f"{given.path}: {conflict}: the former is used")
-    if len(conflicts) > MAX_CONFLICTS_SHOWN:
-        warn(f"{given.path}: contradicts the dump about {len(conflicts)} facts in all: is it of this kernel?")
-    return facts
+    if given is not None:
+        facts, conflicts = complete(facts, given)
+        for conflict in conflicts[:MAX_CONFLICTS_SHOWN]:
+            warn(f"{given.path}: {conflict}: the former is used")
+        if len(conflicts) > MAX_CONFLICTS_SHOWN:
+            warn(f"{given.path}: contradicts the dump about {len(conflicts)} facts in all: is it of this kernel?")
+    return facts.completed_by(catalogue.known_by_release(facts.release))[0]
 
 
 def _check_release(kernel: Kernel, given: Given) -> None:

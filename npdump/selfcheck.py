@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from npdump.errors import FactError
-from npdump.memmap import Kernel
+from npdump.memmap import Kernel, find
 from npdump.pages import PageScan
 from npdump.pages.policy import DumpLevel, PageClass
+from npdump.pages.struct_page import describe
 from npdump.pages.survey import ALL, CHECKED, Doubt, survey
 from npdump.sources import Source
 from npdump.zones import count_free
@@ -120,7 +121,9 @@ def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: O
     """
     if kernel is None or not trust.level & CHECKED:
         return open_at(kernel, trust.level)
-    trust.take(survey(source, kernel), "struct pages")
+    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+    kernel = kernel._replace(memmap=find(kernel, page.nbytes, source.max_mapnr))
+    trust.take(survey(source, kernel, page), "struct pages")
     if trust.is_blind:
         return open_at(None, trust.level)
     kernel = kernel._replace(facts=kernel.facts.without(trust.forgotten))

@@ -32,7 +32,7 @@ MAX_VMCOREINFO_NBYTES = 1 << 20
 MAX_VMLINUX_NBYTES = 8 << 30
 """Bound on what a compressed file may unpack to."""
 
-_CACHE_FORM = 1
+_CACHE_FORM = 2
 """To be raised when what is kept changes."""
 
 _LINK_BASES = ("_text", "_stext")

@@ -11,10 +11,10 @@ import numpy as np
 
 from npdump.errors import AddressError
 from npdump.memmap import Kernel
+from npdump.nodes import find_nodes
 
 __all__ = ["count_free"]
 
-MAX_NODES = 1 << 16
 MAX_ZONES = 16
 
 
@@ -40,7 +40,7 @@ def count_free(kernel: Kernel) -> int | None:
     u4 = np.dtype("u4").newbyteorder(memory.word.byteorder)
     n_free = 0
     try:
-        nodes = _nodes(kernel)
+        nodes = find_nodes(facts, memory)
         if not nodes:
             return None
         for node in nodes:
@@ -55,14 +55,3 @@ def count_free(kernel: Kernel) -> int | None:
     except AddressError:
         return None
     return n_free
-
-
-def _nodes(kernel: Kernel) -> list[int]:
-    """Return the addresses of the nodes' struct pglist_data."""
-    facts, memory = kernel.facts, kernel.memory
-    single = facts.get("SYMBOL(contig_page_data)")
-    table, length = facts.get("SYMBOL(node_data)"), facts.get("LENGTH(node_data)")
-    if table is None or not length or not 0 < length <= MAX_NODES:
-        return [single] if single is not None else []
-    raw = memory.read(table, length * memory.word.itemsize)
-    return [node for node in np.frombuffer(raw, memory.word).tolist() if node]

@@ -33,6 +33,11 @@ def _makedumpfile() -> tuple[str | None, tuple[int, int, int, int]]:
     return path, (int(major), int(minor), int(patch), int(later is not None))
 
 
+def makedumpfile_version() -> tuple[int, int, int, int]:
+    """Its numbers, zeros if it isn't installed."""
+    return _makedumpfile()[1]
+
+
 def makedumpfile_for(release: str) -> str:
     """Path of a makedumpfile that knows a kernel of that release; else the test is skipped with a reason."""
     path, version = _makedumpfile()
@@ -52,3 +57,14 @@ def run_makedumpfile(path: str, *args: str | Path) -> subprocess.CompletedProces
         pytest.skip(re.search(r"\w+ compression unsupported", result.stderr)[0] + f" by {path}")
     assert result.returncode == 0, f"makedumpfile {args}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
     return result
+
+
+def vmlinux_of(release: str) -> Path:
+    """The kernel with its debug information, or a skip that says where it was looked for."""
+    places = [Path("/usr/lib/debug/boot") / f"vmlinux-{release}"]
+    if directory := os.environ.get("NPDUMP_VMLINUX_DIR"):
+        places.insert(0, Path(directory) / release / "vmlinux")
+    for place in places:
+        if place.exists():
+            return place
+    pytest.skip(f"no vmlinux of {release} (looked for {', '.join(map(str, places))}; tests/fetch-vmlinux gets one)")

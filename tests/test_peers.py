@@ -144,17 +144,6 @@ def test_makedumpfile_filters_it_again(name, npdump, dumps, machine, tmp_path):
     assert [pfn for pfn in pages if again.page(pfn) != machine.page(pfn)] == []
 
 
-def vmlinux_of(release):
-    """The kernel with its debug information, or a skip that says where it was looked for."""
-    places = [Path("/usr/lib/debug/boot") / f"vmlinux-{release}"]
-    if directory := os.environ.get("NPDUMP_VMLINUX_DIR"):
-        places.insert(0, Path(directory) / release / "vmlinux")
-    for place in places:
-        if place.exists():
-            return place
-    pytest.skip(f"no vmlinux of {release} (looked for {', '.join(map(str, places))}; tests/fetch-vmlinux gets one)")
-
-
 @pytest.fixture(scope="module")
 def real():
     """A whole real vmcore, and its vmlinux."""
@@ -163,7 +152,7 @@ def real():
         pytest.skip("no whole vmcore of Linux 6.1 in a directory of further vmcores (NPDUMP_CORPUS)")
     path = harness.corpus_vmcore(name)
     release = re.search(rb"OSRELEASE=(\S+)", ElfDump(path).vmcoreinfo)[1].decode()
-    return path, vmlinux_of(release), release
+    return path, peers.vmlinux_of(release), release
 
 
 @pytest.mark.parametrize("name", ["lzo", "elf"])
@@ -192,6 +181,20 @@ def test_crash(name, npdump, real, tool, tmp_path):
     for pfn in pfns:
         first, second = (int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8))
         assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", said, re.MULTILINE)
+
+
+def test_crash_prints_the_same_log(npdump, real, tool, tmp_path):
+    """This crash prints no callers, and indents the second line of a message by what it prints before the first."""
+    vmcore, vmlinux, _ = real
+    script = tmp_path / "commands"
+    script.write_text("log\nquit\n")
+    argv = [tool("crash"), "-s", "-i", script, vmlinux, vmcore]
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True)
+    said = result.stdout
+    theirs = [line.lstrip() for line in said[said.index("[    0.000000]") :].splitlines()]
+    ours = re.sub(r"(?m)^(\[ *\d+\.\d{6}\] )\[ *[TC]\d+\] ", r"\1", npdump("--dump-dmesg", vmcore).stdout)
+    assert [line.lstrip() for line in ours.splitlines()] == theirs
+    assert len(theirs) > 300
 
 
 def test_drgn_with_debug_information(npdump, real, tmp_path):

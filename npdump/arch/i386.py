@@ -59,13 +59,18 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     )
 
 
+def _section_size_bits(facts: Facts) -> int:
+    if "CONFIG_X86_PAE" not in facts:
+        return 26
+    return 30 if (0, 0, 0) < facts.version < (2, 6, 26) else 29
+
+
 ARCH = Arch(
     name="i686",
     machine=3,
     bits=32,
     space=_space,
-    # v2.6.26 made sections of PAE kernels smaller.
-    section_size_bits=lambda facts: 29 if "CONFIG_X86_PAE" in facts else 26,
+    section_size_bits=_section_size_bits,
     max_physmem_bits=lambda facts: 36 if "CONFIG_X86_PAE" in facts else 32,
     aligns_u64=False,
     elf_bits=(32, 64),

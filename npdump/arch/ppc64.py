@@ -48,7 +48,7 @@ def radix_paging(page_shift: int) -> Paging:
     return Paging(levels, np.dtype(">u8"))
 
 
-def _index_bits(page_shift: int, version: tuple[int, int]) -> tuple[int, int, int, int]:
+def _index_bits(page_shift: int, version: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return the index bits of pte, pmd, pud and pgd with the hash MMU."""
     if page_shift == 12:
         return (9, 7, 9, 9) if version >= (3, 7) else (9, 7, 7, 9)
@@ -61,7 +61,7 @@ def _index_bits(page_shift: int, version: tuple[int, int]) -> tuple[int, int, in
     return next((bits for first, bits in since if version >= first), (12, 12, 0, 4))
 
 
-def hash_paging(page_shift: int, version: tuple[int, int], byte_order: str) -> Paging:
+def hash_paging(page_shift: int, version: tuple[int, ...], byte_order: str) -> Paging:
     """Return the form of Linux's own page tables where the hardware uses a hash table.
 
     Parameters

@@ -57,7 +57,20 @@ def paging(n_levels: int, encryption_mask: int = 0) -> Paging:
 
 
 def _phys_base(source: Source, facts: Facts) -> int:
-    return facts.get("NUMBER(phys_base)") or 0
+    value = facts.get("NUMBER(phys_base)")
+    if value is not None:
+        return value
+    # Before Linux 401721ecd1dc, v4.10, VMCOREINFO gave the address of phys_base only; kdump's segments tell it too.
+    images = source.segments[source.segments["vaddr"] >= START_KERNEL_MAP]
+    return int(images[0]["paddr"]) - (int(images[0]["vaddr"]) - START_KERNEL_MAP) if len(images) else 0
+
+
+def _max_physmem_bits(facts: Facts) -> int:
+    if _has_five_levels(facts):
+        return 52
+    # Linux v2.6.26 and v2.6.31 raised MAX_PHYSMEM_BITS.
+    since = (((2, 6, 31), 46), ((2, 6, 26), 44), ((2, 6, 0), 40))
+    return next((bits for first, bits in since if facts.version >= first), 46)
 
 
 def _root(source: Source, facts: Facts) -> int:
@@ -104,7 +117,7 @@ ARCH = Arch(
     bits=64,
     space=_space,
     section_size_bits=lambda facts: 27,
-    max_physmem_bits=lambda facts: 52 if _has_five_levels(facts) else 46,
+    max_physmem_bits=_max_physmem_bits,
     phys_base=_phys_base,
     locate=_locate,
 )

@@ -21,7 +21,8 @@ def run(options: Options, report: Reporter) -> None:
             report.warning(doubt)
         text = _as_json(log) if options.json else dmesg.as_text(log)
         if options.dumpfile is None:
-            report.answer(text)
+            if text:
+                report.answer(text)
             return
         sink = FileSink(options.dumpfile, options.force, [crashed.storage])
     try:

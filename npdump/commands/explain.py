@@ -14,6 +14,7 @@ from npdump.kernel import Facts
 from npdump.memmap import find
 from npdump.options import Options
 from npdump.pages.explain import explain, flag_names
+from npdump.pages.free_lists import read_free_lists
 from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import describe
@@ -32,7 +33,7 @@ def run(options: Options, report: Reporter) -> None:
     assert options.page is not None
     with open_crashed(options, report) as crashed:
         pfn, how = find_pfn(crashed, options.page)
-        story = tell(crashed, pfn, _flag_enum(crashed, options, report)) | {"named_by": how}
+        story = tell(crashed, pfn, _flag_enum(crashed, options, report), report) | {"named_by": how}
     report.answer(json.dumps(story, indent=1) if options.json else as_text(story))
 
 
@@ -94,12 +95,13 @@ def _exported(facts: Facts) -> dict[str, int]:
     return names
 
 
-def tell(crashed: Crashed, pfn: int, enum: dict[str, int]) -> dict[str, Any]:
+def tell(crashed: Crashed, pfn: int, enum: dict[str, int], report: Reporter) -> dict[str, Any]:
     """Collect what `run` prints, in the order in which it's printed."""
     source, kernel = crashed.source, crashed.kernel
     page = describe(kernel.facts, kernel.memory.space.byte_order, crashed.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
-    told = explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn)
+    free_blocks = read_free_lists(kernel, memmap, page, report.warning)
+    told = explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn, free_blocks)
     run = int(np.searchsorted(memmap.pfn_stops, pfn, side="right"))
     has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn
     vaddr = int(memmap.vaddrs[run]) + (pfn - int(memmap.pfn_starts[run])) * page.nbytes if has_struct else 0

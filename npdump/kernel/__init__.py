@@ -38,6 +38,10 @@ class Facts:
         """Yield the keys with their values, in the order in which they were stated."""
         yield from self._values.items()
 
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys whose values aren't numbers."""
+        yield from self._texts.items()
+
     def without(self, keys: Iterable[str]) -> Facts:
         """Return the facts less some."""
         left_out = set(keys)
@@ -104,7 +108,7 @@ class Facts:
         return self.text("OSRELEASE")
 
     @property
-    def version(self) -> tuple[int, int]:
-        """The release's first two numbers, (0, 0) if it isn't known; the last resort for what nothing else tells."""
-        match = re.match(r"(\d{1,4})\.(\d{1,4})", self.release or "")
-        return (int(match[1]), int(match[2])) if match else (0, 0)
+    def version(self) -> tuple[int, int, int]:
+        """The release's numbers, zeros if it isn't known; the last resort for what nothing else tells."""
+        match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", self.release or "")
+        return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else (0, 0, 0)

@@ -110,7 +110,7 @@ class _Reader:
                 self._members(member, offset, found, depth + 1)
 
     def types(self) -> Types:
-        types = Types({}, {}, {}, {}, {})
+        types = Types.none()
         offsets = {self._offset_of(name): name for name in WANTED_STRUCTS | WANTED_ENUMS | {"nodemask_t"}}
         unpack = struct.Struct(self._order + "III").unpack_from
         for number in range(1, len(self._at)):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from npdump.kernel import Fact, Facts
 from npdump.kernel.types import Types
 
-__all__ = ["KEYS", "describe", "release_of"]
+__all__ = ["KEYS", "describe", "known_by_release", "release_of"]
 
 _SYMBOLS = (
     "mem_map vmem_map mem_section pkmap_count pkmap_count_next system_utsname init_uts_ns _stext swapper_pg_dir "
@@ -115,16 +115,16 @@ def describe(symbols: Mapping[str, int], types: Types, release: str | None, orig
         In the order of `KEYS`.
     """
     values: dict[str, Fact] = {}
+    known = dict(known_by_release(release).items()) if types.enums else {}
     for key in KEYS:
         kind, _, name = key.removesuffix(")").partition("(")
         value = _VALUE_OF[kind](name, symbols, types)
         if value is not None:
             values[key] = Fact(value, origin)
-        elif kind == "NUMBER" and types.enums:
-            value = _macro(name, release)
-            if value is not None:
-                values[key] = Fact(value, f"the known value in Linux {release}")
-    return Facts(values, {"OSRELEASE": release} if release else {})
+        elif key in known:
+            values[key] = known[key]
+    texts = {f"SRCFILE({name})": path for name, path in types.files.items()}
+    return Facts(values, texts | {"OSRELEASE": release} if release else texts)
 
 
 def _symbol(name: str, symbols: Mapping[str, int], types: Types) -> int | None:
@@ -175,16 +175,14 @@ def _signed(value: int) -> int:
 _VALUE_OF = {"SYMBOL": _symbol, "SIZE": _size, "OFFSET": _offset, "LENGTH": _length, "NUMBER": _number}
 
 
-def _macro(name: str, release: str | None) -> int | None:
-    """Return a page type that was a macro in the kernel's release, which no debug information tells."""
-    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release or "")
-    if match is None:
-        return None
-    version = tuple(int(part or 0) for part in match.groups())
+def known_by_release(release: str | None) -> Facts:
+    """Return the page types that were macros in a kernel's release, which no debug information tells."""
+    version = Facts({}, {"OSRELEASE": release} if release else {}).version
     for first, stop, values in _MACROS:
         if first <= version < stop:
-            return values.get(name)
-    return None
+            origin = f"the known value in Linux {release}"
+            return Facts({f"NUMBER({name})": Fact(value, origin) for name, value in values.items()}, {})
+    return Facts({}, {})
 
 
 _MACROS = (

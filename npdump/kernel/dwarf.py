@@ -35,6 +35,7 @@ _FUNCTIONS = (
     ("x86_numa_init", "numa_add_cpu", "arch_numa_init", "numa_clear_node"),  # where node_data is defined
 )
 _VARIABLES = frozenset(("mem_section", "node_data", "pgdat_list", "node_memblk", "node_remap_start_pfn"))
+_TYPEDEFS_FILED = frozenset(("pud_t",))
 _SYMBOL = {
     64: np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]),
     32: np.dtype([("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]),
@@ -110,7 +111,7 @@ def read(file: IO[bytes], debug: IO[bytes] | None = None) -> Vmlinux:
         if types is None or not types.structs:
             section = elf.get_section_by_name(".BTF")
             order = "<" if elf.little_endian else ">"
-            types = btf.parse(section.data(), order, elf.elfclass // 8) if section else Types({}, {}, {}, {}, {})
+            types = btf.parse(section.data(), order, elf.elfclass // 8) if section else Types.none()
             origin = "BTF" if section else "symbols"
         return Vmlinux(_build_id(elf), _banner(elf, symbols), symbols, types, origin)
     except (ELFError, DWARFError, ConstructError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -162,7 +163,7 @@ class _Dwarf:
         self._word_nbytes = elf.elfclass // 8
 
     def types(self) -> Types:
-        types = Types({}, {}, {}, {}, {})
+        types = Types.none()
         for unit in self._units():
             top = unit.get_top_DIE()
             if _number(top, "DW_AT_language") == _LANG_RUST:
@@ -170,6 +171,22 @@ class _Dwarf:
             for die in top.iter_children():
                 self._take(die, types)
         return types
+
+    def _file(self, die: Any) -> str | None:
+        """Return the source file that a DIE is declared in, as a path from the top of the kernel's sources."""
+        number = _number(die, "DW_AT_decl_file")
+        program = self._info.line_program_for_CU(die.cu)
+        if number is None or program is None:
+            return None
+        directories = [os.fsdecode(name) for name in program.header["include_directory"]]
+        files = program.header["file_entry"]
+        if program.header["version"] < 5:
+            # Both are counted from 1; directory 0 is the one that the compiler ran in.
+            directories.insert(0, "")
+            number -= 1
+        if not 0 <= number < len(files) or not 0 <= files[number].dir_index < len(directories):
+            return None
+        return os.path.normpath(os.path.join(directories[files[number].dir_index], os.fsdecode(files[number].name)))
 
     def _units(self) -> Iterator[Any]:
         aranges = self._info.get_aranges()
@@ -212,6 +229,10 @@ class _Dwarf:
             }
         elif die.tag == "DW_TAG_typedef" and name == "nodemask_t":
             types.sizes[name] = self._size(die)[0]
+        elif die.tag == "DW_TAG_typedef" and name in _TYPEDEFS_FILED and name not in types.files:
+            path = self._file(die)
+            if path is not None:
+                types.files[name] = path
         elif die.tag == "DW_TAG_variable" and name in _VARIABLES:
             types.arrays[name] = types.arrays.get(name) or self._size(die)[1]
 

@@ -42,6 +42,8 @@ class Types(NamedTuple):
         Bytes of typedefs that are asked for.
     arrays : dict of str to int
         Elements of variables that are arrays; 0 for those that aren't.
+    files : dict of str to str
+        Source files of typedefs that are asked for.
     """
 
     structs: dict[str, Struct]
@@ -49,6 +51,12 @@ class Types(NamedTuple):
     enum_nbytes: dict[str, int]
     sizes: dict[str, int]
     arrays: dict[str, int]
+    files: dict[str, str]
+
+    @classmethod
+    def none(cls) -> Types:
+        """Return no types at all, to be filled."""
+        return cls({}, {}, {}, {}, {}, {})
 
     def enumerator(self, enum: str, name: str) -> int | None:
         """Return an enumerator of one enum: the same name may mean different things in two."""
@@ -71,5 +79,8 @@ class Types(NamedTuple):
             str(tag): {str(name): int(number) for name, number in pairs.items()}
             for tag, pairs in value["enums"].items()
         }
-        numbers = [{str(name): int(number) for name, number in value[key].items()} for key in cls._fields[2:]]
-        return cls(structs, enums, *numbers)
+        enum_nbytes, sizes, arrays = (
+            {str(name): int(number) for name, number in value[key].items()} for key in cls._fields[2:5]
+        )
+        files = {str(name): str(path) for name, path in value["files"].items()}
+        return cls(structs, enums, enum_nbytes, sizes, arrays, files)

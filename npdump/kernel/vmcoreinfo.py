@@ -67,4 +67,5 @@ def format_text(facts: Facts, page_size: int) -> str:
     for key, fact in facts.items():
         kind = key.partition("(")[0]
         lines.append(f"{key}={fact.value:x}" if kind in _HEXADECIMAL else f"{key}={fact.value}")
+    lines += [f"{key}={text}" for key, text in facts.texts() if key.startswith("SRCFILE(")]
     return "\n".join(lines) + "\n"

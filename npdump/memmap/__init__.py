@@ -22,12 +22,16 @@ __all__ = ["Kernel", "MemMap", "find"]
 
 
 class Kernel(NamedTuple):
-    """What a memory model needs to look at: the crashed kernel's facts, machine, memory and page size (bytes)."""
+    """What a memory model needs to look at: the crashed kernel's facts, machine, memory and page size (bytes).
+
+    ``memmap`` is its memory map, once that was found: `find` then returns it.
+    """
 
     facts: Facts
     arch: Arch
     memory: VirtualMemory
     page_size: int
+    memmap: MemMap | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def find(kernel: Kernel, struct_nbytes: int, max_mapnr: int) -> MemMap:
     ------
     FactError, AddressError, MemmapError
     """
+    if kernel.memmap is not None:
+        return kernel.memmap
     for info in pkgutil.iter_modules(__path__):
         model: Model = importlib.import_module(f"{__name__}.{info.name}").MODEL
         if model.applies(kernel.facts):

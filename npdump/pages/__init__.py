@@ -16,6 +16,7 @@ from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory, mask_of
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.memmap import Kernel, find
 from npdump.pages.blocks import NO_CARRY, Carry, cover
+from npdump.pages.free_lists import FreeBlocks, read_free_lists
 from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
@@ -50,12 +51,12 @@ class Window:
         self.ram, self.kept, self.unsafe = (Bitmap(pfn_start, pfn_stop, allocate) for _ in range(3))
 
 
-def needs_struct_pages(page: StructPage, level: int) -> bool:
+def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = False) -> bool:
     """Tell whether pages can be left out at ``level`` for what their struct pages say.
 
     Broken and offline pages go at every level on kernels that name PG_hwpoison, as with makedumpfile.
     """
-    return bool(level & 0b01110 or page.hwpoison or (level & 0b10000 and page.buddy))
+    return bool(level & 0b01110 or page.hwpoison or (level & 0b10000 and (page.tells_free or has_free_lists)))
 
 
 class PageScan:
@@ -77,6 +78,8 @@ class PageScan:
         Makes room for the bitmaps.
     progress : callable
         Takes how many of how many page frames are done.
+    free_blocks : FreeBlocks, optional
+        The free blocks, where their struct pages don't tell them.
 
     Attributes
     ----------
@@ -96,6 +99,7 @@ class PageScan:
         window_npages: int = DEFAULT_WINDOW_NPAGES,
         allocate: Allocate = in_memory,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        free_blocks: FreeBlocks | None = None,
     ) -> None:
         self._source = source
         self._page = page
@@ -105,6 +109,7 @@ class PageScan:
         self._window_npages = -(-window_npages // BATCH_NPAGES) * BATCH_NPAGES
         self._allocate = allocate
         self._progress = progress
+        self._free_blocks = free_blocks
         self._only_window: Window | None = None
         self.max_mapnr = max_mapnr
         self.n_ram = 0
@@ -181,6 +186,8 @@ class PageScan:
         elif self._drops_free and carry.pfn_stop <= start and are_largest_free_blocks(records, is_ram, self._page):
             return np.full(stop - start, PageClass.FREE, np.uint8), NO_CARRY
         traits, orders = traits_and_orders(records, start, self._page, self._source.page_size)
+        if self._free_blocks is not None:
+            self._free_blocks.mark(traits, orders, start)
         classes = self._classes[traits]
         classes[~is_ram] = PageClass.KEPT
         # A broken page is one page, unless it's hugetlb: its mark is then on the head, for the whole of it.
@@ -218,7 +225,7 @@ def open_scan(
         If the pages can't be told apart and the level asks for it.
     """
     max_mapnr = source.max_mapnr
-    page = struct_pages = None
+    page = struct_pages = free_blocks = None
     if kernel is not None:
         try:
             page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
@@ -232,13 +239,15 @@ def open_scan(
             # What lies above the last struct page is no memory of the kernel's: QEMU dumps the firmware's ROM below
             # 4 GiB, and with mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
             max_mapnr = min(max_mapnr, int(memmap.pfn_stops[-1]))
-            if needs_struct_pages(page, level):
-                for gap in page.missing(level):
+            if level & DumpLevel.FREE:
+                free_blocks = read_free_lists(kernel, memmap, page, warn)
+            if needs_struct_pages(page, level, free_blocks is not None):
+                for gap in page.missing(level & ~DumpLevel.FREE if free_blocks else level):
                     warn(f"VMCOREINFO lacks {gap}")
                 if memmap.n_damaged:
                     warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
                 struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
-    return PageScan(source, max_mapnr, level, page, struct_pages, window_npages, allocate, progress)
+    return PageScan(source, max_mapnr, level, page, struct_pages, window_npages, allocate, progress, free_blocks)
 
 
 def _batches(runs: Runs, pfn_start: int, pfn_stop: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npdump.pages import needs_struct_pages
+from npdump.pages.free_lists import FreeBlocks
 from npdump.pages.policy import PageClass, Trait, decide
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage
@@ -42,7 +43,9 @@ class PageStory(NamedTuple):
     class_by_level: dict[int, PageClass]
 
 
-def explain(source: Source, page: StructPage, struct_pages: StructPages, pfn: int) -> PageStory:
+def explain(
+    source: Source, page: StructPage, struct_pages: StructPages, pfn: int, free_blocks: FreeBlocks | None = None
+) -> PageStory:
     """Tell what a page is.
 
     Parameters
@@ -52,11 +55,13 @@ def explain(source: Source, page: StructPage, struct_pages: StructPages, pfn: in
     struct_pages : StructPages
     pfn : int
         A page frame below ``source.max_mapnr``.
+    free_blocks : FreeBlocks, optional
+        The free blocks, where their struct pages don't tell them.
     """
     own = _pair(source, struct_pages, pfn)
     if own is None:
         return PageStory({}, {}, pfn, 0, {})
-    traits, own_order = _judge(own, pfn, page, source)
+    traits, own_order = _judge(own, pfn, page, source, free_blocks)
     fields = {name: int(own[0][name]) for name in own.dtype.names or () if name not in ("order", "dtor")}
     head, order, classes = pfn, 0, {}
     # Blocks are aligned to their size, so that the first page of one that this page is in is one of these.
@@ -65,9 +70,9 @@ def explain(source: Source, page: StructPage, struct_pages: StructPages, pfn: in
         records = _pair(source, struct_pages, first) if first != pfn or not candidate else None
         if records is None or not _is_ram(source, first):
             continue
-        first_traits, first_order = _judge(records, first, page, source)
+        first_traits, first_order = _judge(records, first, page, source, free_blocks)
         for level in ALL_LEVELS:
-            if not needs_struct_pages(page, level):
+            if not needs_struct_pages(page, level, free_blocks is not None):
                 continue
             page_class = decide(first_traits, level)
             is_alone = page_class == PageClass.HWPOISON and not first_traits & Trait.HUGETLB
@@ -93,18 +98,25 @@ def _pair(source: Source, struct_pages: StructPages, pfn: int) -> Any:
     return records
 
 
-def _judge(records: Any, pfn: int, page: StructPage, source: Source) -> tuple[int, int]:
+def _judge(records: Any, pfn: int, page: StructPage, source: Source, free_blocks: FreeBlocks | None) -> tuple[int, int]:
     traits, orders = traits_and_orders(records, pfn, page, source.page_size)
+    if free_blocks is not None:
+        free_blocks.mark(traits, orders, pfn)
     return int(traits[0]), int(orders[0])
 
 
 def _reasons(traits: int, fields: dict[str, int], page: StructPage, order: int) -> dict[str, str]:
     flags = fields["flags"]
     on_lru = bool(flags & page.lru)
+    is_free = "it is on a free list"
+    if page.tells_free:
+        is_free = (
+            "PG_buddy is set" if page.buddy_flag else f"_mapcount is {fields.get('mapcount', 0):#x}, as in free blocks"
+        )
     mapcount = f"_mapcount is {fields['mapcount']:#x}" if "mapcount" in fields else ""
     words = {
         Trait.TAIL: f"compound_head is {fields.get('compound', 0):#x}, bit 0 is set",
-        Trait.FREE: f"{mapcount}, that of a free block; private, its order, is {order}",
+        Trait.FREE: f"{is_free}; its order is {order}",
         Trait.BAD_ORDER: f"{mapcount}, that of a free block, but private, its order, is {fields.get('private', 0):#x}",
         Trait.UNACCEPTED: mapcount,
         Trait.CACHE: "PG_lru is set" if on_lru else "PG_swapcache is set",

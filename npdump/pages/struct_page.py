@@ -24,6 +24,10 @@ MAX_BUDDY_ORDER = 32
 """Half-open bound on the order of a free block where LENGTH(zone.free_area) says nothing sensible."""
 
 _U32 = (1 << 32) - 1
+_WORD = (1 << 64) - 1
+
+_PG_COMPOUND = 1 << 14
+"""PG_compound, later PG_head, where PG_head_mask isn't exported (before Linux b3acc56bfe12, v3.17)."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,12 @@ class StructPage:
         Masks for ``flags``; 0 if the kernel has no such flag (or doesn't say).
     buddy, offline, slab_type, unaccepted, hugetlb_type : TypeTest or None
         Page types.
+    buddy_flag : int
+        Mask for ``flags`` of the first page of a free block, on kernels without a page type for it.
     hugetlb_flag : int
         Mask for the second page's ``flags``.
     hugetlb_dtor : int or None
-        Value of the second page's ``dtor`` that marks hugetlb.
+        Value of the second page's ``dtor`` that marks hugetlb: a number, or the address of a function.
     order_mask : int
         Bits of ``order`` that hold the order of a compound page.
     max_buddy_order : int
@@ -85,6 +91,7 @@ class StructPage:
     slab_type: TypeTest | None
     unaccepted: TypeTest | None
     hugetlb_type: TypeTest | None
+    buddy_flag: int
     hugetlb_flag: int
     hugetlb_dtor: int | None
     order_mask: int
@@ -96,12 +103,17 @@ class StructPage:
         """Size of struct page in bytes."""
         return self.dtype.itemsize
 
+    @property
+    def tells_free(self) -> bool:
+        """Whether struct page itself says what is free."""
+        return self.buddy is not None or bool(self.buddy_flag)
+
     def missing(self, level: int) -> list[str]:
         """Name what the kernel doesn't tell although the dump level asks for it; those pages will be kept."""
         gaps = [f"a plausible {fact}, so that its pages are kept" for fact in self.implausible]
-        if level & 16 and self.buddy is None:
+        if level & 16 and not self.tells_free:
             gaps.append("PAGE_BUDDY_MAPCOUNT_VALUE: free pages can't be told apart and are kept")
-        if level & 16 and self.buddy is not None and "private" not in (self.dtype.names or ()):
+        if level & 16 and self.tells_free and "private" not in (self.dtype.names or ()):
             gaps.append("OFFSET(page.private): the size of free blocks is unknown, free pages are kept")
         if self.head and "order" not in (self.dtype.names or ()):
             gaps.append("the order of compound pages: the tails of huge pages are kept")
@@ -130,7 +142,7 @@ def _is_order_in_flags(facts: Facts) -> bool:
     return "NUMBER(PG_hugetlb)" in facts or "NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)" in facts
 
 
-def _compound_fields(facts: Facts, nbytes: int) -> dict[str, tuple[str, int]]:
+def _compound_fields(facts: Facts, nbytes: int, word: str) -> dict[str, tuple[str, int]]:
     """Return format and offset of ``order`` and ``dtor`` within the second page of a compound page."""
     if _is_order_in_flags(facts):
         return {}
@@ -140,10 +152,24 @@ def _compound_fields(facts: Facts, nbytes: int) -> dict[str, tuple[str, int]]:
         return {"order": ("u1", folio_order - nbytes), "dtor": ("u1", folio_dtor - nbytes)}
     order, dtor = facts.get("OFFSET(page.compound_order)"), facts.get("OFFSET(page.compound_dtor)")
     if order is None or dtor is None:
-        return {}
-    # Both shrank from u16 to u8 in v4.16, which is seen from where they lie.
-    kind = "u1" if abs(order - dtor) == 1 else "u2"
+        lru = facts.get("OFFSET(page.lru)")
+        if lru is None or _has_tail_mark(facts):
+            return {}
+        # Before Linux e4b294c2d8f7, v4.1, the second page's list links held them.
+        dtor = lru + (facts.get("OFFSET(list_head.next)") or 0)
+        order = lru + (facts.get("OFFSET(list_head.prev)") or int(word[1:]))
+    # They were words until v4.4, and shrank from u16 to u8 in v4.16: it's seen from where they lie.
+    kind = {1: "u1", 2: "u2"}.get(abs(order - dtor), word)
     return {"order": (kind, order), "dtor": (kind, dtor)}
+
+
+def _has_tail_mark(facts: Facts) -> bool:
+    return "OFFSET(page.compound_head)" in facts or "OFFSET(page.compound_info)" in facts
+
+
+def _hugetlb_dtor(facts: Facts, kind: str) -> int | None:
+    # Linux f1e61557f023, v4.4: what was the address of a function became a number.
+    return facts.get("NUMBER(HUGETLB_PAGE_DTOR)" if kind in ("u1", "u2") else "SYMBOL(free_huge_page)")
 
 
 def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
@@ -177,12 +203,12 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
         "compound": (word, facts.first(("OFFSET(page.compound_info)", "OFFSET(page.compound_head)"))),
     }
     fields |= {name: (kind, offset) for name, (kind, offset) in optional.items() if offset is not None}
-    compound = _compound_fields(facts, nbytes)
+    compound = _compound_fields(facts, nbytes, word)
     fields |= compound
     for name, (kind, offset) in fields.items():
         if not 0 <= offset <= nbytes - np.dtype(kind).itemsize:
             raise FactError(f"VMCOREINFO puts {name} at byte {offset} of a struct page of {nbytes}: it is damaged")
-    order_mask = 0xFFFF
+    order_mask = 0xFFFF if not compound or compound["order"][0] in ("u1", "u2") else _WORD
     if _is_order_in_flags(facts):
         fields["order"] = fields["flags"]
         order_mask = 0xFF
@@ -208,23 +234,29 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
         max_buddy_order = MAX_BUDDY_ORDER
     hugetlb_type = page_type("NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)")
+    buddy = page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)")
+    head = facts.get("NUMBER(PG_head_mask)")
+    if head is None:
+        head = 0 if _has_tail_mark(facts) else _PG_COMPOUND
     return StructPage(
         dtype=dtype,
         lru=_flag(facts, "NUMBER(PG_lru)", 5),
         private=_flag(facts, "NUMBER(PG_private)", 11),
-        head=(facts.get("NUMBER(PG_head_mask)") or 0) & ((1 << bits) - 1),
+        head=head & ((1 << bits) - 1),
         hwpoison=_flag(facts, "NUMBER(PG_hwpoison)"),
         swapcache=_flag(facts, "NUMBER(PG_swapcache)", 15),
         swapbacked=_flag(facts, "NUMBER(PG_swapbacked)", swapbacked),
         # Linux 46df8e73a4a3, v6.10: slab became a page type; bit 7 belongs to another flag since.
         slab=0 if slab_type else _flag(facts, "NUMBER(PG_slab)", 7),
-        buddy=page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)"),
+        buddy=buddy,
         offline=page_type("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)"),
         slab_type=slab_type,
         unaccepted=page_type("NUMBER(PAGE_UNACCEPTED_MAPCOUNT_VALUE)"),
         hugetlb_type=hugetlb_type,
+        # Linux 5f24ce5fd34c, v2.6.38, made a page type of the flag.
+        buddy_flag=0 if buddy else _flag(facts, "NUMBER(PG_buddy)"),
         hugetlb_flag=0 if hugetlb_type else _flag(facts, "NUMBER(PG_hugetlb)"),
-        hugetlb_dtor=facts.get("NUMBER(HUGETLB_PAGE_DTOR)") if "dtor" in compound else None,
+        hugetlb_dtor=_hugetlb_dtor(facts, compound["dtor"][0]) if compound else None,
         order_mask=order_mask,
         max_buddy_order=max_buddy_order,
         implausible=_implausible(facts),

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import mask_of
-from npdump.errors import AddressError
 from npdump.memmap import Kernel, MemMap, find
 from npdump.pages.blocks import NO_CARRY, cover
 from npdump.pages.policy import DumpLevel, Trait
 from npdump.pages.records import StructPages
-from npdump.pages.struct_page import StructPage, describe
+from npdump.pages.struct_page import StructPage
 from npdump.pages.traits import traits_and_orders
 from npdump.sources import Source
 
@@ -33,9 +32,13 @@ ALL = CHECKED | 1 << 5
 MANY = 3
 """Doubts of so many kinds are doubt about all."""
 
-MAX_BATCHES = 32
+PIECE_NPAGES = 1 << 10
+MIN_PIECES = 16
+MAX_NPAGES = 1 << 16
+"""Every second piece of so many struct pages is looked at, all if there are few; in all not more than the last."""
+
 BATCH_NPAGES = 1 << 15
-"""A million struct pages are looked at, at most, spread over all of memory."""
+"""Struct pages looked at together."""
 
 MIN_SAMPLE = 32
 """Fewer pages of a kind prove nothing."""
@@ -46,8 +49,14 @@ MIN_HUGETLB_ORDER = 4
 MIRAGE_NPAGES = 64
 """Page frames whose struct pages fill a page; fewer with larger pages, which doesn't matter here."""
 
-MAX_LINKS = 256
-"""Pages whose neighbours in their LRU list are looked at."""
+MAX_LINKS = 128
+LINK_STRIDE = 4
+"""Pages whose neighbours in their LRU list are looked at, and how many cache pages there are for each."""
+
+MAX_LOCKS = 256
+"""Half-open bound on how often a page is locked into memory; no address ends in so small a number."""
+
+_LOWER_HALF = np.uint64(0xFFFFFFFF)
 
 _U32_MINUS_1 = 0xFFFFFFFF
 _TYPED = 1 << 31
@@ -77,7 +86,7 @@ _TESTS = {
     "free_unaligned": _Test(DumpLevel.FREE, 0.01, "free blocks aren't aligned to their size"),
     "lru_unused": _Test(CACHE | DumpLevel.USER, 0.05, "pages of the page cache or of users have no user"),
     "lru_typed": _Test(CACHE | DumpLevel.USER, 0.02, "pages of the page cache or of users have a page type"),
-    "lru_unlinked": _Test(CACHE | DumpLevel.USER, 0.25, "pages on LRU lists aren't linked to them"),
+    "lru_unlinked": _Test(CACHE | DumpLevel.USER, 0.1, "pages on LRU lists aren't linked to them"),
     "anon_pointer": _Test(DumpLevel.USER, 0.05, "anonymous pages have no anon_vma"),
     "anon_typed": _Test(DumpLevel.USER, 0.01, "anonymous pages have a page type"),
     "anon_unbacked": _Test(DumpLevel.USER, 0.3, "anonymous pages on LRU lists aren't backed by swap"),
@@ -113,7 +122,7 @@ class _Tally:
         return found
 
 
-def survey(source: Source, kernel: Kernel) -> list[Doubt]:
+def survey(source: Source, kernel: Kernel, page: StructPage) -> list[Doubt]:
     """Look at a sample of the struct pages.
 
     Raises
@@ -121,22 +130,20 @@ def survey(source: Source, kernel: Kernel) -> list[Doubt]:
     FactError, AddressError, MemmapError
         If there are none that can be read.
     """
-    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
     struct_pages = StructPages(source, kernel.memory, memmap, _with_more_fields(page, kernel))
-    tally = _Tally()
-    n_links = 0
-    for start in _batches(source):
-        stop = min(start + BATCH_NPAGES, source.max_mapnr)
-        n_lost = struct_pages.n_unreadable
-        records = struct_pages.read(start, stop)
-        if records is None or struct_pages.n_unreadable != n_lost:
-            continue
-        kept = mask_of(source.ram_runs, start, stop)
-        traits, orders = traits_and_orders(records, start, page, source.page_size)
-        _judge(tally, records, traits, orders, start, page, kernel, kept)
-        if n_links < MAX_LINKS and "lru" in (records.dtype.names or ()):
-            n_links += _follow_lists(tally, records, traits, kept, kernel, memmap, start)
+    tally, links = _Tally(), _Links(kernel, memmap, page.nbytes)
+    piece_npages = max(PIECE_NPAGES, 1 << page.max_buddy_order - 1)
+    starts = _pieces(source, piece_npages)
+    n_together = max(1, BATCH_NPAGES // piece_npages)
+    for first in range(0, len(starts), n_together):
+        sample = _read(struct_pages, source, starts[first : first + n_together], piece_npages)
+        if sample is not None:
+            # The pieces aren't neighbours, but each begins at a multiple of its length, here as in memory.
+            traits, orders = traits_and_orders(sample.records, 0, page, source.page_size)
+            _judge(tally, sample, traits, orders, page, kernel)
+            links.take(sample, traits)
+    tally.add("lru_unlinked", links.are_broken())
     doubts = tally.doubts()
     if "compound" not in (page.dtype.names or ()) and "OFFSET(page._refcount)" in kernel.facts and page.head:
         # Linux 1d798ca3f164, v4.4, marks tails in a word of their own, _refcount came with v4.6.
@@ -150,12 +157,16 @@ def _with_more_fields(page: StructPage, kernel: Kernel) -> np.dtype:
     fields = {name: (page.dtype[name], field[1]) for name, field in (page.dtype.fields or {}).items()}
     more = {
         "refcount": (np.dtype("u4").newbyteorder(order), ("OFFSET(page._refcount)", "OFFSET(page._count)")),
-        "lru": (kernel.memory.word, ("OFFSET(page.lru)",)),
     }
-    for name, (kind, keys) in more.items():
-        offset = kernel.facts.first(keys)
-        if offset is not None and 0 <= offset <= page.nbytes - kind.itemsize:
-            fields[name] = (kind, offset)
+    places = {name: (kind, kernel.facts.first(keys)) for name, (kind, keys) in more.items()}
+    lru, word = kernel.facts.get("OFFSET(page.lru)"), kernel.memory.word
+    if lru is not None:
+        places |= {"next": (word, lru), "prev": (word, lru + word.itemsize)}
+    fields |= {
+        name: (kind, offset)
+        for name, (kind, offset) in places.items()
+        if offset is not None and 0 <= offset <= page.nbytes - kind.itemsize
+    }
     return np.dtype(
         {
             "names": list(fields),
@@ -166,25 +177,51 @@ def _with_more_fields(page: StructPage, kernel: Kernel) -> np.dtype:
     )
 
 
-def _batches(source: Source) -> list[int]:
+class _Sample(NamedTuple):
+    """Struct pages from several places: pieces of ``piece_npages``, one after the other.
+
+    ``pfns`` are their page frames, ``is_ram`` tells which of them memory stands behind.
+    """
+
+    records: npt.NDArray[np.void]
+    pfns: npt.NDArray[np.int64]
+    is_ram: npt.NDArray[np.bool_]
+    piece_npages: int
+
+
+def _pieces(source: Source, npages: int) -> list[int]:
+    """Return the first page frames of pieces of memory: every second one, or fewer if there are many."""
     starts: set[int] = set()
     for start, stop in source.ram_runs.tolist():
-        starts.update(range(start // BATCH_NPAGES * BATCH_NPAGES, stop, BATCH_NPAGES))
+        starts.update(range(start // npages * npages, stop, npages))
     ordered = sorted(starts)
-    step = -(-len(ordered) // MAX_BATCHES) or 1
-    return ordered[::step]
+    most = max(1, MAX_NPAGES // npages)
+    return ordered[:: max(2, -(-len(ordered) // most)) if len(ordered) > MIN_PIECES else 1]
+
+
+def _read(struct_pages: StructPages, source: Source, starts: list[int], npages: int) -> _Sample | None:
+    records, pfns = [], []
+    for start in starts:
+        n_lost = struct_pages.n_unreadable
+        piece = struct_pages.read(start, start + npages)
+        if piece is not None and struct_pages.n_unreadable == n_lost:
+            records.append(piece)
+            pfns.append(np.arange(start, start + npages))
+    if not records:
+        return None
+    is_ram = [mask_of(source.ram_runs, int(piece[0]), int(piece[0]) + npages) for piece in pfns]
+    return _Sample(np.concatenate(records), np.concatenate(pfns), np.concatenate(is_ram), npages)
 
 
 def _judge(
     tally: _Tally,
-    records: npt.NDArray[np.void],
+    sample: _Sample,
     traits: npt.NDArray[np.uint16],
     orders: npt.NDArray[np.uint8],
-    start: int,
     page: StructPage,
     kernel: Kernel,
-    is_ram: npt.NDArray[np.bool_],
 ) -> None:
+    records, is_ram = sample.records, sample.is_ram
     names = records.dtype.names or ()
     flags = records["flags"].astype(np.uint64)
     is_tail = (traits & Trait.TAIL) != 0
@@ -196,9 +233,8 @@ def _judge(
     if kernel.arch.bits == 64:
         # The node and the zone stand in the upper bits, and are small numbers.
         tally.add("flags_pointer", (flags[is_ram] >> np.uint64(48)) == 0xFFFF)
-    pfns = np.flatnonzero(is_free)
-    block_mask = (np.int64(1) << orders[pfns].astype(np.int64)) - 1
-    tally.add("free_unaligned", ((pfns + start) & block_mask) != 0)
+    block_mask = (np.int64(1) << orders[is_free].astype(np.int64)) - 1
+    tally.add("free_unaligned", (sample.pfns[is_free] & block_mask) != 0)
     if "refcount" in names:
         is_unused = records["refcount"] == 0
         tally.add("free_in_use", ~is_unused[is_free])
@@ -212,7 +248,7 @@ def _judge(
     is_huge = ((traits & Trait.HUGETLB) != 0) & is_ram & ~is_tail
     tally.add("hugetlb_listed", (flags[is_huge] & np.uint64(page.lru)) != 0)
     # Those that HVO makes appear within a huge page (Linux v5.14) have no size, and come every 64 pages.
-    is_mirage = (orders == 0) & ((np.arange(start, start + len(records)) & MIRAGE_NPAGES - 1) == 0)
+    is_mirage = (orders == 0) & ((sample.pfns & MIRAGE_NPAGES - 1) == 0)
     tally.add("hugetlb_small", orders[is_huge & ~is_mirage] < MIN_HUGETLB_ORDER)
     tally.add("poisoned", ((traits & Trait.HWPOISON) != 0)[is_ram])
     pointers = records["mapping"][is_anon].astype(np.uint64) & ~np.uint64(3)
@@ -225,7 +261,7 @@ def _judge(
         heads = heads[heads + 1 < len(records)]
         tally.add("head_alone", ~is_tail[heads + 1])
         lasts = heads + (np.int64(1) << orders[heads].astype(np.int64)) - 1
-        inside = (lasts > heads) & (lasts < len(records))
+        inside = (lasts > heads) & (lasts // sample.piece_npages == heads // sample.piece_npages)
         tally.add("order_wrong", ~is_tail[lasts[inside]])
 
 
@@ -245,32 +281,43 @@ def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[n
     return answer
 
 
-def _follow_lists(
-    tally: _Tally,
-    records: npt.NDArray[np.void],
-    traits: npt.NDArray[np.uint16],
-    is_ram: npt.NDArray[np.bool_],
-    kernel: Kernel,
-    memmap: MemMap,
-    start: int,
-) -> int:
-    """See whether the next page in the LRU list of some pages knows of them; return how many were looked at."""
-    lru_offset = kernel.facts.need("OFFSET(page.lru)", "to follow LRU lists")
-    is_cache = ((traits & Trait.CACHE) != 0) & ((traits & Trait.TAIL) == 0) & is_ram
-    taken = np.flatnonzero(is_cache)
-    if not records["lru"][taken].any():
-        return 0
-    taken = taken[:: max(1, len(taken) // 32)][:32]
-    word_nbytes = kernel.memory.word.itemsize
-    broken = []
-    for i in taken.tolist():
-        run = int(np.searchsorted(memmap.pfn_stops, start + i, side="right"))
-        own = int(memmap.vaddrs[run]) + (start + i - int(memmap.pfn_starts[run])) * records.dtype.itemsize + lru_offset
-        following = int(records["lru"][i])
-        try:
-            # A page that is linked to itself is on no list.
-            broken.append(following == own or kernel.memory.read_word(following + word_nbytes) != own)
-        except (AddressError, OverflowError):
-            broken.append(True)
-    tally.add("lru_unlinked", np.array(broken, np.bool_))
-    return len(taken)
+class _Links:
+    """Some pages on LRU lists: does the next page in the list know of them?"""
+
+    def __init__(self, kernel: Kernel, memmap: MemMap, struct_nbytes: int) -> None:
+        self._memory = kernel.memory
+        self._memmap = memmap
+        self._struct_nbytes = np.uint64(struct_nbytes)
+        self._offset = np.uint64(kernel.facts.get("OFFSET(page.lru)") or 0)
+        self._owns: list[npt.NDArray[np.uint64]] = []
+        self._nexts: list[npt.NDArray[np.uint64]] = []
+
+    def take(self, sample: _Sample, traits: npt.NDArray[np.uint16]) -> None:
+        """Add pages of a sample, as many as belong to its share of all cache pages."""
+        records = sample.records
+        if "next" not in (records.dtype.names or ()):
+            return
+        is_cache = ((traits & Trait.CACHE) != 0) & ((traits & Trait.TAIL) == 0) & sample.is_ram
+        rows = np.flatnonzero(is_cache)[::LINK_STRIDE]
+        if records.dtype["prev"].itemsize == 8:
+            # Linux 07ca76067308, v5.18: the lower half of the second link of pages that can't be evicted, which are on
+            # no list, says how often they are locked.
+            rows = rows[(records["prev"][rows].astype(np.uint64) & _LOWER_HALF) >= MAX_LOCKS]
+        pfns = sample.pfns[rows]
+        runs = np.searchsorted(self._memmap.pfn_stops, pfns, side="right")
+        within = (pfns - self._memmap.pfn_starts[runs]).astype(np.uint64)
+        self._owns.append(self._memmap.vaddrs[runs] + within * self._struct_nbytes + self._offset)
+        self._nexts.append(records["next"][rows].astype(np.uint64))
+
+    def are_broken(self) -> npt.NDArray[np.bool_]:
+        """Return, for each page that was looked at, whether the next one doesn't know of it."""
+        if not self._owns:
+            return np.zeros(0, np.bool_)
+        owns, nexts = np.concatenate(self._owns), np.concatenate(self._nexts)
+        thin = slice(None, None, -(-len(owns) // MAX_LINKS) or 1)
+        owns, nexts = owns[thin], nexts[thin]
+        if not nexts.any():
+            return np.zeros(0, np.bool_)  # a kernel without lists
+        words, found = self._memory.read_words(nexts + np.uint64(self._memory.word.itemsize))
+        # A page that is linked to itself is on no list.
+        return (nexts == owns) | ~found | (words != owns)

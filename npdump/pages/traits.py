@@ -131,7 +131,7 @@ def traits_and_orders(
         add(Trait.UNACCEPTED, is_unaccepted)
         orders[is_unaccepted] = page.max_buddy_order - 1
 
-    is_free = _is_type(mapcount, page.buddy)
+    is_free = has(page.buddy_flag) if page.buddy_flag else _is_type(mapcount, page.buddy)
     if is_free is not None and "private" in names:
         free = np.flatnonzero(is_free & ~is_slab)
         free_orders = records["private"][free].astype(np.uint64)
