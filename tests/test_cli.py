@@ -72,6 +72,7 @@ def test_check_params_accepts(arguments, npdump, tmp_path):
         ["-Q", "VMCORE", "DUMP"],
         ["--no-such-option", "VMCORE", "DUMP"],
         ["-E", "-l", "VMCORE", "DUMP"],
+        ["--lz4", "VMCORE", "DUMP"],
         ["--num-threads", "many", "VMCORE", "DUMP"],
         ["--message-level", "99", "VMCORE", "DUMP"],
         ["-d"],

@@ -75,6 +75,7 @@ class KdumpSource:
             status=status,
             n_lost=self._table.n_lost,
             missing=self._table.missing,
+            n_elsewhere=self._table.n_elsewhere,
             utsname=header.utsname,
             phys_base=header.phys_base,
             timestamp=header.timestamp,
