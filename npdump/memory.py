@@ -119,12 +119,17 @@ class VirtualMemory:
                 extents.append(Extent(at, end - at, region.paddr + at - region.start & _U64_MAX))
             else:
                 end = min([stop, *self._region_starts[i : i + 1]])
-                extents += self._mapped(at, end)
+                extents += self.mapped(at, end)
             at = end
         return extents
 
-    def _mapped(self, vaddr: int, stop: int) -> list[Extent]:
-        """Translate ``[vaddr, stop)`` by the page tables."""
+    def translate(self, vaddrs: Addresses) -> Translation:
+        """Translate single addresses by the page tables, which the machine must have."""
+        assert self.space.paging is not None
+        return self._walk(self.space.paging, vaddrs)
+
+    def mapped(self, vaddr: int, stop: int) -> list[Extent]:
+        """Translate ``[vaddr, stop)`` by the page tables alone; otherwise as `extents`."""
         paging = self.space.paging
         if paging is None:
             return [Extent(vaddr, stop - vaddr, None)]

@@ -53,20 +53,21 @@ NOT_YET = (
 )
 
 class Command(NamedTuple):
-    """Something npdump does: the operands it takes, and how many of them it needs."""
+    """Something npdump does: the operands it takes, how many of them it needs, and whether the last may be several."""
 
     operands: tuple[str, ...]
     n_needed: int
     has_json: bool = True
+    takes_parts: bool = False
 
 
 FILTER = "filter"
 COMMANDS = {
     FILTER: Command(("vmcore", "dumpfile"), 2),
     "dmesg": Command(("vmcore", "dumpfile"), 1),
-    "vtop": Command(("vmcore",), 1),
-    "mem_usage": Command(("vmcore",), 1),
-    "info": Command(("vmcore",), 1),
+    "vtop": Command(("vmcore",), 1, takes_parts=True),
+    "mem_usage": Command(("vmcore",), 1, takes_parts=True),
+    "info": Command(("vmcore",), 1, takes_parts=True),
     "explain": Command(("vmcore", "page"), 2),
     "rearrange": Command(("dumpfile",), 1, has_json=False),
     "make_vmcoreinfo": Command((), 0, has_json=False),
@@ -108,6 +109,7 @@ class Options:
     retry_levels: tuple[int, ...] = ()
     limit_nbytes: int | None = None
     flatten: bool = False
+    lz4: bool = False
     split: bool = False
     splitblock_kib: int | None = None
     reassemble: bool = False
@@ -169,6 +171,8 @@ def parse(argv: Sequence[str]) -> Options:
     if values["command"] == FILTER:
         operands = _take_files(values, operands)
     command = COMMANDS[values["command"]]
+    if command.takes_parts:
+        values["more_vmcores"], operands = tuple(operands[1:]), operands[:1]
     if len(operands) > len(command.operands):
         expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
         expected += f" {_is_or_are(command.operands)} expected"
@@ -195,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE [LOGFILE]\n"
         "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
         "       npdump -g VMCOREINFO -x VMLINUX\n"
-        "       npdump info [--json] VMCORE\n"
+        "       npdump info [--json] VMCORE...\n"
         "       npdump explain [OPTION]... VMCORE PFN|ADDRESS\n"
         "       npdump completion bash|zsh|fish",
         description=DESCRIPTION,
@@ -267,6 +271,11 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         dest="flatten",
         action="store_true",
         help="write the dump to the standard output, in the flattened format, and all messages to the standard error",
+    )
+    add(
+        "--lz4",
+        action="store_true",
+        help="with -F, compress the stream as a whole, for slow links; -R unpacks it, and so does lz4 -d",
     )
     add(
         "-R",
@@ -425,6 +434,8 @@ def _check(options: Options) -> None:
         raise _usage_error("-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from")
     if options.split and (options.format == "elf" or options.flatten or options.reassemble):
         raise _usage_error("--split with -E, -F or --reassemble: only kdump-compressed dumps are split, into files")
+    if options.lz4 and not options.flatten:
+        raise _usage_error("--lz4 without -F: only a stream is compressed as a whole")
     if options.split and not options.dry_run and len(options.dumpfiles) < 2:
         raise _usage_error("--split: two DUMPFILEs at least are needed")
     if options.reassemble and (options.dump_level or options.codec != "raw" or options.format == "elf"):

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from npdump.containers.lz4 import Frame
 from npdump.errors import UsageError
 from npdump.options import Options
 from npdump.pages import PageScan
@@ -28,12 +29,12 @@ def open_sinks(options: Options, inputs: Sequence[Storage]) -> list[Sink]:
 
     Raises
     ------
-    SinkError
+    SinkError, MissingDependency
     """
     if options.dry_run:
         return [NullSink() for _ in options.dumpfiles or [None]]
     if options.flatten:
-        return [FlattenedSink(options.limit_nbytes)]
+        return [FlattenedSink(options.limit_nbytes, Frame() if options.lz4 else None)]
     sinks: list[Sink] = []
     try:
         for path in options.dumpfiles:

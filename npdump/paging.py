@@ -99,6 +99,10 @@ class AddressSpace:
         No address of the kernel is below this one.
     ram_base : int
         Physical address at which the page frames of a flat memory map begin.
+    direct_map : Region or None
+        Where all memory is mapped; None if only the page tables tell.
+    image : Region or None
+        Where the kernel's image may be, if it isn't in the direct map; the page tables tell which part it is.
     """
 
     byte_order: ByteOrder
@@ -107,6 +111,8 @@ class AddressSpace:
     root: int = 0
     lowest_vaddr: int = 1
     ram_base: int = 0
+    direct_map: Region | None = None
+    image: Region | None = None
 
 
 class Translation(NamedTuple):

@@ -107,6 +107,7 @@ def _make(
         scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
         dump = Dump(
             source=source,
+            kernel=kernel,
             scan=scan,
             level=trust.level | history.level,
             bits=arch.bits,

@@ -63,7 +63,6 @@ def test_check_params_accepts(arguments, npdump, tmp_path):
     [
         [],
         ["VMCORE"],
-        ["--mem-usage", "VMCORE", "DUMP"],
         ["--split", "VMCORE", "DUMP"],
         ["-R", "--dry-run"],
         ["-d", "32", "VMCORE", "DUMP"],
@@ -72,6 +71,7 @@ def test_check_params_accepts(arguments, npdump, tmp_path):
         ["-Q", "VMCORE", "DUMP"],
         ["--no-such-option", "VMCORE", "DUMP"],
         ["-E", "-l", "VMCORE", "DUMP"],
+        ["--lz4", "VMCORE", "DUMP"],
         ["--num-threads", "many", "VMCORE", "DUMP"],
         ["--message-level", "99", "VMCORE", "DUMP"],
         ["-d"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import subprocess
 import sys
@@ -145,6 +146,51 @@ def test_rearranged(form, flat, vmcore, reference, tmp_path):
     assert digest(paths["npdump"]) == digest(tmp_path / "straight")
 
 
+@pytest.fixture(scope="module")
+def packed(vmcore, work):
+    """As `flat`, kdump-compressed, in an lz4 frame."""
+    pytest.importorskip("lz4")
+    path = work / "flat.lz4"
+    with open(path, "wb") as stdout:
+        harness.run_ok("-F", "--lz4", "-l", "-d", "31", "--num-threads", "3", vmcore, stdout=stdout)
+    return path
+
+
+@pytest.mark.parametrize("reader", ["npdump -R", "the tool", "lz4 -d", "npdump"])
+def test_lz4_stream(reader, packed, flat, reference, tool, tmp_path):
+    out = tmp_path / "out"
+    with open(packed, "rb") as stdin:
+        if reader == "npdump -R":
+            piped(*harness.npdump_command(), "-R", out, stdin=stdin)
+        elif reader == "the tool":
+            tool("lz4")
+            piped(sys.executable, "-S", TOOL, out, stdin=stdin)
+        elif reader == "lz4 -d":
+            piped(tool("lz4"), "-dq", packed, out)
+            assert out.stat().st_size > packed.stat().st_size
+            assert out.stat().st_size == flat["kdump"].stat().st_size
+        else:
+            piped(*harness.npdump_command(), "-d", "31", "-", out, stdin=stdin)
+    if reader == "lz4 -d":
+        harness.run_ok("-d", "31", out, tmp_path / "whole")
+        out = tmp_path / "whole"
+    assert digest(out) == digest(reference)
+
+
+@pytest.mark.parametrize("command", ["npdump", "the tool"])
+def test_a_cut_lz4_stream_is_told(command, packed, tool, tmp_path):
+    argv = [sys.executable, TOOL] if command == "the tool" and tool("lz4") else [*harness.npdump_command(), "-R"]
+    result = piped(*argv, tmp_path / "out", input=packed.read_bytes()[:-100_000], exit_code=1)
+    assert b"cut short" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_the_tool_without_lz4_says_what_to_do(packed, tmp_path):
+    with open(packed, "rb") as stdin:
+        result = piped(sys.executable, TOOL, tmp_path / "out", stdin=stdin, exit_code=1, env={"PATH": "/nonexistent"})
+    assert b"lz4 -d" in result.stderr
+
+
 def test_flattened_input_from_a_pipe(flat, reference, tmp_path):
     command = [*harness.npdump_command(), "-d", "31", "-", tmp_path / "out"]
     with subprocess.Popen(["cat", flat["kdump"]], stdout=subprocess.PIPE) as cat:
@@ -204,6 +250,35 @@ def test_limit_and_lists_of_levels(vmcore, reference, tmp_path):
     there = [int(pfn) for pfn in cut.pfns if not cut.is_lost(pfn)]
     assert saved.pfns.tolist() == there
     assert all(saved.page(pfn) == cut.page(pfn) for pfn in there[::97])
+
+
+def info(*paths) -> dict:
+    """What `npdump info` says of a dump."""
+    return json.loads(harness.run_ok("info", "--json", *paths).stdout)
+
+
+def test_info_tells_what_a_dump_lacks(vmcore, tmp_path):
+    parts = [tmp_path / f"part{i}" for i in range(3)]
+    harness.run_ok("--split", "-l", "-d", "31", vmcore, *parts)
+    dumps = [KdumpFile(part) for part in parts]
+    kept = [int(dump.bitmap2[dump.fields["start_pfn_64"] : dump.fields["end_pfn_64"]].sum()) for dump in dumps]
+    whole = info(*parts)
+    assert whole["pages_in_file"] == sum(kept)
+    assert whole["pages_in_other_parts"] is whole["pages_lost"] is None
+    assert len(whole["missing"]) == 1
+    some = info(parts[2], parts[0])
+    assert (some["pages_in_file"], some["pages_in_other_parts"]) == (kept[0] + kept[2], kept[1])
+    start, stop = dumps[1].fields["start_pfn_64"], dumps[1].fields["end_pfn_64"]
+    assert f"{start:#x} to {stop:#x}" in some["missing"][-1]
+    one = harness.run_ok("info", parts[0]).stdout
+    assert f"{kept[1] + kept[2]} pages in other parts" in one
+
+    assert harness.run("-d", "0", "-L", "8M", vmcore, tmp_path / "cut").returncode == 1
+    cut = KdumpFile(tmp_path / "cut")
+    n_lost = sum(cut.is_lost(pfn) for pfn in cut.pfns.tolist())
+    found = info(tmp_path / "cut")
+    assert (found["pages_lost"], found["pages_in_file"]) == (n_lost, len(cut.pfns) - n_lost)
+    assert any(f"{n_lost} pages, which were lost" in text for text in found["missing"])
 
 
 @pytest.fixture(scope="module")

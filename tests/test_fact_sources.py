@@ -33,6 +33,7 @@ LENGTH(mem_section)                     V    V    V
 LENGTH(node_data)                       VD   V    -
 LENGTH(zone.free_area)                  VDB  VB   VB
 NUMBER(HUGETLB_PAGE_DTOR)               VDB  -    -
+NUMBER(KERNEL_IMAGE_SIZE)               V    V    -
 NUMBER(KERNEL_LINK_ADDR)                -    -    V
 NUMBER(MAX_PHYSMEM_BITS)                V    V    V
 NUMBER(MODULES_VADDR)                   -    -    V

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import lzma
+import os
 import random
 import struct
 import tracemalloc
@@ -206,18 +207,68 @@ def damage(whole: bytes, hurts: list[tuple[float, int]], length: float) -> bytes
     return bytes(data[: int(length * len(data))])
 
 
-SMALL = build(some_pages(), Form(vmcoreinfo=b"OSRELEASE=6.1.0\n", level=1))
+KDUMP = build(some_pages(), Form(vmcoreinfo=b"OSRELEASE=6.1.0\n", level=1))
+N_EXAMPLES = int(os.environ.get("NPDUMP_FUZZ_EXAMPLES", "100"))
+"""Of each kind of file; more take longer and find more, and then they aren't the same in each run."""
 
 
-@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: flatten([(0, data[:9000]), (9000, data[9000:])])])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def elf_core() -> bytes:
+    """An ELF core with two segments, one of them half left out."""
+    notes = struct.pack("<3I", 11, 16, 0) + b"VMCOREINFO\0\0" + b"OSRELEASE=6.1.0\n"
+    loads = [(1 << 20, 2, 2), (1 << 21, 1, 3)]
+    offset = 64 + 56 * (1 + len(loads)) + len(notes)
+    data = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    data += struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, 1 + len(loads), 0, 0, 0)
+    data += struct.pack("<IIQQQQQQ", 4, 0, offset - len(notes), 0, 0, len(notes), len(notes), 0)
+    for paddr, n_filled, n in loads:
+        vaddr = 0xFFFF888000000000 + paddr
+        data += struct.pack("<IIQQQQQQ", 1, 7, offset, vaddr, paddr, n_filled * BLOCK, n * BLOCK, 0)
+        offset += n_filled * BLOCK
+    return data + notes + b"".join(bytes([number]) * BLOCK for number in range(1, 4))
+
+
+def flattened() -> bytes:
+    """A flattened dump in several records."""
+    return flatten([(0, KDUMP[:5000]), (9000, KDUMP[9000:]), (5000, KDUMP[5000:9000])])
+
+
+FUZZED = {
+    "kdump": lambda: KDUMP,
+    "kdump, 32 bits": lambda: build(some_pages(), Form(bits=32, order=">", level=1, vmcoreinfo=b"OSRELEASE=6.1.0\n")),
+    "kdump, version 1": lambda: build(some_pages(), Form(version=1, compress=False)),
+    "part": lambda: build(some_pages(), Form(part=(64, 256))),
+    "elf": elf_core,
+    "flattened": flattened,
+    "gzip": lambda: gzip.compress(KDUMP, mtime=0),
+    "xz": lambda: lzma.compress(flattened()),
+    "lz4": lambda: pytest.importorskip("lz4.frame").compress(KDUMP),
+    "zstd": lambda: pytest.importorskip("zstandard").compress(KDUMP),
+}
+
+
+@pytest.mark.parametrize("kind", FUZZED)
+@settings(
+    max_examples=N_EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize="NPDUMP_FUZZ_EXAMPLES" not in os.environ,
+)
 @given(
     hurts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=12),
+    spots=st.lists(
+        st.tuples(st.integers(0, 4900), st.sampled_from([0, 1, (1 << 31) - 1, 1 << 31, 1 << 63, (1 << 64) - 1])),
+        max_size=4,
+    ),
     length=st.one_of(st.just(1.0), st.floats(0.01, 1)),
 )
-def test_damaged_files_are_read_or_refused(wrap, hurts, length, tmp_path_factory):
+def test_damaged_files_are_read_or_refused(kind, hurts, spots, length, tmp_path_factory):
+    """Single bytes changed, whole words set to what breaks sums, the end cut: what is read is read in bounds."""
+    whole = bytearray(FUZZED[kind]())
+    for at, value in spots:
+        if at + 8 <= len(whole):
+            struct.pack_into("<Q", whole, at // 4 * 4, value)
     path = tmp_path_factory.getbasetemp() / "damaged"
-    path.write_bytes(damage(wrap(SMALL), hurts, length))
+    path.write_bytes(damage(bytes(whole), hurts, length))
     tracemalloc.start()
     try:
         with ExitStack() as stack:

@@ -240,6 +240,8 @@ def test_the_file_stands_alone_for_the_man_page(tmp_path) -> None:
         ("--vtop 010 vmcore", "vtop", {"vtop": 8}),
         ("info vmcore", "info", {"vmcore": "vmcore"}),
         ("info --json vmcore", "info", {"json": True}),
+        ("info part1 part2 part3", "info", {"vmcore": "part1", "more_vmcores": ("part2", "part3")}),
+        ("--mem-usage part1 part2", "mem_usage", {"vmcores": ("part1", "part2")}),
         ("-d31 info dumpfile", "filter", {"vmcore": "info", "dumpfile": "dumpfile"}),
         ("./info dumpfile", "filter", {"vmcore": "./info"}),
         ("explain vmcore 0x1000", "explain", {"vmcore": "vmcore", "page": "0x1000"}),
@@ -256,7 +258,7 @@ def test_commands(line: str, command: str, expected: dict[str, object]) -> None:
     "line",
     [
         "info",
-        "info vmcore dumpfile",
+        "explain vmcore 1 more",
         "explain vmcore",
         "completion",
         "completion --json bash",

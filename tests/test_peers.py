@@ -64,6 +64,25 @@ def dumps(machine):
     return make
 
 
+def make_form(form, vmcore, directory):
+    """The real vmcore at level 31 in some form, as one file or several."""
+    directory.mkdir(exist_ok=True)
+    path = directory / "dump"
+    if form == "split":
+        parts = [directory / f"part{i}" for i in range(3)]
+        harness.run_ok("--split", "-l", "-d", "31", vmcore, *parts)
+        return parts[::-1]
+    if form.startswith("flattened"):
+        with open(path, "wb") as stdout:
+            harness.run_ok("-F", "-E" if form.endswith("elf") else "-l", "-d", "31", vmcore, stdout=stdout)
+    elif form == "elf of kdump":
+        harness.run_ok("-l", "-d", "31", vmcore, directory / "first")
+        harness.run_ok("-E", "-d", "31", directory / "first", path)
+    else:
+        harness.run_ok(FORMATS[form], "-d", "31", vmcore, path)
+    return [path]
+
+
 def some_pages(machine, path):
     """A few kept pages with content, and their digests out of the model."""
     pfns = [pfn for pfn in open_dump(path).kept.tolist() if machine.bitmap1[pfn] and any(machine.page(pfn))]
@@ -111,9 +130,19 @@ def test_drgn(name, dumps, machine):
     assert facts["pages"] == digests
 
 
-def test_gdb_reads_elf(dumps, machine, tool):
+@pytest.mark.parametrize("form", ["flattened", "flattened elf"])
+def test_drgn_reads_flattened(form, machine, tmp_path):
+    [path] = make_form(form, machine.path, tmp_path)
+    pfns, digests = some_pages(machine, make_form("lzo", machine.path, tmp_path / "whole")[0])
+    facts = ask(sys.executable, WITH_DRGN, path, pfns, "drgn is not installed")
+    assert facts["release"] == machine.keys["OSRELEASE"]
+    assert facts["pages"] == digests
+
+
+@pytest.mark.parametrize("form", ["elf", "elf of kdump"])
+def test_gdb_reads_elf(form, machine, tool, tmp_path):
     gdb = tool("gdb")
-    path = dumps("elf")
+    [path] = make_form(form, machine.path, tmp_path)
     pfns, _ = some_pages(machine, path)
     offset = next(load.vaddr - load.start for load in machine.loads[1:])
     commands = [f"core-file {path}", "info registers rip", *(f"x/2gx {pfn * 4096 + offset:#x}" for pfn in pfns)]
@@ -155,19 +184,20 @@ def real():
     return path, peers.vmlinux_of(release), release
 
 
-@pytest.mark.parametrize("name", ["lzo", "elf"])
-def test_crash(name, npdump, real, tool, tmp_path):
+@pytest.mark.parametrize("form", ["lzo", "elf", "elf of kdump", "split", "flattened", "flattened elf"])
+def test_crash(form, real, tool, tmp_path):
     """crash opens it, has the log, the panicked task's backtrace and the tasks, and reads the right bytes."""
     vmcore, vmlinux, release = real
-    program, path = tool("crash"), tmp_path / "dump"
-    assert npdump(FORMATS[name], "-d", "31", vmcore, path).returncode == 0
-    dump = open_dump(path)
+    program = tool("crash")
+    paths = make_form(form, vmcore, tmp_path)
+    [whole] = make_form("lzo", vmcore, tmp_path / "whole")
+    dump = open_dump(whole)
     pfns = [pfn for pfn in dump.kept.tolist() if any(dump.page(pfn))]
     pfns = pfns[:: len(pfns) // 10]
     commands = ["sys", "log", "bt", "ps", *(f"rd -p {pfn * 4096:x} 2" for pfn in pfns), "quit"]
     script = tmp_path / "commands"
     script.write_text("\n".join(commands) + "\n")
-    argv = [program, "-s", "-i", script, vmlinux, path]
+    argv = [program, "-s", "-i", script, vmlinux, *paths]
     result = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=300, check=False
     )
@@ -178,6 +208,7 @@ def test_crash(name, npdump, real, tool, tmp_path):
     assert re.search(r"^ *#\d+ \[[0-9a-f]+\] panic at ", said, re.MULTILINE)
     assert "[swapper/0]" in said
     source = ElfDump(vmcore)
+    assert len(pfns) > 5
     for pfn in pfns:
         first, second = (int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8))
         assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", said, re.MULTILINE)
@@ -195,6 +226,18 @@ def test_crash_prints_the_same_log(npdump, real, tool, tmp_path):
     ours = re.sub(r"(?m)^(\[ *\d+\.\d{6}\] )\[ *[TC]\d+\] ", r"\1", npdump("--dump-dmesg", vmcore).stdout)
     assert [line.lstrip() for line in ours.splitlines()] == theirs
     assert len(theirs) > 300
+
+
+def test_crash_knows_an_incomplete_dump(real, tool, tmp_path):
+    """What is lost first are the page tables at the end of memory, without which crash ends; but it says so."""
+    vmcore, vmlinux, _ = real
+    program, path = tool("crash"), tmp_path / "dump"
+    assert harness.run("-l", "-d", "31", "-L", "20M", vmcore, path).returncode == 1
+    assert open_dump(path).status & 0x8
+    argv = [program, "-s", vmlinux, path]
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    assert "This dumpfile is incomplete." in result.stdout
+    assert "crash: page incomplete: " in result.stdout
 
 
 def test_drgn_with_debug_information(npdump, real, tmp_path):

@@ -19,6 +19,10 @@ from npdump.sources import Source
 __all__ = ["ARCH", "paging"]
 
 _U64 = 1 << 64
+_IMAGE_ALIGNMENT = 64 << 10
+_MAX_IMAGE_NBYTES = 256 << 20
+"""More than branches of the kernel's code reach."""
+
 _BLOCK = 0b01
 _TABLE_OR_PAGE = 0b11
 
@@ -120,6 +124,14 @@ def _linear_map(source: Source, facts: Facts) -> Region:
     raise FactError("VMCOREINFO lacks NUMBER(PHYS_OFFSET), which is needed to find the linear map")
 
 
+def _image(facts: Facts, kimage_voffset: int | None) -> Region | None:
+    """Return where the kernel image is, which begins a little before ``_stext``."""
+    if kimage_voffset is None:
+        return None
+    start = facts.need("SYMBOL(_stext)", "to find the kernel image") & ~(_IMAGE_ALIGNMENT - 1)
+    return Region(start, min(start + _MAX_IMAGE_NBYTES, _U64 - 1), (start - kimage_voffset) % _U64)
+
+
 def _space(source: Source, facts: Facts) -> AddressSpace:
     linear = _linear_map(source, facts)
     bits, actual = _va_bits(source, facts), _va_bits_actual(source, facts)
@@ -136,6 +148,8 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
         paging=paging(page_shift, bits if page_shift == 16 else actual, actual == 52),
         root=root % _U64,
         lowest_vaddr=_U64 - (1 << max(bits, actual)),
+        direct_map=linear,
+        image=_image(facts, kimage_voffset),
     )
 
 

@@ -58,6 +58,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
         paging=paging(source.page_size.bit_length() - 1, 4 if "CONFIG_PGTABLE_4" in facts else 3),
         root=root,
         lowest_vaddr=_VMALLOC,
+        direct_map=regions[-1],
     )
 
 

@@ -44,12 +44,14 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     swapper = facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables")
     if swapper < _WINDOWS[0]:
         raise FactError(f"VMCOREINFO puts the page tables at {swapper:#x}, outside the kernel image: it is damaged")
+    windows = tuple(Region(window, window + _PADDR_MASK + 1, 0) for window in _WINDOWS)
     return AddressSpace(
         byte_order="<",
-        regions=tuple(Region(window, window + _PADDR_MASK + 1, 0) for window in _WINDOWS),
+        regions=windows,
         paging=paging(source.page_size.bit_length() - 1),
         root=swapper & _PADDR_MASK,
         lowest_vaddr=_WINDOWS[0],
+        direct_map=windows[-1],
     )
 
 

@@ -59,6 +59,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
         paging=paging(source.page_size.bit_length() - 1, source.byte_order),
         root=root,
         lowest_vaddr=_XKPHYS[0],
+        direct_map=_REGIONS[1],
     )
 
 

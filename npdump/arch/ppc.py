@@ -22,10 +22,12 @@ _LOWMEM_NBYTES = 0x30000000
 def _space(source: Source, facts: Facts) -> AddressSpace:
     page_offset = facts.need("SYMBOL(_stext)", "to find the linear map") & _SPLIT_MASK
     lowmem_nbytes = min(_LOWMEM_NBYTES, source.max_mapnr * source.page_size)
+    linear = Region(page_offset, page_offset + lowmem_nbytes, 0)
     return AddressSpace(
         byte_order=source.byte_order,
-        regions=(Region(page_offset, page_offset + lowmem_nbytes, 0),),
+        regions=(linear,),
         lowest_vaddr=page_offset,
+        direct_map=linear,
     )
 
 

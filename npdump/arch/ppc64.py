@@ -165,10 +165,10 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     if root < 0:
         raise FactError(f"VMCOREINFO puts the page tables at {root + PAGE_OFFSET:#x}: it is damaged")
     if _is_radix(source, facts, root):
-        return AddressSpace(byte_order, (linear,), radix_paging(page_shift), root, PAGE_OFFSET)
+        return AddressSpace(byte_order, (linear,), radix_paging(page_shift), root, PAGE_OFFSET, direct_map=linear)
     vmemmap = _vmemmap(source, facts, byte_order) if "SYMBOL(vmemmap_list)" in facts else ()
     paging = hash_paging(page_shift, facts.version, byte_order)
-    return AddressSpace(byte_order, (linear, *vmemmap), paging, root, PAGE_OFFSET)
+    return AddressSpace(byte_order, (linear, *vmemmap), paging, root, PAGE_OFFSET, direct_map=linear)
 
 
 def _max_physmem_bits(facts: Facts) -> int:

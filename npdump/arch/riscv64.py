@@ -53,13 +53,16 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     above = [address % _U64 for address in (modules, vmalloc, link_addr) if address is not None]
     linear_stop = min((address for address in above if address > page_offset), default=_U64 - 1)
     image = Region(link_addr, _U64 - 1, link_addr - kernel_offset)
+    direct_map = Region(page_offset, linear_stop, ram_base)
     return AddressSpace(
         byte_order=source.byte_order,
-        regions=(Region(page_offset, linear_stop, ram_base), image),
+        regions=(direct_map, image),
         paging=paging(va_bits),
         root=(facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables") - kernel_offset) % _U64,
         lowest_vaddr=_U64 - (1 << va_bits - 1),
         ram_base=ram_base,
+        direct_map=direct_map,
+        image=image,
     )
 
 

@@ -40,6 +40,7 @@ _IDENTITY_BASE, _IMAGE_START, _IMAGE_PHYS, _VMEMMAP, _AMODE31_START, _AMODE31_EN
 """Which entry of struct os_info holds what (Linux enum os_info_entry, OS_INFO_*)."""
 
 _LOWCORE_NBYTES = 0x2000
+_MAX_IMAGE_NBYTES = 1 << 30
 _HIGHEST = (1 << 64) - 1
 
 
@@ -91,20 +92,19 @@ def _os_info(source: Source) -> list[int] | None:
     return [int(entry["value"]) for entry in info["entries"]]
 
 
-def _regions(source: Source) -> tuple[Region, ...]:
+def _regions(source: Source) -> tuple[tuple[Region, ...], Region, Region | None]:
+    """Return all linear mappings, which of them is the direct map, and where the kernel image is if not there."""
     ram_stop = source.max_mapnr * source.page_size
     info = _os_info(source)
     if info is None or not info[_IMAGE_START]:
-        return (Region(0, ram_stop, 0),)
+        everything = Region(0, ram_stop, 0)
+        return (everything,), everything, None
     # Linux v6.10 uncoupled physical and virtual addresses.
     identity, image, vmemmap = info[_IDENTITY_BASE], info[_IMAGE_START], info[_VMEMMAP]
     fixed = [Region(0, _LOWCORE_NBYTES, 0), Region(info[_AMODE31_START], info[_AMODE31_END], info[_AMODE31_START])]
+    direct_map = Region(identity, min(vmemmap, identity + ram_stop), 0)
     # What overlaps is cut off: the first rule that fits an address holds.
-    ranges = [
-        *fixed,
-        Region(identity, min(vmemmap, identity + ram_stop), 0),
-        Region(image, _HIGHEST, info[_IMAGE_PHYS]),
-    ]
+    ranges = [*fixed, direct_map, Region(image, _HIGHEST, info[_IMAGE_PHYS])]
     regions: list[Region] = []
     for start, stop, paddr in ranges:
         for taken in sorted(regions):
@@ -114,16 +114,16 @@ def _regions(source: Source) -> tuple[Region, ...]:
                 start, paddr = taken.stop, paddr + taken.stop - start
         if start < stop:
             regions.append(Region(start, stop, paddr))
-    return tuple(sorted(regions))
+    return tuple(sorted(regions)), direct_map, Region(image, image + _MAX_IMAGE_NBYTES, info[_IMAGE_PHYS])
 
 
 def _space(source: Source, facts: Facts) -> AddressSpace:
-    regions = _regions(source)
+    regions, direct_map, image = _regions(source)
     swapper = facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables")
     root = next((r.paddr + swapper - r.start for r in regions if r.start <= swapper < r.stop), None)
     if root is None:
         raise FactError(f"VMCOREINFO puts the page tables at {swapper:#x}, outside the kernel image: it is damaged")
-    return AddressSpace(">", regions, paging(_n_levels(source, root)), root)
+    return AddressSpace(">", regions, paging(_n_levels(source, root)), root, direct_map=direct_map, image=image)
 
 
 def _max_physmem_bits(facts: Facts) -> int:

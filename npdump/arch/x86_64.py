@@ -13,7 +13,7 @@ import numpy.typing as npt
 from npdump.arch import Arch
 from npdump.errors import FactError
 from npdump.kernel import Fact, Facts
-from npdump.paging import AddressSpace, Entry, Level, Paging, Part
+from npdump.paging import AddressSpace, Entry, Level, Paging, Part, Region
 from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
@@ -25,6 +25,9 @@ LOWEST_KERNEL_VADDR = 0xFF00000000000000
 """Kernel addresses begin here with 5 levels; with 4, at 0xffff800000000000."""
 
 _LOWEST_WITH_FOUR_LEVELS = 0xFFFF800000000000
+
+_DEFAULT_IMAGE_NBYTES = 512 << 20
+"""KERNEL_IMAGE_SIZE without KASLR; modules follow."""
 
 _PRESENT = 1 << 0
 _PSE = 1 << 7
@@ -89,6 +92,11 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
         paging=paging(5 if _has_five_levels(facts) else 4, facts.get("NUMBER(sme_mask)") or 0),
         root=_root(source, facts),
         lowest_vaddr=LOWEST_KERNEL_VADDR,
+        image=Region(
+            START_KERNEL_MAP,
+            START_KERNEL_MAP + (facts.get("NUMBER(KERNEL_IMAGE_SIZE)") or _DEFAULT_IMAGE_NBYTES),
+            _phys_base(source, facts),
+        ),
     )
 
 

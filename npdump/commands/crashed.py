@@ -16,18 +16,18 @@ from npdump.report import Reporter
 from npdump.sources import Source, open_source
 from npdump.storage import Storage
 
-__all__ = ["Crashed", "given_of", "open_crashed"]
+__all__ = ["Crashed", "given_of", "open_crashed", "open_storages"]
 
 _ANY_KIND_OF_PAGE = 31
 
 
 class Crashed(NamedTuple):
-    """A dump, its machine, its kernel, and its file."""
+    """A dump, its machine, its kernel, and its files."""
 
     source: Source
     arch: Arch
     kernel: Kernel
-    storage: Storage
+    storages: list[Storage]
 
 
 @contextmanager
@@ -39,14 +39,20 @@ def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
     NpdumpError
         If it can't be read, or its kernel is needed and the dump doesn't tell what it is.
     """
-    assert options.vmcore is not None
     with ExitStack() as stack:
-        storage = open_storage(options.vmcore, not options.non_mmap, options.work_dir, report.message, stack)
-        source = open_source(storage)
+        storages = open_storages(options, report, stack)
+        source = open_source(*storages)
         arch = by_machine(source.machine, source.bits)
         kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
         assert kernel is not None  # at that level it's an error
-        yield Crashed(source, arch, kernel, storage)
+        yield Crashed(source, arch, kernel, storages)
+
+
+def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:
+    """Open the files that the command line names: one dump, or parts of it."""
+    return [
+        open_storage(path, not options.non_mmap, options.work_dir, report.message, stack) for path in options.vmcores
+    ]
 
 
 def given_of(options: Options) -> Given | None:

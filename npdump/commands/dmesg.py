@@ -24,7 +24,7 @@ def run(options: Options, report: Reporter) -> None:
             if text:
                 report.answer(text)
             return
-        sink = FileSink(options.dumpfile, options.force, [crashed.storage])
+        sink = FileSink(options.dumpfile, options.force, crashed.storages)
     try:
         sink.write(0, text.encode("utf-8", "surrogateescape"))
         sink.close()

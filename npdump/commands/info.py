@@ -10,15 +10,15 @@ from typing import Any
 from npdump import codecs, dmesg
 from npdump.arch import by_machine
 from npdump.bitmap import Runs
-from npdump.commands.crashed import given_of
-from npdump.containers import open_storage
+from npdump.commands.crashed import given_of, open_storages
 from npdump.errors import AddressError, FactError
 from npdump.kernel.given import Given
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.probe import find_kernel, utsname
 from npdump.report import Reporter
-from npdump.sources import OffersStored, Source, open_source
+from npdump.sources import History, OffersStored, Source, open_source
 from npdump.sources.notes import parse_notes
 
 __all__ = ["run"]
@@ -43,11 +43,10 @@ _DMESG_IS_ENOUGH = 1 << 20
 
 def run(options: Options, report: Reporter) -> None:
     """Print what is known of a dump; what can't be found out is listed as missing, and is no failure."""
-    assert options.vmcore is not None
     with ExitStack() as stack:
-        storage = open_storage(options.vmcore, not options.non_mmap, options.work_dir, report.message, stack)
-        source = open_source(storage)
-        facts = describe(source, storage.nbytes, given_of(options))
+        storages = open_storages(options, report, stack)
+        source = open_source(*storages)
+        facts = describe(source, sum(storage.nbytes for storage in storages), given_of(options))
     report.answer(json.dumps(facts, indent=1) if options.json else as_text(facts))
 
 
@@ -118,8 +117,11 @@ def _panic(lines: list[bytes]) -> str | None:
 
 def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
     n_ram, n_data = _npages(source.ram_runs), _npages(source.data_runs)
-    if n_data < n_ram:
-        missing.append(f"{n_ram - n_data} of {n_ram} pages, which a filter left out")
+    history = source.history
+    n_excluded = n_ram - n_data - history.n_lost - history.n_elsewhere
+    if n_excluded:
+        missing.append(f"{n_excluded} of {n_ram} pages, which a filter left out")
+    missing += _lost(history)
     is_kdump = isinstance(source, OffersStored)  # an ELF file doesn't tell
     codec = codecs.by_flag(source.history.codec_flag)
     notes = parse_notes(source.notes, source.byte_order)
@@ -129,6 +131,8 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
         "max_mapnr": source.max_mapnr,
         "pages": n_ram,
         "pages_in_file": n_data,
+        "pages_lost": history.n_lost or None,
+        "pages_in_other_parts": history.n_elsewhere or None,
         "memory": [
             {"start": start * source.page_size, "stop": stop * source.page_size}
             for start, stop in source.ram_runs.tolist()
@@ -140,6 +144,24 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
             for note in notes
         ],
     }
+
+
+def _lost(history: History) -> list[str]:
+    """Say what isn't in a dump although its filter kept it."""
+    missing = []
+    if history.missing:
+        start, stop = history.missing
+        missing.append(
+            f"{history.n_elsewhere} pages in other parts of this split dump, the first for the page frames {start:#x} "
+            f"to {stop:#x}"
+        )
+    if history.n_lost:
+        missing.append(f"{history.n_lost} pages, which were lost when the dump was made, or with the file's end")
+    elif history.status & STATUS_INCOMPLETE:
+        missing.append("its end: the dump is marked as incomplete")
+    if history.status & STATUS_EXCLUDED_VMEMMAP:
+        missing.append("the page structs of pages that were left out")
+    return missing
 
 
 def _npages(runs: Runs) -> int:

@@ -42,6 +42,8 @@ def run(options: Options, report: Reporter) -> None:
     try:
         stream.read(HEADER_NBYTES)
         _rearrange(stream, sink)
+    except EOFError:
+        raise TruncatedDump(_cut_short(sink)) from None
     except failures as error:
         raise SourceError(f"{_NAME}: can't be read: {error}") from None
     finally:
@@ -50,7 +52,6 @@ def run(options: Options, report: Reporter) -> None:
 
 
 def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
-    n_records = 0
     while True:
         header = stream.read(RECORD.size)
         if len(header) < RECORD.size:
@@ -59,13 +60,16 @@ def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
         if offset == nbytes == -1:
             return
         if offset < 0 or nbytes <= 0:
-            raise SourceError(f"{_NAME}: record {n_records} is corrupt: offset {offset}, size {nbytes}")
-        n_records += 1
+            raise SourceError(f"{_NAME}: a record is corrupt: offset {offset}, size {nbytes}")
         while nbytes and (data := stream.read(min(nbytes, _CHUNK_NBYTES))):
             sink.write(offset, data)
             offset += len(data)
             nbytes -= len(data)
-    raise TruncatedDump(
-        f"{_NAME}: ends without the end mark, after {n_records} records: it was cut short; {sink.path} "
-        "holds what came; npdump reads the flattened file as well"
+    raise TruncatedDump(_cut_short(sink))
+
+
+def _cut_short(sink: FileSink) -> str:
+    return (
+        f"{_NAME}: ends without the end mark: it was cut short; {sink.path} holds what came; npdump reads the "
+        "flattened file as well"
     )

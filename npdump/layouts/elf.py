@@ -21,6 +21,9 @@ EV_CURRENT = 1
 ET_CORE = 4
 PT_LOAD = 1
 PT_NOTE = 4
+PF_RWX = 7
+"""``p_flags`` of memory that may be read, written and executed, as those of kdump's PT_LOADs."""
+
 PN_XNUM = 0xFFFF
 """``e_phnum`` when the number of program headers stands in ``sh_info`` of section header 0."""
 

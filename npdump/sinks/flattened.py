@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from npdump.containers.lz4 import Frame
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
 from npdump.sinks import Placement
@@ -29,6 +30,8 @@ class FlattenedSink:
     ----------
     limit_nbytes : int or None
         Write no more than this.
+    frame : Frame or None
+        What to compress the stream with.
 
     Raises
     ------
@@ -38,20 +41,25 @@ class FlattenedSink:
 
     can_rewrite = False
 
-    def __init__(self, limit_nbytes: int | None = None) -> None:
+    def __init__(self, limit_nbytes: int | None = None, frame: Frame | None = None) -> None:
         if os.isatty(_STDOUT):
             raise SinkError("standard output: is a terminal: -F writes a dump to it; redirect it to a file or a pipe")
         self._limit_nbytes = limit_nbytes
+        self._frame = frame
         self._turn = os.memfd_create("npdump-turn", os.MFD_CLOEXEC)
         self._shared = mmap.mmap(-1, _COUNT.size)
-        self._write([HEADER])
+        self._write([*([frame.beginning] if frame else []), *self._packed([HEADER])])
 
     def write(self, offset: int, data: Any) -> None:
         """See `npdump.sinks.Sink.write`."""
         body = memoryview(data).cast("B")
         if body.nbytes:
+            packed = self._packed([RECORD.pack(offset, body.nbytes), body])
             with self._our_turn():
-                self._write([RECORD.pack(offset, body.nbytes), body])
+                self._write(packed)
+
+    def _packed(self, buffers: list[Any]) -> list[Any]:
+        return [self._frame.piece(b"".join(buffers))] if self._frame else buffers
 
     @contextmanager
     def _our_turn(self) -> Iterator[None]:
@@ -84,7 +92,7 @@ class FlattenedSink:
     def close(self) -> None:
         """Write the end mark."""
         with self._our_turn():
-            self._write([END_MARK])
+            self._write([*self._packed([END_MARK]), *([self._frame.end] if self._frame else [])])
         os.close(self._turn)
 
     def discard(self) -> None:

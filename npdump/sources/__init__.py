@@ -46,6 +46,8 @@ class History(NamedTuple):
         Pages that should be in the file and aren't.
     missing : tuple of two int, or None
         The first page frames ``[start, stop)`` whose pages are in parts of a split dump that weren't given.
+    n_elsewhere : int
+        Pages in all such parts.
     utsname : tuple of six bytes, or None
     phys_base, timestamp : int
         As in the dump file's headers.
@@ -58,6 +60,7 @@ class History(NamedTuple):
     status: int = 0
     n_lost: int = 0
     missing: tuple[int, int] | None = None
+    n_elsewhere: int = 0
     utsname: tuple[bytes, ...] | None = None
     phys_base: int = 0
     timestamp: int = 0

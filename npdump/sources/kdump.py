@@ -9,6 +9,7 @@ import numpy as np
 from npdump.bitmap import Runs
 from npdump.errors import CorruptDump
 from npdump.layouts import kdump
+from npdump.layouts.elf import PF_RWX
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source, Stored
 from npdump.sources.kdump_header import EM_ARM, read_header
@@ -64,6 +65,7 @@ class KdumpSource:
             raise CorruptDump(f"{self.path}: its bitmaps are empty: no memory was dumped")
         self.segments = np.zeros(len(self.ram_runs), SEGMENT)
         self.segments["paddr"] = self.ram_runs[:, 0] << self._shift
+        self.segments["flags"] = PF_RWX
         self.segments["filesz"] = self.segments["memsz"] = (self.ram_runs[:, 1] - self.ram_runs[:, 0]) << self._shift
         status = STATUS_INCOMPLETE if self._table.n_lost else 0
         for part in parts:
@@ -74,6 +76,7 @@ class KdumpSource:
             status=status,
             n_lost=self._table.n_lost,
             missing=self._table.missing,
+            n_elsewhere=self._table.n_elsewhere,
             utsname=header.utsname,
             phys_base=header.phys_base,
             timestamp=header.timestamp,

@@ -93,6 +93,8 @@ class PageTable:
         Page frames whose descriptors and data are there.
     missing : tuple of two int, or None
         The first page frames whose pages are in parts that aren't there.
+    n_elsewhere : int
+        Pages in such parts.
     n_lost : int
         Pages that bitmap 2 has and the file hasn't: it's incomplete, truncated or damaged.
     """
@@ -115,6 +117,7 @@ class PageTable:
         has_pages = np.append(self._first_ranks, self._n_kept) > np.append(0, self._stop_ranks)
         missing = np.column_stack((stops, starts))[has_pages].tolist()
         self.missing: tuple[int, int] | None = tuple(missing[0]) if missing else None
+        self.n_elsewhere = self._n_kept - int((self._stop_ranks - self._first_ranks).sum())
         self._zero_offsets = np.full(len(parts), -1, np.int64)
         self._decoders: dict[int, DecodePages] = {}
         self.n_lost = 0

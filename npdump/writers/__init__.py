@@ -12,6 +12,7 @@ from typing import Protocol
 
 from npdump.codecs import Codec
 from npdump.layouts import ByteOrder
+from npdump.memmap import Kernel
 from npdump.pages import PageScan
 from npdump.pool import Done
 from npdump.sinks import Sink
@@ -27,6 +28,8 @@ class Dump:
     Attributes
     ----------
     source : Source
+    kernel : Kernel or None
+        None if the dump doesn't tell enough of it.
     scan : PageScan
         Says which pages stay.
     level : int
@@ -49,6 +52,7 @@ class Dump:
     """
 
     source: Source
+    kernel: Kernel | None
     scan: PageScan
     level: int
     bits: int

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import Runs, runs_of
-from npdump.errors import SinkError
+from npdump.errors import FactError, SinkError
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.pages import Window
@@ -23,15 +23,13 @@ from npdump.sinks import Sink
 from npdump.sources import SEGMENT
 from npdump.sources.notes import find_eraseinfo, make_note
 from npdump.stream import batches, is_zero
+from npdump.vaddrs import NO_VADDR, as_kdump
 from npdump.writers import Dump, How
 
 __all__ = ["WRITER"]
 
 MIN_GAP_NPAGES = 256
 """Shorter runs of left-out pages are written all the same, so that the program headers stay few (as makedumpfile)."""
-
-_NO_VADDR = 0xFFFFFFFFFFFFFFFF
-"""Address of memory that the kernel doesn't map (i386 highmem)."""
 
 COPY_NBYTES = 1 << 20
 """Bytes copied at a time."""
@@ -107,9 +105,38 @@ def _cut(segment: np.void, runs: Runs, page_shift: int, has_vaddrs: bool) -> npt
     cut["filesz"] = stops - starts
     cut["memsz"] = np.append(starts[1:], stop) - starts
     cut["flags"] = segment["flags"]
-    is_known = has_vaddrs and vaddr != _NO_VADDR
+    is_known = has_vaddrs and vaddr != NO_VADDR
     cut["vaddr"] = np.uint64(vaddr) + (starts - paddr).astype(np.uint64) if is_known else vaddr
     return cut
+
+
+def _homes(segments: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
+    """Tell which segment has the data of each: the image of the kernel is in the direct map's segments as well."""
+    start, nbytes = segments["paddr"].astype(np.int64), segments["filesz"].astype(np.int64)
+    stop = start + nbytes
+    # Of those that begin before or with a segment, the one that ends last; the longest of equals comes first.
+    order = np.lexsort((-nbytes, start))
+    reach = np.maximum.accumulate(stop[order])
+    is_home = np.append(True, stop[order][1:] > reach[:-1])[: len(order)]
+    home = np.empty(len(segments), np.intp)
+    home[order] = order[is_home][np.cumsum(is_home) - 1]
+    return home
+
+
+def _with_vaddrs(dump: Dump, how: How) -> npt.NDArray[np.void]:
+    """Return the segments to be written, with kernel addresses if they can be told."""
+    segments = dump.source.segments
+    # QEMU writes physical addresses, or zeros.
+    if segments["vaddr"].any() and (segments["vaddr"] != segments["paddr"]).any():
+        return segments
+    why = "the dump doesn't tell about its kernel"
+    try:
+        if dump.kernel is not None:
+            return as_kdump(dump.source, dump.kernel.memory)
+    except FactError as error:
+        why = str(error)
+    how.warn(f"{dump.source.path}: {why}: the ELF dump has no kernel addresses (p_vaddr): gdb can't read it")
+    return segments
 
 
 class ElfWriter:
@@ -130,9 +157,9 @@ class ElfWriter:
             joiner.add(window)
         runs = joiner.runs()
         self.n_left_out: int | None = dump.scan.n_ram - int((runs[:, 1] - runs[:, 0]).sum())
-        has_vaddrs = bool(source.segments["vaddr"].any())
-        self._segments = np.concatenate([_cut(seg, runs, self._page_shift, has_vaddrs) for seg in source.segments])
-        self.n_pages = int((-(-self._segments["filesz"].astype(np.int64) >> self._page_shift)).sum())
+        segments = _with_vaddrs(dump, how)
+        has_vaddrs = bool(segments["vaddr"].any())
+        self._segments = np.concatenate([_cut(seg, runs, self._page_shift, has_vaddrs) for seg in segments])
         self._n_headers = 1 + len(self._segments)
         if self._n_headers >= elf.PN_XNUM and source.bits == 32:
             raise SinkError(f"the dump would need {self._n_headers} program headers: ELF32 has room for fewer; omit -E")
@@ -144,9 +171,14 @@ class ElfWriter:
         needs_section = self._n_headers >= elf.PN_XNUM
         self._note_offset = self._shdr_offset + needs_section * elf.SHDR[source.bits].itemsize
         self._data_offset = self._note_offset + len(self._notes)
-        nbytes = self._segments["filesz"]
+        home = _homes(self._segments)
+        has_own = (home == np.arange(len(home))) & (self._segments["filesz"] > 0)
+        self._with_data = np.flatnonzero(has_own)
+        nbytes = np.where(has_own, self._segments["filesz"], 0)
         offsets = np.cumsum(nbytes) - nbytes + np.uint64(self._data_offset)
-        self._segments["offset"] = np.where(nbytes > 0, offsets, 0)
+        offsets = offsets[home] + self._segments["paddr"] - self._segments["paddr"][home]
+        self._segments["offset"] = np.where(self._segments["filesz"] > 0, offsets, 0)
+        self.n_pages = int((-(-nbytes.astype(np.int64) >> self._page_shift)).sum())
         self._written_stop = self._data_offset
 
     def _headers(self, complete: bool) -> bytes:
@@ -191,7 +223,7 @@ class ElfWriter:
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
-        for segment in self._segments[self._segments["filesz"] > 0]:
+        for segment in self._segments[self._with_data]:
             paddr, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
             for at in range(0, nbytes, COPY_NBYTES):
                 piece = min(COPY_NBYTES, nbytes - at)
