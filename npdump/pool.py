@@ -17,15 +17,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from npdump.encoding import Encoded
 from npdump.errors import NpdumpError, SinkError
+from npdump.resources import available_nbytes, usable_cpus
 from npdump.stream import PageBatch
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-__all__ = ["Done", "Job", "Prepared", "run", "slots_needed", "usable_cpus"]
+__all__ = ["Done", "Job", "Prepared", "default_workers", "run", "slots_needed"]
 
 _DEPTH = 2
 """Batches that a worker has at a time: one to work on while the other waits for its place."""
+
+MIN_BATCHES_PER_WORKER = 8
+"""Fewer don't pay for a process."""
+
+WORKER_NBYTES = 16 << 20
+"""Memory that a worker takes for itself; most of it is what Python's reference counts make its own."""
 
 _ENCODE, _PLACE = "encode", "place"
 _ENCODED, _WRITTEN, _FAILED = "encoded", "written", "failed"
@@ -81,9 +88,19 @@ class Job(Protocol):
         """Do the last step, for one batch after the other: write what points to the data."""
 
 
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_workers(n_batches: int, page_nbytes: int) -> int:
+    """Return how many workers pay: no more than there are CPUs, memory and work for.
+
+    Parameters
+    ----------
+    n_batches : int
+    page_nbytes : int
+        Bytes of the pages in a batch.
+    """
+    n_workers = min(usable_cpus(), n_batches // MIN_BATCHES_PER_WORKER)
+    if n_workers > 1 and (nbytes := available_nbytes()) is not None:
+        n_workers = min(n_workers, nbytes // (WORKER_NBYTES + 2 * _DEPTH * page_nbytes))
+    return max(n_workers, 1)
 
 
 def slots_needed(n_workers: int) -> int:

@@ -6,6 +6,7 @@ To add a machine, add a module with an ``ARCH`` object: nothing else needs an ed
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,8 +113,10 @@ def by_machine(machine: int, bits: int) -> Arch:
         For a machine that npdump doesn't know, one whose ``space`` says so: its pages can be copied all the same.
     """
     known = []
-    for info in pkgutil.iter_modules(__path__):
-        arch: Arch | None = getattr(importlib.import_module(f"{__name__}.{info.name}"), "ARCH", None)
+    names = [info.name for info in pkgutil.iter_modules(__path__)]
+    # Most dumps are of machines like this one; importing all of them takes as long as the smallest dumps do.
+    for name in sorted(names, key=os.uname().machine.__ne__):
+        arch: Arch | None = getattr(importlib.import_module(f"{__name__}.{name}"), "ARCH", None)
         if arch is None:
             continue
         if arch.machine == machine and bits in arch.elf_bits:

@@ -31,8 +31,10 @@ class Container(Protocol):
 
     name: str
     magics: tuple[bytes, ...]
-    errors: tuple[type[Exception], ...]
-    """What reading raises for damaged data; EOFError is what it raises if the data end too early."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What reading raises for damaged data; EOFError is what it raises if the data end too early."""
 
     def open(self, stream: BinaryIO) -> BinaryIO:
         """Return a stream of what is inside.

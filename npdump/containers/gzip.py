@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from typing import BinaryIO, cast
 
 __all__ = ["CONTAINER"]
@@ -14,10 +12,19 @@ class Gzip:
 
     name = "gzip"
     magics = (b"\x1f\x8b",)
-    errors = (gzip.BadGzipFile, zlib.error)
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """See `npdump.containers.Container`."""
+        import gzip  # here, as few inputs need it
+        import zlib
+
+        return gzip.BadGzipFile, zlib.error
 
     def open(self, stream: BinaryIO) -> BinaryIO:
         """See `npdump.containers.Container.open`."""
+        import gzip
+
         return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from typing import BinaryIO, cast
 
 from npdump.errors import SinkError, SourceError
@@ -106,6 +105,8 @@ def spool(
     SinkError
         If there is no room.
     """
+    import tempfile  # half of npdump's own start-up time, and seldom needed
+
     directory = directory or tempfile.gettempdir()
     try:
         with tempfile.TemporaryFile(dir=directory) as file:

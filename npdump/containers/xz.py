@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 from typing import BinaryIO, cast
 
 __all__ = ["CONTAINER"]
@@ -13,10 +12,18 @@ class Xz:
 
     name = "xz"
     magics = (b"\xfd7zXZ\0",)
-    errors = (lzma.LZMAError,)
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """See `npdump.containers.Container`."""
+        import lzma  # here, as few inputs need it
+
+        return (lzma.LZMAError,)
 
     def open(self, stream: BinaryIO) -> BinaryIO:
         """See `npdump.containers.Container.open`."""
+        import lzma
+
         return cast(BinaryIO, lzma.LZMAFile(stream))
 
 

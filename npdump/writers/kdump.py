@@ -8,6 +8,7 @@ makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpf
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,8 @@ __all__ = ["WRITER", "KdumpLayout"]
 
 _U32_MAX = 0xFFFFFFFF
 
-MIN_BATCHES_PER_WORKER = 8
-"""Fewer don't pay for a process."""
+COPIED_PER_COMPRESSED = 4
+"""How many times more pages a batch has whose pages are only copied."""
 
 
 class KdumpLayout:
@@ -149,6 +150,21 @@ class KdumpLayout:
         return self._desc_offset + rank * self._desc.itemsize, desc.view(np.uint8)
 
 
+def _only_copies(dump: Dump, how: How) -> bool:
+    """Tell whether nearly all pages are stored already as they will be."""
+    is_same = dump.source.history.codec_flag == how.codec.flag
+    return isinstance(dump.source, OffersStored) and (how.as_stored or is_same)
+
+
+def _for_copying(how: How) -> How:
+    """Return what suits copies of compressed pages: larger batches, and no workers where nothing is compressed."""
+    return replace(
+        how,
+        batch_npages=how.batch_npages * COPIED_PER_COMPRESSED,
+        n_workers=1 if how.n_workers is None else how.n_workers,
+    )
+
+
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -168,7 +184,7 @@ class KdumpWriter:
 
     def __init__(self, dump: Dump, how: How) -> None:
         self._dump = dump
-        self._how = how
+        self._how = _for_copying(how) if _only_copies(dump, how) else how
         self.n_zero = self.n_shared = 0
         self._part = dump.part or (0, dump.scan.max_mapnr)
         n_kept = self.n_pages = 0
@@ -189,7 +205,8 @@ class KdumpWriter:
         n_batches = _ceil_div(self.n_pages, self._how.batch_npages)
         n_workers = self._how.n_workers
         if n_workers is None:
-            n_workers = min(pool.usable_cpus(), n_batches // MIN_BATCHES_PER_WORKER)
+            batch_nbytes = self._how.batch_npages * self._dump.source.page_size
+            n_workers = pool.default_workers(n_batches, batch_nbytes)
         n_workers = min(n_workers, n_batches)
         make_job = StoredJob if isinstance(self._dump.source, OffersStored) else PageJob
         job = make_job(self._dump, self._how, sink, self._layout.descriptors, self.n_pages, n_workers)

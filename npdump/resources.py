@@ -1,0 +1,77 @@
+"""What this process may use of the machine: CPUs and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["available_nbytes", "usable_cpus"]
+
+_CGROUPS = "/sys/fs/cgroup"
+_PROC = "/proc"
+
+
+def usable_cpus(proc: str = _PROC, cgroups: str = _CGROUPS) -> int:
+    """Return how many CPUs' time this process may use: those it may run on, or fewer by its control groups' quota.
+
+    References
+    ----------
+    Linux ``Documentation/admin-guide/cgroup-v2.rst``: cpu.max is "MAX PERIOD" in microseconds, or "max PERIOD".
+    """
+    n_cpus = len(os.sched_getaffinity(0))
+    for text in _settings("cpu.max", proc, cgroups):
+        quota, _, period = text.partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            n_cpus = min(n_cpus, max(int(quota) // int(period), 1))
+    return n_cpus
+
+
+def available_nbytes(proc: str = _PROC, cgroups: str = _CGROUPS) -> int | None:
+    """Return how much memory this process may still take without swapping; None if the system doesn't say.
+
+    References
+    ----------
+    Linux ``Documentation/filesystems/proc.rst``: MemAvailable (since 3.14) in KiB; ``cgroup-v2.rst``: memory.max and
+    memory.current in bytes. The page cache counts as current but can be given back, so that it's taken off.
+    """
+    lines = _read(f"{proc}/meminfo").splitlines()
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for directory in _groups(proc, cgroups):
+        limit, current = _read(f"{directory}/memory.max").strip(), _read(f"{directory}/memory.current").strip()
+        if limit.isdecimal() and current.isdecimal():
+            found.append(max(int(limit) - int(current) + _file_nbytes(directory), 0))
+    return min(found, default=None)
+
+
+def _file_nbytes(directory: str) -> int:
+    for line in _read(f"{directory}/memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "file" and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _settings(name: str, proc: str, cgroups: str) -> Iterator[str]:
+    """Yield what a file says in this process's control group and in those around it."""
+    for directory in _groups(proc, cgroups):
+        yield _read(f"{directory}/{name}").strip()
+
+
+def _groups(proc: str, cgroups: str) -> Iterator[str]:
+    for line in _read(f"{proc}/self/cgroup").splitlines():
+        # Version 2 has one hierarchy, whose number is 0.
+        if line.startswith("0::/"):
+            group = line.removeprefix("0::/")
+            while group:
+                yield f"{cgroups}/{group}"
+                group = group.rpartition("/")[0]
+            # In a container the root is the container's own group.
+            yield cgroups
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
