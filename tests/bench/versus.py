@@ -1,9 +1,10 @@
 """npdump and makedumpfile side by side: time, size and memory of the same work, as ratios of one run.
 
-    python -m tests.bench.versus [--makedumpfile PROGRAM] [--runs N] [--level N]... [--json] VMCORE...
+    python -m tests.bench.versus [--makedumpfile PROGRAM] [--runs N] [--rows KIND]... [--markdown FILE] VMCORE...
 
 The two programs take turns, so that whatever else the machine does disturbs both; what counts are medians of the
-ratios. npdump's start-up (interpreter, imports) is measured by itself and shown beside.
+ratios. On dumps that makedumpfile does in under a second npdump's start-up (the interpreter and its imports), which is
+measured by itself, is taken off.
 """
 
 from __future__ import annotations
@@ -11,144 +12,213 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-FORMS = {"zlib": ["-c"], "lzo": ["-l"], "snappy": ["-p"], "zstd": ["-z"], "raw": [], "elf": ["-E"]}
-NPDUMP = [sys.executable, "-m", "npdump"]
+from tests.bench.measure import NPDUMP, Run, peak_pss_nbytes, run, startup_command
+from tests.builders import large
+from tests.builders.vmcore import build
 
-
-class Run(NamedTuple):
-    """What one run of a command cost: seconds of CPU and wall clock, bytes of output, most bytes resident at once."""
-
-    cpu: float
-    wall: float
-    output_nbytes: int
-    peak_nbytes: int
+FORMS = {"zlib": "-c", "zstd": "-z", "lzo": "-l", "snappy": "-p", "raw": "", "elf": "-E"}
+CPU_GOALS = {"zlib": 3.0, "zstd": 1.1, "lzo": 1.0, "snappy": 1.0, "raw": 1.0, "elf": None}
+WALL_GOALS = {"zlib": 5.0, "zstd": 1.7, "lzo": 1.7, "snappy": 1.7, "raw": None, "elf": 1.0}
+SHORT_SECONDS = 1.0
+QUIET = ["--message-level", "4"]
 
 
 class Row(NamedTuple):
-    """One line of the table; ratios are makedumpfile / npdump, so that more is better, but for the size."""
+    """One line of the table; ratios are makedumpfile / npdump, so that more is better, but for size."""
 
-    vmcore: str
-    form: str
-    level: int
-    workers: int
-    cpu_ratio: float
-    cpu_ratio_spread: tuple[float, float]
-    cpu_ratio_without_startup: float
-    wall_ratio: float
-    size_ratio: float
-    makedumpfile_cpu: float
-    npdump_cpu: float
-    npdump_peak_mib: float
+    what: str
+    ratio: float
+    low: float
+    high: float
+    goal: float | None
+    theirs_seconds: float
+    ours_seconds: float
+    startup_seconds: float
+    size_ratio: float | None = None
+    peak_mib: float | None = None
 
 
-def run(command: list[str], output: Path) -> Run:
-    """Run a command once; it must succeed."""
-    output.unlink(missing_ok=True)
-    start = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.monotonic() - start
-    if process.returncode:
-        sys.exit(f"{' '.join(command)}: exit code {process.returncode}: {errors.decode(errors='replace').strip()}")
-    nbytes = output.stat().st_size if output.exists() else 0
-    return Run(usage.ru_utime + usage.ru_stime, wall, nbytes, usage.ru_maxrss * 1024)
+class Bench:
+    """What all rows need: the programs, a folder for output, how often, and npdump's start-up."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.makedumpfile = [arguments.makedumpfile, *QUIET]
+        self.output = folder / "dumpfile"
+        self.folder = folder
+        self.n_runs = arguments.runs
+        self.levels = arguments.level
+
+    def compare(self, what: str, theirs: list[list[str]], ours: list[str], key: str, goal: float | None) -> Row:
+        """Run commands in turns; of several of theirs the best counts."""
+        self.output.unlink(missing_ok=True)
+        startup = startup_command(ours[len(NPDUMP) :])
+        pairs: list[tuple[Run, Run, float]] = []
+        for _ in range(self.n_runs):
+            best = min((run(command, self.output) for command in theirs), key=lambda one: getattr(one, key))
+            pairs.append((best, run(ours, self.output), getattr(run(startup, self.folder / "none"), key)))
+        theirs_seconds = statistics.median(getattr(one, key) for one, _, _ in pairs)
+        base = statistics.median(seconds for _, _, seconds in pairs)
+        off = base if theirs_seconds < SHORT_SECONDS else 0.0
+        ratios = [getattr(one, key) / max(getattr(other, key) - off, 0.001) for one, other, _ in pairs]
+        nbytes = pairs[0][0].output_nbytes
+        return Row(
+            what=what,
+            ratio=statistics.median(ratios),
+            low=min(ratios),
+            high=max(ratios),
+            goal=goal,
+            theirs_seconds=theirs_seconds,
+            ours_seconds=statistics.median(getattr(other, key) for _, other, _ in pairs),
+            startup_seconds=off,
+            size_ratio=pairs[0][1].output_nbytes / nbytes if nbytes else None,
+            peak_mib=peak_pss_nbytes(ours, self.output) / 2**20,
+        )
+
+    def commands(self, *arguments: str, workers: int | None = None) -> tuple[list[str], list[str]]:
+        """Return makedumpfile's command for arguments, and npdump's."""
+        used = [argument for argument in arguments if argument]
+        threads = [] if workers is None else ["--num-threads", str(workers)]
+        return [*self.makedumpfile, *used], [*NPDUMP, *QUIET, *threads, *used]
+
+    def cpu(self, vmcore: str) -> Iterator[Row]:
+        """CPU time with one worker."""
+        for form, flag in FORMS.items():
+            for level in self.levels:
+                theirs, ours = self.commands(flag, "-d", level, vmcore, str(self.output), workers=1)
+                what = f"{Path(vmcore).name} {flag or 'none'} -d {level}, CPU, 1 worker"
+                yield self.compare(what, [theirs], ours, "cpu", CPU_GOALS[form])
+
+    def wall(self, vmcore: str) -> Iterator[Row]:
+        """Wall-clock time with two workers against the best of makedumpfile with one thread or two."""
+        for form, flag in FORMS.items():
+            for level in self.levels:
+                theirs, ours = self.commands(flag, "-d", level, vmcore, str(self.output), workers=2)
+                many = [] if form == "elf" else [[*self.makedumpfile, "--num-threads", "2", *theirs[3:]]]
+                what = f"{Path(vmcore).name} {flag or 'none'} -d {level}, wall, 2 workers"
+                yield self.compare(what, [theirs, *many], ours, "wall", WALL_GOALS[form])
+
+    def refilter(self, vmcore: str) -> Iterator[Row]:
+        """From level 1 to level 31, of makedumpfile's file."""
+        level1 = self.folder / "level1"
+        for flag in ("-c", "-l"):
+            run([*self.makedumpfile, flag, "-d", "1", vmcore, str(level1)], level1)
+            theirs, ours = self.commands(flag, "-d", "31", str(level1), str(self.output))
+            what = f"{Path(vmcore).name} {flag} -d 1 to -d 31, wall"
+            yield self.compare(what, [theirs], ours, "wall", 10.0)
+        level1.unlink()
+
+    def copy(self, vmcore: str) -> Iterator[Row]:
+        """-E against ``cp`` of the same bytes."""
+        _, ours = self.commands("-E", "-d", "1", vmcore, str(self.output))
+        kept = self.folder / "kept"
+        run([*ours[:-1], str(kept)], kept)
+        theirs = ["cp", "--sparse=never", str(kept), str(self.output)]
+        yield self.compare(f"{Path(vmcore).name} -E -d 1 against cp, wall", [theirs], ours, "wall", 1 / 1.3)
+        kept.unlink()
+
+    def start(self, vmcore: str) -> Iterator[Row]:
+        """A whole short run against the import of NumPy alone."""
+        _, ours = self.commands("-l", "-d", "31", vmcore, str(self.output))
+        theirs = [sys.executable, "-c", "import numpy"]
+        row = self.compare(f"{Path(vmcore).name} -l -d 31 against import numpy, CPU", [theirs], ours, "cpu", None)
+        yield row._replace(ratio=row.theirs_seconds / row.ours_seconds, startup_seconds=0.0, size_ratio=None)
+
+    def scan(self, size: str) -> Iterator[Row]:
+        """Only telling what each page is, on a machine of so much memory, nearly all of it free."""
+        vmcore = self.folder / "large"
+        build(vmcore, large.describe(large.parse_size(size), has_memmap=False))
+        theirs, ours = self.commands("--dry-run", "-d", "30", str(vmcore), str(self.output), workers=1)
+        yield self.compare(f"{size} --dry-run -d 30, CPU", [theirs], ours, "cpu", 1.0)
+        vmcore.unlink()
 
 
-def startup(runs: int, nowhere: Path) -> float:
-    """Return the CPU seconds that npdump takes before it works: the interpreter and its imports."""
-    command = [sys.executable, "-c", "import npdump.pipeline"]
-    return statistics.median(run(command, nowhere).cpu for _ in range(runs))
+KINDS: dict[str, Callable[[Bench, str], Iterator[Row]]] = {
+    "cpu": Bench.cpu,
+    "wall": Bench.wall,
+    "refilter": Bench.refilter,
+    "copy": Bench.copy,
+    "start": Bench.start,
+}
+
+HEADER = ("what", "ratio", "spread", "goal", "theirs [s]", "ours [s]", "start-up off [s]", "size", "PSS [MiB]")
 
 
-def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Measure every cell of the matrix."""
-    output = folder / "dumpfile"
-    base = startup(arguments.runs, output)
-    for vmcore in arguments.vmcore:
-        for form, options in FORMS.items():
-            if arguments.form and form not in arguments.form:
-                continue
-            for level in arguments.level:
-                for workers in arguments.workers:
-                    common = [*options, "-d", str(level), "--message-level", "4", vmcore, str(output)]
-                    theirs, ours = [arguments.makedumpfile, *common], [*NPDUMP, "--num-threads", str(workers), *common]
-                    pairs = [(run(theirs, output), run(ours, output)) for _ in range(arguments.runs)]
-                    yield summarise(Path(vmcore).name, form, level, workers, pairs, base)
-
-
-def summarise(vmcore: str, form: str, level: int, workers: int, pairs: list[tuple[Run, Run]], base: float) -> Row:
-    """Make a line of the table out of pairs of runs."""
-    cpu = [a.cpu / b.cpu for a, b in pairs]
-    return Row(
-        vmcore=vmcore,
-        form=form,
-        level=level,
-        workers=workers,
-        cpu_ratio=statistics.median(cpu),
-        cpu_ratio_spread=(min(cpu), max(cpu)),
-        cpu_ratio_without_startup=statistics.median(a.cpu / max(b.cpu - base, 0.001) for a, b in pairs),
-        wall_ratio=statistics.median(a.wall / b.wall for a, b in pairs),
-        size_ratio=pairs[0][1].output_nbytes / max(pairs[0][0].output_nbytes, 1),
-        makedumpfile_cpu=statistics.median(a.cpu for a, _ in pairs),
-        npdump_cpu=statistics.median(b.cpu for _, b in pairs),
-        npdump_peak_mib=max(b.peak_nbytes for _, b in pairs) / 2**20,
+def cells(row: Row) -> tuple[str, ...]:
+    """Return a line of the table."""
+    return (
+        row.what,
+        f"{row.ratio:.2f}",
+        f"{row.low:.2f}-{row.high:.2f}",
+        "" if row.goal is None else f"{row.goal:.2f}",
+        f"{row.theirs_seconds:.2f}",
+        f"{row.ours_seconds:.2f}",
+        f"{row.startup_seconds:.2f}",
+        "" if row.size_ratio is None else f"{row.size_ratio:.3f}",
+        "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
     )
 
 
-def as_text(row: Row) -> str:
-    """Lay out a line of the table."""
-    low, high = row.cpu_ratio_spread
+def description(makedumpfile: str) -> str:
+    """Say what machine this is and what it's doing."""
+    cpu_lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in cpu_lines if "model name" in line), "unknown CPU")
+    load = os.getloadavg()[0]
+    version = subprocess.run([makedumpfile, "-v"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     return (
-        f"{row.vmcore:<28} {row.form:<7}{row.level:>3}{row.workers:>3}  {row.cpu_ratio:6.2f} ({low:.2f}-{high:.2f})"
-        f"{row.cpu_ratio_without_startup:8.2f}{row.wall_ratio:8.2f}{row.size_ratio:8.3f}"
-        f"{row.makedumpfile_cpu:9.2f}{row.npdump_cpu:8.2f}{row.npdump_peak_mib:8.0f}"
+        f"{time.strftime('%Y-%m-%d')}, {len(os.sched_getaffinity(0))} CPUs ({platform.machine()}, {model}), "
+        f"Linux {platform.release()}, Python {platform.python_version()}, load {load:.1f}, "
+        f"{version}"
     )
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.versus", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("vmcore", nargs="+", metavar="VMCORE")
+    parser.add_argument("vmcore", nargs="*", metavar="VMCORE")
     parser.add_argument("--makedumpfile", default=shutil.which("makedumpfile"), metavar="PROGRAM")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="pairs of runs for each line (default: 5)")
-    parser.add_argument("--form", action="append", choices=FORMS, help="only this form of output; may be repeated")
-    parser.add_argument("--level", type=int, action="append", help="dump level; may be repeated (default: 1 and 31)")
-    parser.add_argument("--workers", type=int, action="append", help="npdump's --num-threads (default: 1)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each program for a line (default: 5)")
+    parser.add_argument("--rows", action="append", choices=KINDS, help="only these lines; may be repeated")
+    parser.add_argument("--level", action="append", help="dump level; may be repeated (default: 1 and 31)")
+    parser.add_argument("--scan", action="append", metavar="SIZE", help="also scan a built dump of so much memory (1T)")
     parser.add_argument("--folder", help="where the dump files go (default: a temporary one)")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table there too")
     arguments = parser.parse_args(argv)
     if arguments.makedumpfile is None:
         parser.error("makedumpfile isn't installed: apt-get install makedumpfile, or name it with --makedumpfile")
-    arguments.level = arguments.level or [1, 31]
-    arguments.workers = arguments.workers or [1]
+    arguments.level = arguments.level or ["1", "31"]
     return arguments
 
 
 def main(argv: list[str]) -> None:
     """Print the table."""
     arguments = parse(argv)
+    found: list[Row] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        if arguments.json:
-            print(json.dumps([row._asdict() for row in rows(arguments, Path(folder))], indent=2))
-            return
-        print("ratios are makedumpfile / npdump; 'work' has npdump's start-up taken off; seconds of CPU; peak in MiB")
-        print(f"{'vmcore':<28} {'form':<7}{'-d':>3}{'n':>3}  {'cpu':>6} (spread)   {'work':>8}{'wall':>8}{'size':>8}"
-              f"{'theirs':>9}{'ours':>8}{'peak':>8}")
-        for row in rows(arguments, Path(folder)):
-            print(as_text(row), flush=True)
+        bench = Bench(arguments, Path(folder))
+        tasks = [(KINDS[kind], vmcore) for vmcore in arguments.vmcore for kind in arguments.rows or KINDS]
+        tasks += [(Bench.scan, size) for size in arguments.scan or []]
+        for measure, subject in tasks:
+            for row in measure(bench, subject):
+                found.append(row)
+                if not arguments.json:
+                    print("{:<60}{:>7}  {:<12}{:>6}{:>11}{:>10}{:>18}{:>8}{:>10}".format(*cells(row)), flush=True)
+    if arguments.json:
+        print(json.dumps([row._asdict() for row in found], indent=2))
+    if arguments.markdown:
+        lines = ["| " + " | ".join(line) + " |" for line in (HEADER, ["---"] * len(HEADER), *map(cells, found))]
+        Path(arguments.markdown).write_text(f"{description(arguments.makedumpfile)}\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
