@@ -1,7 +1,7 @@
 """Pages that equal an earlier one, whose place in the dump file they can share.
 
-A quarter to a half of the non-zero pages of a small machine equal another one: files are in the page cache and, once
-more, in what was read to unpack them.
+Up to a quarter of the non-zero pages of small machines equal another one: files are in the page cache and, once more,
+in what was read to unpack them.
 """
 
 from __future__ import annotations
