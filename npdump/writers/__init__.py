@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from npdump.codecs import Codec
+from npdump.job import Done
 from npdump.layouts import ByteOrder
 from npdump.memmap import Kernel
 from npdump.pages import PageScan
-from npdump.pool import Done
 from npdump.sinks import Sink
 from npdump.sources import Source
 

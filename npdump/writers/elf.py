@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from npdump.bitmap import Runs, runs_of
 from npdump.errors import FactError, SinkError
+from npdump.job import Done
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.pages import Window
-from npdump.pool import Done
 from npdump.sinks import Sink
 from npdump.sources import SEGMENT
 from npdump.sources.notes import find_eraseinfo, make_note

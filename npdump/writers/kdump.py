@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from npdump import pool
 from npdump.bitmap import Bitmap
+from npdump.job import Done
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
-from npdump.pool import Done
 from npdump.sinks import Placement, Sink
 from npdump.sources import OffersStored
 from npdump.sources.notes import reordered

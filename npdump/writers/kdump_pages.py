@@ -14,7 +14,8 @@ import numpy.typing as npt
 from npdump.bitmap import BoolArray, Runs
 from npdump.encoding import Encoded, PageEncoder, StoredEncoder
 from npdump.errors import NoSpace
-from npdump.pool import Done, slots_needed
+from npdump.job import Done
+from npdump.pool import slots_needed
 from npdump.ranges import Words
 from npdump.sinks import Placement, Sink
 from npdump.sources import OffersStored, Stored
@@ -46,7 +47,7 @@ class PageOrder(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """See `npdump.pool.Prepared`.
+    """See `npdump.job.Prepared`.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ class Batch:
 
 
 class _Job:
-    """What both jobs have in common; see `npdump.pool.Job`."""
+    """What both jobs have in common; see `npdump.job.Job`."""
 
     def __init__(
         self, dump: Dump, how: How, sink: Sink, describe: Describe, n_pages: int, n_workers: int
@@ -83,15 +84,15 @@ class _Job:
 
     @property
     def is_repeatable(self) -> bool:
-        """See `npdump.pool.Job`."""
+        """See `npdump.job.Job`."""
         return self._sink.can_rewrite
 
     def write(self, data: Any, offset: int) -> None:
-        """See `npdump.pool.Job.write`."""
+        """See `npdump.job.Job.write`."""
         self._sink.write(offset, data)
 
     def release(self, batch: Batch) -> None:
-        """See `npdump.pool.Job.release`."""
+        """See `npdump.job.Job.release`."""
 
     def finish(self, batch: Batch, encoded: Encoded, offset: int) -> Done:
         """Write the descriptors of a batch."""
@@ -135,7 +136,7 @@ class PageJob(_Job):
         self._recalled: ByteArray = np.empty(shape[1:], np.uint8)
 
     def prepare(self, batch: PageBatch) -> Batch:
-        """See `npdump.pool.Job.prepare`."""
+        """See `npdump.job.Job.prepare`."""
         number = self._free.pop()
         n = batch.npages
         pages = self._buffers[number, :n]
@@ -171,7 +172,7 @@ class PageJob(_Job):
         return is_equal
 
     def make_encoder(self) -> Callable[[PageOrder], Encoded]:
-        """See `npdump.pool.Job.make_encoder`."""
+        """See `npdump.job.Job.make_encoder`."""
         encode = self._page_encoder()
 
         def encode_order(order: PageOrder) -> Encoded:
@@ -180,7 +181,7 @@ class PageJob(_Job):
         return encode_order
 
     def release(self, batch: Batch) -> None:
-        """See `npdump.pool.Job.release`."""
+        """See `npdump.job.Job.release`."""
         self._free.append(batch.order.buffer)
 
 
@@ -188,7 +189,7 @@ class StoredJob(_Job):
     """Copies pages that are compressed already, and has those compressed anew that must be."""
 
     def prepare(self, batch: PageBatch) -> Batch:
-        """See `npdump.pool.Job.prepare`."""
+        """See `npdump.job.Job.prepare`."""
         source = self._dump.source
         assert isinstance(source, OffersStored)
         stored = source.stored(batch.runs)
@@ -205,7 +206,7 @@ class StoredJob(_Job):
         return Batch(stored[rows], batch.rank, n, rows, slots, twins)
 
     def make_encoder(self) -> Callable[[Stored], Encoded]:
-        """See `npdump.pool.Job.make_encoder`."""
+        """See `npdump.job.Job.make_encoder`."""
         dump, how = self._dump, self._how
         assert isinstance(dump.source, OffersStored)
         return StoredEncoder(

@@ -1,0 +1,61 @@
+"""The work on a batch of pages, in steps that several processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from npdump.encoding import Encoded
+from npdump.stream import PageBatch
+
+__all__ = ["Done", "Job", "Prepared"]
+
+
+class Done(NamedTuple):
+    """A batch that is in the file: its pages, the zero pages and those that equal another among them, and its bytes."""
+
+    npages: int
+    n_zero: int
+    n_shared: int
+    nbytes: int
+
+
+class Prepared(Protocol):
+    """A batch that is ready for the workers.
+
+    Attributes
+    ----------
+    order : object
+        What a worker needs of it; it can be pickled.
+    """
+
+    @property
+    def order(self) -> Any: ...
+
+
+class Job(Protocol):
+    """The work on a batch, in steps.
+
+    Attributes
+    ----------
+    is_repeatable : bool
+        Whether `write` may be done again after a worker died in the middle of it.
+    """
+
+    @property
+    def is_repeatable(self) -> bool: ...
+
+    def prepare(self, batch: PageBatch) -> Prepared:
+        """Do the first step, in the calling process, for one batch after the other."""
+
+    def make_encoder(self) -> Callable[[Any], Encoded]:
+        """Return the second step, which takes an order; each worker makes its own."""
+
+    def write(self, data: Any, offset: int) -> None:
+        """Do the third step: write the data of a batch at ``offset``."""
+
+    def release(self, prepared: Any) -> None:
+        """Do the fourth step: the data are in the file, so what they were made of isn't needed any more."""
+
+    def finish(self, prepared: Any, encoded: Encoded, offset: int) -> Done:
+        """Do the last step, for one batch after the other: write what points to the data."""
