@@ -8,7 +8,19 @@ from typing import Any, NamedTuple, Protocol
 from npdump.encoding import Encoded
 from npdump.stream import PageBatch
 
-__all__ = ["Done", "Job", "Prepared"]
+__all__ = ["Done", "Job", "Prepared", "Seconds"]
+
+
+class Seconds(NamedTuple):
+    """How long the steps took, by the clock; those of workers overlap."""
+
+    read: float = 0.0
+    compress: float = 0.0
+    write: float = 0.0
+
+    def plus(self, other: Seconds) -> Seconds:
+        """Return the sums."""
+        return Seconds(self.read + other.read, self.compress + other.compress, self.write + other.write)
 
 
 class Done(NamedTuple):
@@ -18,6 +30,7 @@ class Done(NamedTuple):
     n_zero: int
     n_shared: int
     nbytes: int
+    seconds: Seconds = Seconds()
 
 
 class Prepared(Protocol):

@@ -16,6 +16,7 @@ from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
 from npdump.containers import open_storage
 from npdump.errors import NoSpace, SinkError, UsageError
+from npdump.job import Seconds
 from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
@@ -36,6 +37,8 @@ __all__ = ["Result", "filter_dump"]
 
 _SCAN = "Excluding unnecessary pages"
 _COPY = "Copying data"
+_STEPS = ("Reading and comparing", "Compressing", "Writing")
+"""Of the copying; those of several workers add up."""
 
 
 class Result(NamedTuple):
@@ -202,6 +205,7 @@ def _window_npages(options: Options) -> int:
 def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sink], keep_failed: bool) -> int:
     """Write the dump, or its parts one after the other; return the bytes."""
     nbytes = n_done = 0
+    seconds = Seconds()
     n_pages = sum(writer.n_pages for writer in dump_writers)
     waiting = list(sinks)
     try:
@@ -213,6 +217,7 @@ def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sin
                 for done in writer.write(sink):
                     n_done += done.npages
                     nbytes += done.nbytes
+                    seconds = seconds.plus(done.seconds)
                     report.progress(_COPY, n_done, n_pages)
                 writer.end(sink)
                 sink.close()
@@ -228,6 +233,9 @@ def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sin
         if isinstance(error, NoSpace) and keep_failed:
             raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
         raise
+    if any(seconds):
+        for name, value in zip(_STEPS, seconds, strict=True):
+            report.took(name, value)
     return nbytes
 
 

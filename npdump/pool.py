@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from npdump.encoding import Encoded
 from npdump.errors import NpdumpError, SinkError
-from npdump.job import Done, Job, Prepared
+from npdump.job import Done, Job, Prepared, Seconds
 from npdump.resources import available_nbytes, usable_cpus
 from npdump.stream import PageBatch
 
@@ -89,19 +90,26 @@ def run(
         return
     encode = job.make_encoder()
     for batch in batches:
-        prepared = job.prepare(batch)
-        encoded = encode(prepared.order)
-        job.write(encoded.data, offset)
+        prepared, read = _timed(job.prepare, batch)
+        encoded, compress = _timed(encode, prepared.order)
+        _, write = _timed(job.write, encoded.data, offset)
         job.release(prepared)
-        yield job.finish(prepared, encoded, offset)
+        yield job.finish(prepared, encoded, offset)._replace(seconds=Seconds(read, compress, write))
         offset += len(encoded.data)
+
+
+def _timed(step: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Do a step; return its result and the seconds that it took."""
+    start = time.monotonic()
+    return step(*arguments), time.monotonic() - start
 
 
 class _Ticket:
     """A batch on its way through the crew; it keeps its number and, once it has one, its place."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, read_seconds: float) -> None:
         self.prepared = prepared
+        self.seconds = Seconds(read=read_seconds)
         self.worker: Connection | None = None
         self.encoded: Encoded | None = None
         self.nbytes = 0
@@ -174,7 +182,7 @@ class _Crew:
                     return
                 number = self._n_issued
                 self._n_issued += 1
-                self._tickets[number] = _Ticket(self._job.prepare(batch))
+                self._tickets[number] = _Ticket(*_timed(self._job.prepare, batch))
             self._tickets[number].worker = worker
             loads[worker] += 1
             self._tell(worker, _ENCODE, number, self._tickets[number].prepared.order)
@@ -203,6 +211,7 @@ class _Crew:
             self._place()
         elif kind == _WRITTEN:
             ticket.is_written = True
+            ticket.seconds = ticket.seconds.plus(payload)
             self._job.release(ticket.prepared)
 
     def _place(self) -> None:
@@ -219,7 +228,8 @@ class _Crew:
         while (ticket := self._tickets.get(self._next_finished)) is not None and ticket.is_written:
             assert ticket.encoded is not None
             assert ticket.offset is not None
-            yield self._job.finish(ticket.prepared, ticket.encoded, ticket.offset)
+            done = self._job.finish(ticket.prepared, ticket.encoded, ticket.offset)
+            yield done._replace(seconds=ticket.seconds)
             del self._tickets[self._next_finished]
             self._next_finished += 1
 
@@ -260,13 +270,13 @@ class _Crew:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                ticket = self._tickets[self._next_finished] = _Ticket(self._job.prepare(batch))
+                ticket = self._tickets[self._next_finished] = _Ticket(*_timed(self._job.prepare, batch))
             if not ticket.is_written:
-                encoded = encode(ticket.prepared.order)
+                encoded, compress = _timed(encode, ticket.prepared.order)
                 self._take(ticket, encoded, len(encoded.data))
                 self._place()
-                assert ticket.offset is not None
-                self._job.write(encoded.data, ticket.offset)
+                _, write = _timed(self._job.write, encoded.data, ticket.offset)
+                ticket.seconds = ticket.seconds.plus(Seconds(0.0, compress, write))
                 ticket.is_written = True
                 self._job.release(ticket.prepared)
             yield from self._finish()
@@ -278,19 +288,20 @@ def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in inherited:
         other.close()
-    held: dict[int, Any] = {}
+    held: dict[int, tuple[Any, float]] = {}
     number = -1
     try:
         encode = job.make_encoder()
         while True:
             kind, number, payload = connection.recv()
             if kind == _ENCODE:
-                encoded = encode(payload).owned()
-                held[number] = encoded.data
+                encoded, compress = _timed(lambda order: encode(order).owned(), payload)
+                held[number] = encoded.data, compress
                 connection.send((_ENCODED, number, (encoded._replace(data=None), len(encoded.data))))
             else:
-                job.write(held.pop(number), payload)
-                connection.send((_WRITTEN, number, None))
+                data, compress = held.pop(number)
+                _, write = _timed(job.write, data, payload)
+                connection.send((_WRITTEN, number, Seconds(0.0, compress, write)))
     except (EOFError, ConnectionError):
         pass
     except MemoryError:

@@ -88,9 +88,12 @@ class Reporter:
         try:
             yield
         finally:
-            seconds = time.monotonic() - start
-            self.seconds_by_stage[name] = self.seconds_by_stage.get(name, 0.0) + seconds
-            self.debug(f"STEP [{name:<27}] : {seconds:.6f} seconds")
+            self.took(name, time.monotonic() - start)
+
+    def took(self, name: str, seconds: float) -> None:
+        """Note the seconds that a stage took."""
+        self.seconds_by_stage[name] = self.seconds_by_stage.get(name, 0.0) + seconds
+        self.debug(f"STEP [{name:<27}] : {seconds:.6f} seconds")
 
     def _print(self, bit: int, text: str) -> None:
         if not self.message_level & bit:

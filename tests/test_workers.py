@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import harness
@@ -88,3 +89,13 @@ def test_a_stream_ends_with_a_dead_worker(vmcore, tmp_path, when):
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("npdump: a worker was killed by SIGKILL")
+
+
+@pytest.mark.parametrize("n_workers", ["1", "2"])
+def test_steps_are_timed(vmcore, tmp_path, n_workers):
+    """At message level debug one sees where the time goes, with workers too."""
+    options = ("-c", "-d", "0", "--message-level", "8", "--num-threads", n_workers)
+    result = harness.run_ok(*options, vmcore, tmp_path / "out")
+    seconds = {name.strip(): float(text) for name, text in re.findall(r"STEP \[(.*?)\] : (\S+) s", result.stdout)}
+    for name in ("Reading and comparing", "Compressing", "Writing"):
+        assert 0 < seconds[name] < int(n_workers) * seconds["Copying data"]
