@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from npdump import pool
 from npdump.bitmap import Bitmap
-from npdump.job import Done
+from npdump.job import Done, Job
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
 from npdump.sinks import Placement, Sink
@@ -208,8 +208,11 @@ class KdumpWriter:
             batch_nbytes = self._how.batch_npages * self._dump.source.page_size
             n_workers = pool.default_workers(n_batches, batch_nbytes)
         n_workers = min(n_workers, n_batches)
-        make_job = StoredJob if isinstance(self._dump.source, OffersStored) else PageJob
-        job = make_job(self._dump, self._how, sink, self._layout.descriptors, self.n_pages, n_workers)
+        job: Job
+        if isinstance(self._dump.source, OffersStored):
+            job = StoredJob(self._dump, self._how, sink, self._layout.descriptors, self.n_pages)
+        else:
+            job = PageJob(self._dump, self._how, sink, self._layout.descriptors, self.n_pages, n_workers)
         for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._how.warn):
             self.n_zero += done.n_zero
             self.n_shared += done.n_shared

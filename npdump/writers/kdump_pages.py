@@ -72,15 +72,12 @@ class Batch:
 class _Job:
     """What both jobs have in common; see `npdump.job.Job`."""
 
-    def __init__(
-        self, dump: Dump, how: How, sink: Sink, describe: Describe, n_pages: int, n_workers: int
-    ) -> None:
+    def __init__(self, dump: Dump, how: How, sink: Sink, describe: Describe, n_pages: int) -> None:
         self._dump = dump
         self._how = how
         self._sink = sink
         self._describe = describe
         self._known = KnownPages(n_pages if how.share else 0)
-        self._n_workers = n_workers
 
     @property
     def is_repeatable(self) -> bool:
@@ -129,7 +126,7 @@ class PageJob(_Job):
     """
 
     def __init__(self, dump: Dump, how: How, sink: Sink, describe: Describe, n_pages: int, n_workers: int) -> None:
-        super().__init__(dump, how, sink, describe, n_pages, n_workers)
+        super().__init__(dump, how, sink, describe, n_pages)
         shape = (slots_needed(n_workers), how.batch_npages, dump.source.page_size)
         self._buffers: ByteArray = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
         self._free = list(range(shape[0]))
