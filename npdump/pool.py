@@ -126,8 +126,11 @@ class _Crew:
         self._tickets: dict[int, _Ticket] = {}
         self._again: deque[int] = deque()
         self._n_issued = 0
+        self._n_ahead = slots_needed(n_workers)
         self._next_placed = 0
         self._next_finished = 0
+        self._failure: NpdumpError | None = None
+        self._failed = 0
         self._processes: dict[Connection, Any] = {}
         # Imported here, since one worker needs none of it.
         import multiprocessing
@@ -153,7 +156,10 @@ class _Crew:
     def run(self, batches: Iterator[PageBatch], offset: int) -> Iterator[Done]:
         self._offset = offset
         while True:
-            self._issue(batches)
+            if self._failure is None:
+                self._issue(batches)
+            elif self._is_over():
+                raise self._failure
             if not self._processes:
                 yield from self._work_alone(batches)
                 return
@@ -177,7 +183,9 @@ class _Crew:
             if self._again:
                 number = self._again.popleft()
             else:
-                batch = next(batches, None)
+                # Who runs far ahead fills a disk on which the first batches then have no room.
+                is_far = self._n_issued - self._next_finished >= self._n_ahead
+                batch = None if is_far else next(batches, None)
                 if batch is None:
                     return
                 number = self._n_issued
@@ -201,7 +209,8 @@ class _Crew:
             self._bury(worker)
             return
         if kind == _FAILED:
-            raise payload
+            self._fail(number, payload)
+            return
         ticket = self._tickets[number]
         if kind == _ENCODED:
             encoded, nbytes = payload
@@ -213,6 +222,17 @@ class _Crew:
             ticket.is_written = True
             ticket.seconds = ticket.seconds.plus(payload)
             self._job.release(ticket.prepared)
+
+    def _fail(self, number: int, error: NpdumpError) -> None:
+        """Let the run end when all batches before this one are in the file, or have failed too."""
+        if self._failure is None or number < self._failed:
+            self._failure, self._failed = error, number
+
+    def _is_over(self) -> bool:
+        """Tell whether all batches are in the file that come before the first one that failed or that nobody has."""
+        unwritten = [number for number, ticket in self._tickets.items() if not ticket.is_written]
+        lost = [number for number in unwritten if self._tickets[number].worker is None]
+        return min(unwritten, default=self._failed) >= min([self._failed, *lost])
 
     def _place(self) -> None:
         """Give places to encoded batches, in order."""
@@ -238,11 +258,15 @@ class _Crew:
         process = self._processes.pop(worker)
         worker.close()
         process.join()
+        lost = [n for n, ticket in self._tickets.items() if ticket.worker is worker and not ticket.is_written]
+        if self._failure is not None:
+            # That of a worker ends it, or would end the run anyway.
+            self._fail(min(lost, default=self._failed), self._failure)
+            return
         code = process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if not self._job.is_repeatable:
             raise SinkError(f"a worker {how} (out of memory?): the output can't be continued; try --num-threads 1")
-        lost = [n for n, ticket in self._tickets.items() if ticket.worker is worker and not ticket.is_written]
         for number in lost:
             ticket = self._tickets[number]
             ticket.worker = None

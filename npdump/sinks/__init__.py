@@ -37,6 +37,14 @@ class Sink(Protocol):
     def place(self, placements: Iterable[Placement]) -> None:
         """Write several placements."""
 
+    def reserve(self, offset: int, nbytes: int) -> None:
+        """Make sure, where that's possible, that bytes can be placed there however full the file system gets.
+
+        Raises
+        ------
+        NoSpace
+        """
+
     def close(self) -> None:
         """End the output; errors that the system held back come to light here."""
 

@@ -91,6 +91,17 @@ class FileSink:
         for offset, data in placements:
             self.write(offset, data)
 
+    def reserve(self, offset: int, nbytes: int) -> None:
+        """See `npdump.sinks.Sink.reserve`."""
+        if not nbytes:
+            return
+        try:
+            os.posix_fallocate(self._fd, offset, nbytes)
+        except OSError as error:
+            # Others say that this file system, or a device, can't.
+            if error.errno in _FULL:
+                raise NoSpace(f"{self.path}: has no room for {nbytes} bytes at {offset}: {error.strerror}") from None
+
     def close(self) -> None:
         """See `npdump.sinks.Sink.close`."""
         fd, self._fd = self._fd, -1

@@ -89,6 +89,9 @@ class FlattenedSink:
         for offset, data in placements:
             self.write(offset, data)
 
+    def reserve(self, offset: int, nbytes: int) -> None:
+        """Do nothing: a stream has no places."""
+
     def close(self) -> None:
         """Write the end mark."""
         with self._our_turn():

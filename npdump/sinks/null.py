@@ -23,6 +23,9 @@ class NullSink:
         for _ in placements:
             pass
 
+    def reserve(self, offset: int, nbytes: int) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 

@@ -47,6 +47,8 @@ class KdumpLayout:
 
     Attributes
     ----------
+    descriptor_area : tuple of two int
+        Where the page descriptors begin, and their bytes.
     data_offset : int
         Where the first stored page goes; what comes before has the same size whatever the pages hold.
     """
@@ -67,6 +69,7 @@ class KdumpLayout:
         self._desc = kdump.PAGE_DESC.newbyteorder(self._byte_order)
         self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
         self._zero_offset = self._desc_offset + n_kept * self._desc.itemsize
+        self.descriptor_area = self._desc_offset, n_kept * self._desc.itemsize
         self.data_offset = self._zero_offset + block * dump.drops_zero
 
     def disk_header(self, complete: bool) -> Placement:
@@ -198,6 +201,8 @@ class KdumpWriter:
         sink.place(self._layout.head(complete=not sink.can_rewrite))
         for window in self._dump.scan.windows():
             sink.place(self._layout.bitmaps(window.ram, window.kept))
+        # Descriptors are written after what they point to, which may have taken the last room.
+        sink.reserve(*self._layout.descriptor_area)
         return self._layout.data_offset
 
     def write(self, sink: Sink) -> Iterator[Done]:
