@@ -146,6 +146,13 @@ def test_rearranged(form, flat, vmcore, reference, tmp_path):
     assert digest(paths["npdump"]) == digest(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_flattened_input(form, flat, reference, tmp_path):
+    """Read as it is, without being rearranged first."""
+    harness.run_ok("-l", "-d", "31", flat[form], tmp_path / "out")
+    assert digest(tmp_path / "out") == digest(reference)
+
+
 @pytest.fixture(scope="module")
 def packed(vmcore, work):
     """As `flat`, kdump-compressed, in an lz4 frame."""

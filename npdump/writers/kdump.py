@@ -47,8 +47,6 @@ class KdumpLayout:
 
     Attributes
     ----------
-    descriptor_area : tuple of two int
-        Where the page descriptors begin, and their bytes.
     data_offset : int
         Where the first stored page goes; what comes before has the same size whatever the pages hold.
     """
@@ -69,7 +67,6 @@ class KdumpLayout:
         self._desc = kdump.PAGE_DESC.newbyteorder(self._byte_order)
         self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
         self._zero_offset = self._desc_offset + n_kept * self._desc.itemsize
-        self.descriptor_area = self._desc_offset, n_kept * self._desc.itemsize
         self.data_offset = self._zero_offset + block * dump.drops_zero
 
     def disk_header(self, complete: bool) -> Placement:
@@ -134,6 +131,10 @@ class KdumpLayout:
         if is_last and self._bitmap_offset + 2 * self._bitmap_nbytes == self.data_offset:
             # An empty dump ends with its bitmaps: the file must be as long as the header says.
             yield self.data_offset - 1, b"\0"
+
+    def descriptor_area(self, n_pages: int) -> tuple[int, int]:
+        """Return where the page descriptors begin, and their bytes; a part of a split dump has only its own pages'."""
+        return self._desc_offset, n_pages * self._desc.itemsize
 
     def descriptors(self, rank: int, places: npt.NDArray[np.void]) -> Placement:
         """Return page descriptors.
@@ -202,7 +203,7 @@ class KdumpWriter:
         for window in self._dump.scan.windows():
             sink.place(self._layout.bitmaps(window.ram, window.kept))
         # Descriptors are written after what they point to, which may have taken the last room.
-        sink.reserve(*self._layout.descriptor_area)
+        sink.reserve(*self._layout.descriptor_area(self.n_pages))
         return self._layout.data_offset
 
     def write(self, sink: Sink) -> Iterator[Done]:
