@@ -14,10 +14,9 @@ from typing import NamedTuple
 from npdump import codecs, writers
 from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
-from npdump.containers import open_storage
 from npdump.errors import NoSpace, SinkError, UsageError
+from npdump.inputs import given_of, open_storages
 from npdump.job import Seconds
-from npdump.kernel.given import Given
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.outputs import open_sinks, split_npages, split_ranges
@@ -60,10 +59,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         as incomplete; else it's removed.
     """
     with ExitStack() as stack:
-        storages = [
-            open_storage(path, not options.non_mmap, options.work_dir, report.message, stack)
-            for path in options.vmcores
-        ]
+        storages = open_storages(options, report, stack)
         source = open_source(*storages)
         arch = by_machine(source.machine, source.bits)
         levels = (options.dump_level, *options.retry_levels)
@@ -71,7 +67,7 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         kernel = None
         if not options.reassemble:
             level = max(levels) & ~source.history.level
-            kernel = find_kernel(source, arch, level, report.warning, _given(options))
+            kernel = find_kernel(source, arch, level, report.warning, given_of(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         for level, next_level in zip(levels, (*levels[1:], None), strict=True):
@@ -186,14 +182,6 @@ def _first_pfn(source: Source, kernel: Kernel | None) -> int:
     if kernel is None or not kernel.arch.counts_from_ram_base:
         return 0
     return kernel.memory.space.ram_base // source.page_size
-
-
-def _given(options: Options) -> Given | None:
-    if options.vmlinux is None and options.vmcoreinfo is None:
-        return None
-    from npdump.vmlinux import given_facts  # readers of ELF and DWARF take as long to import as all of npdump
-
-    return given_facts(options)
 
 
 def _window_npages(options: Options) -> int:

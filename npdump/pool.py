@@ -81,21 +81,11 @@ def run(
     NpdumpError
         The first one that a worker met; batches that were placed by then are in the file.
     """
-    if n_workers > 1:
-        crew = _Crew(job, n_workers, warn)
-        try:
-            yield from crew.run(iter(batches), offset)
-        finally:
-            crew.dismiss()
-        return
-    encode = job.make_encoder()
-    for batch in batches:
-        prepared, read = _timed(job.prepare, batch)
-        encoded, compress = _timed(encode, prepared.order)
-        _, write = _timed(job.write, encoded.data, offset)
-        job.release(prepared)
-        yield job.finish(prepared, encoded, offset)._replace(seconds=Seconds(read, compress, write))
-        offset += len(encoded.data)
+    crew = _Crew(job, n_workers, warn)
+    try:
+        yield from crew.run(iter(batches), offset)
+    finally:
+        crew.dismiss()
 
 
 def _timed(step: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -118,7 +108,7 @@ class _Ticket:
 
 
 class _Crew:
-    """Forked workers, and which of them has which batch."""
+    """Forked workers, if there are to be several, and which of them has which batch."""
 
     def __init__(self, job: Job, n_workers: int, warn: Callable[[str], None]) -> None:
         self._job = job
@@ -132,6 +122,10 @@ class _Crew:
         self._failure: NpdumpError | None = None
         self._failed = 0
         self._processes: dict[Connection, Any] = {}
+        if n_workers > 1:
+            self._hire(n_workers)
+
+    def _hire(self, n_workers: int) -> None:
         # Imported here, since one worker needs none of it.
         import multiprocessing
         from multiprocessing.connection import wait
@@ -141,7 +135,7 @@ class _Crew:
         for _ in range(n_workers):
             ours, theirs = context.Pipe()
             inherited = [ours, *self._processes]
-            process = context.Process(target=_work, args=(job, theirs, inherited), daemon=True)
+            process = context.Process(target=_work, args=(self._job, theirs, inherited), daemon=True)
             process.start()
             theirs.close()
             self._processes[ours] = process

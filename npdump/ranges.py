@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Words", "disjoint"]
+__all__ = ["Words", "disjoint", "numbers_of"]
 
 Words = npt.NDArray[np.int64]
 
@@ -45,3 +45,13 @@ def disjoint(start: Words, stop: Words, offset: Words) -> tuple[Words, Words, Wo
             pieces.append((cut, next_cut, offsets[owner] + cut - starts[owner]))
     columns = np.array(pieces, np.int64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def numbers_of(starts: Words, lengths: Words) -> Words:
+    """Return the numbers of all ranges, one after the other.
+
+    Parameters
+    ----------
+    starts, lengths : ndarray of shape (k,), dtype int64
+    """
+    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))

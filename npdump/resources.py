@@ -20,8 +20,8 @@ def usable_cpus(proc: str = _PROC, cgroups: str = _CGROUPS) -> int:
     Linux ``Documentation/admin-guide/cgroup-v2.rst``: cpu.max is "MAX PERIOD" in microseconds, or "max PERIOD".
     """
     n_cpus = len(os.sched_getaffinity(0))
-    for text in _settings("cpu.max", proc, cgroups):
-        quota, _, period = text.partition(" ")
+    for directory in _groups(proc, cgroups):
+        quota, _, period = _read(f"{directory}/cpu.max").strip().partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
             n_cpus = min(n_cpus, max(int(quota) // int(period), 1))
     return n_cpus
@@ -50,12 +50,6 @@ def _file_nbytes(directory: str) -> int:
         if name == "file" and value.isdecimal():
             return int(value)
     return 0
-
-
-def _settings(name: str, proc: str, cgroups: str) -> Iterator[str]:
-    """Yield what a file says in this process's control group and in those around it."""
-    for directory in _groups(proc, cgroups):
-        yield _read(f"{directory}/{name}").strip()
 
 
 def _groups(proc: str, cgroups: str) -> Iterator[str]:

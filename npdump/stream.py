@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import Bitmap, BoolArray, Runs
+from npdump.ranges import Words, numbers_of
 from npdump.storage import ByteArray
 
 __all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "samples_of"]
@@ -31,6 +32,11 @@ class PageBatch(NamedTuple):
     def npages(self) -> int:
         """How many pages."""
         return int((self.runs[:, 1] - self.runs[:, 0]).sum())
+
+    @property
+    def pfns(self) -> Words:
+        """Page frame of each page; shape (npages,), dtype int64."""
+        return numbers_of(self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0])
 
 
 def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:

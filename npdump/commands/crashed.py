@@ -7,8 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from npdump.arch import Arch, by_machine
-from npdump.containers import open_storage
-from npdump.kernel.given import Given
+from npdump.inputs import given_of, open_storages
 from npdump.memmap import Kernel
 from npdump.options import Options
 from npdump.probe import find_kernel
@@ -16,7 +15,7 @@ from npdump.report import Reporter
 from npdump.sources import Source, open_source
 from npdump.storage import Storage
 
-__all__ = ["Crashed", "given_of", "open_crashed", "open_storages"]
+__all__ = ["Crashed", "open_crashed"]
 
 _ANY_KIND_OF_PAGE = 31
 
@@ -46,19 +45,3 @@ def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
         kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
         assert kernel is not None  # at that level it's an error
         yield Crashed(source, arch, kernel, storages)
-
-
-def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:
-    """Open the files that the command line names: one dump, or parts of it."""
-    return [
-        open_storage(path, not options.non_mmap, options.work_dir, report.message, stack) for path in options.vmcores
-    ]
-
-
-def given_of(options: Options) -> Given | None:
-    """Return the facts of the file that the command line gives, None if it gives none."""
-    if options.vmlinux is None and options.vmcoreinfo is None:
-        return None
-    from npdump.vmlinux import given_facts  # the libraries cost start-up time
-
-    return given_facts(options)

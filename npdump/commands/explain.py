@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from npdump.commands.crashed import Crashed, given_of, open_crashed
+from npdump.commands.crashed import Crashed, open_crashed
 from npdump.errors import AddressError, FactError, UsageError
+from npdump.inputs import given_of
 from npdump.kernel import Facts
 from npdump.memmap import find
 from npdump.options import Options

@@ -10,8 +10,8 @@ from typing import Any
 from npdump import codecs, dmesg
 from npdump.arch import by_machine
 from npdump.bitmap import Runs
-from npdump.commands.crashed import given_of, open_storages
 from npdump.errors import AddressError, FactError
+from npdump.inputs import given_of, open_storages
 from npdump.kernel.given import Given
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
 from npdump.memmap import Kernel

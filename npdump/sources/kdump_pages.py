@@ -15,6 +15,7 @@ from npdump.codecs import DecodePages
 from npdump.errors import AddressError, CodecError, CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
+from npdump.ranges import numbers_of
 from npdump.sources import Stored
 from npdump.sources.kdump_header import KdumpHeader
 from npdump.storage import ByteArray, Storage
@@ -72,11 +73,6 @@ def _joined(runs: Runs) -> Runs:
 
 def _lengths(runs: Runs) -> Words:
     return runs[:, 1] - runs[:, 0]
-
-
-def _expand(starts: Words, lengths: Words) -> Words:
-    """Return the numbers of all ranges, one after the other."""
-    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
 
 
 class PageTable:
@@ -189,7 +185,7 @@ class PageTable:
         if n and (i.min() < 0 or (runs[:, 1] > self._stops[i]).any()):
             lacking = runs[(i < 0) | (runs[:, 1] > self._stops[i])][0]
             raise AddressError(f"some of the physical pages {lacking[0]:#x} to {lacking[1]:#x} aren't in the dump")
-        ranks = _expand(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
+        ranks = numbers_of(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
         desc = np.empty(n, self._desc)
         numbers = np.searchsorted(self._first_ranks, ranks, side="right") - 1
         # Descriptors that are near to each other are read together.

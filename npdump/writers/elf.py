@@ -80,7 +80,7 @@ def _drop_zero_pages(dump: Dump, how: How, window: Window) -> int:
         pages = buffer[: batch.npages]
         dump.source.gather(batch.runs, pages)
         zero_runs = runs_of(is_zero(pages))
-        pfns = np.concatenate([np.arange(start, stop) for start, stop in batch.runs.tolist()])
+        pfns = batch.pfns
         for start, stop in zero_runs.tolist():
             window.kept.clear(pfns[start:stop])
         n_zero += int((zero_runs[:, 1] - zero_runs[:, 0]).sum())

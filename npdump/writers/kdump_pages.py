@@ -142,8 +142,7 @@ class PageJob(_Job):
         is_left = ~is_zero(pages, samples) if self._dump.drops_zero else np.ones(n, np.bool_)
         slots, twins = np.full(n, NO_SLOT), np.empty(0, np.intp)
         if self._how.share:
-            pfns = _pfns(batch.runs)
-            found = self._known.look_up(keys_of(samples), pfns)
+            found = self._known.look_up(keys_of(samples), batch.pfns)
             is_equal = self._are_equal(pages, found.twins, found.identities)
             slots, twins = found.slots, found.twins[is_equal]
             slots[found.twins[~is_equal]] = NO_SLOT
@@ -215,13 +214,6 @@ class StoredJob(_Job):
             dump.drops_zero,
             how.as_stored,
         )
-
-
-def _pfns(runs: Runs) -> Words:
-    """Return the page frames of runs."""
-    lengths = runs[:, 1] - runs[:, 0]
-    stops = np.cumsum(lengths)
-    return np.repeat(runs[:, 1] - stops, lengths) + np.arange(stops[-1] if len(stops) else 0)
 
 
 def _runs(pfns: Words) -> Runs:

@@ -1,0 +1,29 @@
+"""What the command line names to be read: a dump, or parts of it, and what is told about its kernel."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from npdump.containers import open_storage
+from npdump.kernel.given import Given
+from npdump.options import Options
+from npdump.report import Reporter
+from npdump.storage import Storage
+
+__all__ = ["given_of", "open_storages"]
+
+
+def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:
+    """Open the files that the command line names: one dump, or parts of it."""
+    return [
+        open_storage(path, not options.non_mmap, options.work_dir, report.message, stack) for path in options.vmcores
+    ]
+
+
+def given_of(options: Options) -> Given | None:
+    """Return the facts of the file that the command line gives, None if it gives none."""
+    if options.vmlinux is None and options.vmcoreinfo is None:
+        return None
+    from npdump.vmlinux import given_facts  # readers of ELF and DWARF take as long to import as all of npdump
+
+    return given_facts(options)
