@@ -116,7 +116,6 @@ class _Crew:
         self._tickets: dict[int, _Ticket] = {}
         self._again: deque[int] = deque()
         self._n_issued = 0
-        self._n_ahead = slots_needed(n_workers)
         self._next_placed = 0
         self._next_finished = 0
         self._failure: NpdumpError | None = None
@@ -177,9 +176,7 @@ class _Crew:
             if self._again:
                 number = self._again.popleft()
             else:
-                # Who runs far ahead fills a disk on which the first batches then have no room.
-                is_far = self._n_issued - self._next_finished >= self._n_ahead
-                batch = None if is_far else next(batches, None)
+                batch = next(batches, None)
                 if batch is None:
                     return
                 number = self._n_issued
