@@ -324,8 +324,8 @@ def _add_work_options(group: argparse._ArgumentGroup) -> None:
         "--num-threads",
         metavar="N",
         type=_integer(0, MAX_NUM_THREADS),
-        help="compress with N worker processes; 0 and 1 mean none beside the main one; by default one for each usable "
-        "CPU; DUMPFILE is the same whatever N is",
+        help="compress with N worker processes; 0 and 1 mean none beside the main one; by default as many as there are "
+        "CPUs, memory and work for; DUMPFILE is the same whatever N is",
     )
     add(
         "-b",
