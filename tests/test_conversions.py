@@ -92,6 +92,21 @@ def test_refilter_finds_zero_pages_that_were_stored(vmcore, reference, tmp_path)
     assert digest(tmp_path / "out") == digest(reference)
 
 
+@pytest.mark.parametrize("flag", ["-l", "-z"])
+def test_a_cut_dump_is_salvaged(flag, vmcore, tmp_path):
+    """What lay behind the cut is lost; that the kernel's own tables are among it is no reason to lose the rest."""
+    harness.run_ok("-l", "-d", "31", vmcore, tmp_path / "whole")
+    data = (tmp_path / "whole").read_bytes()
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    result = harness.run_ok(flag, "-d", "31", tmp_path / "cut", tmp_path / "out")
+    assert "is incomplete: " in result.stderr
+    whole, out = dict(KdumpFile(tmp_path / "whole").contents()), KdumpFile(tmp_path / "out")
+    assert out.status & 0x8
+    salvaged = dict(out.contents())
+    assert len(whole) // 4 < len(salvaged) < len(whole)
+    assert [pfn for pfn, page in salvaged.items() if whole[pfn] != page] == []
+
+
 def test_kdump_to_elf_and_back(vmcore, level1, reference, tmp_path):
     harness.run_ok("-E", "-d", "31", level1["lzo"], tmp_path / "elf")
     harness.run_ok("-E", "-d", "31", vmcore, tmp_path / "straight")

@@ -196,8 +196,9 @@ class PageTable:
         offsets = desc["offset"].astype(np.int64)
         is_zero = offsets == self._zero_offsets[numbers]
         nbytes = desc["size"].astype(np.int64)
-        if not ((offsets > 0) & (nbytes > 0) & (nbytes <= self._page_size)).all():
-            raise AddressError("a page was lost when the dump was made, or is damaged")
+        for number, part in enumerate(self._parts):
+            if not self._is_there(part.storage, desc[numbers == number]).all():
+                raise AddressError("a page was lost when the dump was made, or with the file's end")
         return Stored(numbers, offsets, nbytes, desc["flags"].astype(np.uint32), is_zero)
 
     def joined(self, stored: Stored) -> Any:
