@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Words", "disjoint", "numbers_of"]
+__all__ = ["Words", "disjoint", "numbers_of", "overlap"]
 
 Words = npt.NDArray[np.int64]
 
@@ -55,3 +55,22 @@ def numbers_of(starts: Words, lengths: Words) -> Words:
     starts, lengths : ndarray of shape (k,), dtype int64
     """
     return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+
+
+def overlap(one: Words, other: Words) -> Words:
+    """Return what is in both of two lists of ranges, each disjoint and ascending.
+
+    Parameters
+    ----------
+    one, other : ndarray of shape (n, 2), dtype int64
+        Half-open ranges.
+
+    Returns
+    -------
+    ndarray of shape (k, 2), dtype int64
+        Disjoint and ascending.
+    """
+    first = np.searchsorted(other[:, 1], one[:, 0], side="right")
+    n_met = np.maximum(np.searchsorted(other[:, 0], one[:, 1], side="left") - first, 0)
+    met, of = other[numbers_of(first, n_met)], np.repeat(one, n_met, axis=0)
+    return np.column_stack((np.maximum(met[:, 0], of[:, 0]), np.minimum(met[:, 1], of[:, 1])))

@@ -8,6 +8,7 @@ time and given back when the next is asked for, so that the dump is never reside
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -29,6 +30,10 @@ STRAY_NBYTES = 1 << 14
 """The first so small view of an area is read with pread(2): a new window costs as much as ten such reads."""
 
 
+_BLOCK_NBYTES = 512
+"""Unit of ``st_blocks`` (stat(3type))."""
+
+
 class Storage:
     """Random access to the bytes of one file.
 
@@ -44,6 +49,8 @@ class Storage:
     path : str
     nbytes : int
         Size of the file or device.
+    may_have_holes : bool
+        Whether some of its bytes may be zeros that no disk has.
 
     Raises
     ------
@@ -58,8 +65,11 @@ class Storage:
     _copies_views = True
     """Whether `gather` copies what `view` returns; always right, and for a file of the system's not the fastest."""
 
+    may_have_holes = False
+
     def __init__(self, path: str, use_mmap: bool = True) -> None:
         self.path = path
+        self._data_start = self._data_stop = 0
         self._use_mmap = use_mmap
         self._window: ByteArray | None = None
         self._window_start = 0
@@ -78,6 +88,7 @@ class Storage:
             raise SourceError(f"{path}: is a {kind}: a vmcore must be a file or a block device")
         # Block devices report st_size 0.
         self.nbytes = os.lseek(self._fd, 0, os.SEEK_END)
+        self.may_have_holes = stat.S_ISREG(mode) and status.st_blocks * _BLOCK_NBYTES < self.nbytes
 
     def close(self) -> None:
         """Give the window and the file descriptor back; a second call does nothing."""
@@ -147,6 +158,31 @@ class Storage:
             if n_read < n:
                 room[at + n_read : at + n] = self._pread(offset + n_read, n - n_read)
             at += n
+
+    def data_ranges(self, start: int, stop: int) -> Words:
+        """Return what of ``[start, stop)`` isn't a hole; disjoint and ascending, shape (n, 2).
+
+        A sparse file's holes read as zeros (lseek(2), SEEK_DATA; Linux 3.1). They needn't be read to know that.
+        """
+        if not self.may_have_holes:
+            return np.array([[start, stop]])
+        found = []
+        at = start
+        while at < stop:
+            # What is remembered saves the walk through a long range's extents, which SEEK_HOLE would do each time.
+            if not self._data_start <= at < self._data_stop:
+                try:
+                    self._data_start = os.lseek(self._fd, at, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno != errno.ENXIO:
+                        raise self._unreadable(at, error) from None
+                    break
+                self._data_stop = os.lseek(self._fd, self._data_start, os.SEEK_HOLE)
+            if self._data_start >= stop:
+                break
+            found.append((max(at, self._data_start), min(self._data_stop, stop)))
+            at = self._data_stop
+        return np.array(found, np.int64).reshape(-1, 2)
 
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from npdump.bitmap import Bitmap, BoolArray, Runs
 from npdump.ranges import Words, numbers_of
+from npdump.sources import Source
 from npdump.storage import ByteArray
 
-__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "samples_of"]
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "samples_of"]
 
 BATCH_NBYTES = 2 << 20
 """Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
@@ -79,8 +80,43 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
         yield PageBatch(first_rank, np.concatenate(waiting))
 
 
+def read_pages(
+    source: Source, batch: PageBatch, room: ByteArray, drops_zero: bool = True
+) -> tuple[npt.NDArray[np.intp], ByteArray]:
+    """Read the pages of a batch.
+
+    Parameters
+    ----------
+    source : Source
+    batch : PageBatch
+    room : ndarray of shape (n, page_size), dtype uint8
+        Where to put them; n is at least ``batch.npages``.
+    drops_zero : bool
+        Leave out those that are known to be zero without being read.
+
+    Returns
+    -------
+    ndarray of shape (m,), dtype intp
+        Which of the batch's pages were read.
+    ndarray of shape (m, page_size), dtype uint8
+        A view of ``room``.
+    """
+    runs = source.written(batch.runs) if drops_zero else batch.runs
+    if runs is batch.runs:
+        rows = np.arange(batch.npages)
+    else:
+        rows = np.searchsorted(batch.pfns, numbers_of(runs[:, 0], runs[:, 1] - runs[:, 0]))
+    pages = room[: len(rows)]
+    source.gather(runs, pages)
+    return rows, pages
+
+
 _N_SAMPLES = 8
 """Words, spread over a page, that are looked at first."""
+
+
+_WORTH_COPYING = 2
+"""To copy a page costs twice as much as to see that it's all zero."""
 
 
 def samples_of(pages: ByteArray) -> npt.NDArray[np.uint64]:
@@ -120,5 +156,10 @@ def is_zero(pages: ByteArray, samples: npt.NDArray[np.uint64] | None = None) -> 
     zero: BoolArray = np.logical_not(samples.any(axis=1))
     suspects = np.flatnonzero(zero)
     if len(suspects):
-        zero[suspects] = np.bitwise_or.reduce(pages.view(np.uint64)[suspects], axis=1) == 0
+        words = pages.view(np.uint64)
+        first, stop = int(suspects[0]), int(suspects[-1]) + 1
+        if stop - first < _WORTH_COPYING * len(suspects):
+            zero[suspects] = (np.bitwise_or.reduce(words[first:stop], axis=1) == 0)[suspects - first]
+        else:
+            zero[suspects] = np.bitwise_or.reduce(words[suspects], axis=1) == 0
     return zero

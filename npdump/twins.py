@@ -13,13 +13,10 @@ import numpy.typing as npt
 
 from npdump.ranges import Words
 
-__all__ = ["NO_SLOT", "PLACE", "Found", "KnownPages", "keys_of"]
+__all__ = ["NO_SLOT", "Found", "KnownPages", "keys_of"]
 
 Keys = npt.NDArray[np.uint64]
 Slots = npt.NDArray[np.intp]
-
-PLACE = np.dtype([("offset", "i8"), ("size", "u4"), ("flags", "u4")])
-"""Where a page stands in the dump file, and how."""
 
 MAX_SLOTS_SHIFT = 19
 """Half a million pages are remembered at most, in 16 MiB."""
@@ -66,7 +63,7 @@ class KnownPages:
         self._key_shift = np.uint64(64 - shift)
         self._keys: Keys = np.zeros(1 << shift, np.uint64)
         self._identities: Words = np.empty(1 << shift, np.int64)
-        self._places = np.empty(1 << shift, PLACE)
+        self._places = np.empty((1 << shift, 2), np.int64)
 
     def look_up(self, keys: Keys, identities: Words) -> Found:
         """Look pages up, and remember those that are new.
@@ -89,13 +86,13 @@ class KnownPages:
         slots[~has_slot] = NO_SLOT
         return Found(slots, twins, known[twins])
 
-    def place(self, slots: Slots, places: npt.NDArray[np.void]) -> None:
-        """Say where pages stand in the file; what has no slot is passed over."""
+    def place(self, slots: Slots, places: Words) -> None:
+        """Say where pages stand in the file, in two words each; what has no slot is passed over."""
         used = slots != NO_SLOT
         self._places[slots[used]] = places[used]
 
-    def places(self, slots: Slots) -> npt.NDArray[np.void]:
-        """Return where pages stand; shape (n,), dtype `PLACE`."""
+    def places(self, slots: Slots) -> Words:
+        """Return where pages stand; shape (n, 2), dtype int64."""
         return self._places[slots]
 
 

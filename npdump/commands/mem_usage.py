@@ -17,7 +17,7 @@ from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
 from npdump.report import Reporter
 from npdump.sources import Source
-from npdump.stream import BATCH_NBYTES, batches, is_zero
+from npdump.stream import BATCH_NBYTES, batches, is_zero, read_pages
 
 __all__ = ["run"]
 
@@ -93,12 +93,11 @@ def count_zero(source: Source, scan: PageScan, progress: partial[None]) -> int:
     buffer = np.empty((npages, source.page_size), np.uint8)
     for window in scan.windows():
         for batch in batches(window.kept, 0, npages):
-            pages = buffer[: batch.npages]
             try:
-                source.gather(batch.runs, pages)
+                rows, pages = read_pages(source, batch, buffer)
             except SourceError:
                 continue  # a running kernel may have taken the memory away meanwhile
-            n_zero += int(is_zero(pages).sum())
+            n_zero += batch.npages - len(rows) + int(is_zero(pages).sum())
             progress(int(batch.runs[-1, 1]), scan.max_mapnr)
     return n_zero
 

@@ -126,6 +126,9 @@ class Source(Protocol):
             If a page of that range isn't in the dump. Bytes of a partly dumped page that no segment covers are 0.
         """
 
+    def written(self, runs: Runs) -> Runs:
+        """Return the page frames of ``runs`` that may hold anything but zeros, as far as is known without reading."""
+
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """Copy the pages of ``runs`` (shape (k, 2), page frames) into ``out`` of shape (n, page_size), in order."""
 
@@ -155,9 +158,7 @@ class Stored:
         return len(self.offsets)
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> Stored:
-        return Stored(
-            self.numbers[rows], self.offsets[rows], self.nbytes[rows], self.flags[rows], self.is_zero[rows]
-        )
+        return Stored(self.numbers[rows], self.offsets[rows], self.nbytes[rows], self.flags[rows], self.is_zero[rows])
 
 
 @runtime_checkable

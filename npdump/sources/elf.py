@@ -168,6 +168,10 @@ class ElfSource:
         """See `npdump.sources.Source.view`."""
         return self._extents.view(paddr, nbytes)
 
+    def written(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.written`."""
+        return self._extents.written(runs)
+
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""
         self._extents.gather(runs, out)

@@ -6,7 +6,7 @@ import numpy as np
 
 from npdump.bitmap import Runs
 from npdump.errors import AddressError
-from npdump.ranges import Words, disjoint
+from npdump.ranges import Words, disjoint, overlap
 from npdump.storage import ByteArray, Storage
 
 __all__ = ["PageExtents", "page_runs"]
@@ -103,6 +103,22 @@ class PageExtents:
             pfn += n
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.uint8)])
         return whole[skip : skip + nbytes]
+
+    def written(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.written`."""
+        if not (self._storage.may_have_holes and len(runs)):
+            return runs
+        start, stop = int(runs[0, 0]), int(runs[-1, 1])
+        i = int(np.searchsorted(self._starts, start, side="right")) - 1
+        if i < 0 or stop > self._stops[i]:
+            return runs
+        shift = self._page_shift
+        zero_offset = int(self._offsets[i]) - (int(self._starts[i]) << shift)
+        data = self._storage.data_ranges(zero_offset + (start << shift), zero_offset + (stop << shift)) - zero_offset
+        pages = np.column_stack((data[:, 0] >> shift, -(-data[:, 1] >> shift)))
+        # A page may hold the end of one range and the start of the next.
+        np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
+        return overlap(runs, pages[pages[:, 0] < pages[:, 1]])
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""

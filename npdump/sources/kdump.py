@@ -106,6 +106,10 @@ class KdumpSource:
             self._cache[pfn] = page
         return page
 
+    def written(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.written`: the file's writer may have kept zero pages."""
+        return runs
+
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""
         self.decode(self.stored(runs), out)

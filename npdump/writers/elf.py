@@ -22,7 +22,7 @@ from npdump.pages import Window
 from npdump.sinks import Sink
 from npdump.sources import SEGMENT
 from npdump.sources.notes import find_eraseinfo, make_note
-from npdump.stream import batches, is_zero
+from npdump.stream import batches, is_zero, read_pages
 from npdump.vaddrs import NO_VADDR, as_kdump
 from npdump.writers import Dump, How
 
@@ -77,9 +77,10 @@ def _drop_zero_pages(dump: Dump, how: How, window: Window) -> int:
     buffer = np.empty((how.batch_npages, dump.source.page_size), np.uint8)
     n_zero = 0
     for batch in batches(window.kept, 0, how.batch_npages):
-        pages = buffer[: batch.npages]
-        dump.source.gather(batch.runs, pages)
-        zero_runs = runs_of(is_zero(pages))
+        rows, pages = read_pages(dump.source, batch, buffer)
+        is_left_out = np.ones(batch.npages, np.bool_)
+        is_left_out[rows] = is_zero(pages)
+        zero_runs = runs_of(is_left_out)
         pfns = batch.pfns
         for start, stop in zero_runs.tolist():
             window.kept.clear(pfns[start:stop])

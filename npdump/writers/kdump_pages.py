@@ -17,21 +17,21 @@ from npdump.errors import NoSpace
 from npdump.job import Done
 from npdump.pool import slots_needed
 from npdump.ranges import Words
-from npdump.sinks import Placement, Sink
+from npdump.sinks import Sink
 from npdump.sources import OffersStored, Stored
 from npdump.storage import ByteArray
-from npdump.stream import PageBatch, is_zero, samples_of
-from npdump.twins import NO_SLOT, PLACE, KnownPages, keys_of
+from npdump.stream import PageBatch, is_zero, read_pages, samples_of
+from npdump.twins import NO_SLOT, KnownPages, keys_of
 from npdump.writers import Dump, How
+from npdump.writers.kdump_layout import KdumpLayout
 
 __all__ = ["PageJob", "StoredJob"]
 
 Rows = npt.NDArray[np.intp]
-Describe = Callable[[int, npt.NDArray[np.void]], Placement]
-"""`npdump.writers.kdump.KdumpLayout.descriptors`."""
-
 COMPARED_NBYTES = 1 << 18
 """Bytes of pages compared at a time: they stay in the CPU's cache."""
+
+NONE: Rows = np.empty(0, np.intp)
 
 _PART_SHIFT = 56
 """No file has so large an offset."""
@@ -55,10 +55,12 @@ class Batch:
     rank, npages : int
     rows : ndarray of shape (m,), dtype intp
         The pages that are to be stored, in the order of ``order``.
-    slots : ndarray of shape (n,), dtype intp
-        Where `KnownPages` has each page, or the one that it equals.
+    slots : ndarray of shape (m,), dtype intp
+        Where `KnownPages` has each of them.
     twins : ndarray of shape (k,), dtype intp
-        The pages that equal an earlier one.
+        The pages that equal an earlier one. Pages that are in neither are zero.
+    twin_slots : ndarray of shape (k,), dtype intp
+        Where `KnownPages` has the earlier one.
     """
 
     order: Any
@@ -67,16 +69,17 @@ class Batch:
     rows: Rows
     slots: Rows
     twins: Rows
+    twin_slots: Rows
 
 
 class _Job:
     """What both jobs have in common; see `npdump.job.Job`."""
 
-    def __init__(self, dump: Dump, how: How, sink: Sink, describe: Describe, n_pages: int) -> None:
+    def __init__(self, dump: Dump, how: How, sink: Sink, layout: KdumpLayout, n_pages: int) -> None:
         self._dump = dump
         self._how = how
         self._sink = sink
-        self._describe = describe
+        self._layout = layout
         self._known = KnownPages(n_pages if how.share else 0)
 
     @property
@@ -93,17 +96,17 @@ class _Job:
 
     def finish(self, batch: Batch, encoded: Encoded, offset: int) -> Done:
         """Write the descriptors of a batch."""
-        nbytes = encoded.sizes.astype(np.int64)
-        stops = np.cumsum(nbytes)
-        stored = np.empty(len(nbytes), PLACE)
-        stored["offset"] = stops - nbytes + offset
-        stored["size"] = encoded.sizes
-        stored["flags"] = encoded.flags
-        self._known.place(batch.slots[batch.rows], stored)
-        places = np.zeros(batch.npages, PLACE)
-        places[batch.rows] = stored
-        places[batch.twins] = self._known.places(batch.slots[batch.twins])
-        desc_offset, desc = self._describe(batch.rank, places)
+        places = self._layout.zero_places(batch.npages)
+        nbytes = 0
+        if len(batch.rows):
+            stops = np.cumsum(encoded.sizes, dtype=np.int64)
+            nbytes = int(stops[-1])
+            stored = self._layout.places(stops - encoded.sizes + offset, encoded.sizes, encoded.flags)
+            self._known.place(batch.slots, stored)
+            places[batch.rows] = stored
+        if len(batch.twins):
+            places[batch.twins] = self._known.places(batch.twin_slots)
+        desc_offset, desc = self._layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
         except NoSpace:
@@ -112,8 +115,8 @@ class _Job:
                 with suppress(NoSpace):
                     self._sink.write(desc_offset, np.zeros_like(desc))
             raise
-        n_zero = batch.npages - int(np.count_nonzero(places["size"]))
-        return Done(batch.npages, n_zero, len(batch.twins), int(stops[-1]) if len(stops) else 0)
+        n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset))
+        return Done(batch.npages, n_zero, len(batch.twins), nbytes)
 
     def _page_encoder(self) -> PageEncoder:
         return PageEncoder(self._how.codec, self._how.engine, self._dump.source.page_size)
@@ -125,46 +128,47 @@ class PageJob(_Job):
     The pages are read once, into buffers that workers share with the calling process.
     """
 
-    def __init__(self, dump: Dump, how: How, sink: Sink, describe: Describe, n_pages: int, n_workers: int) -> None:
-        super().__init__(dump, how, sink, describe, n_pages)
+    def __init__(self, dump: Dump, how: How, sink: Sink, layout: KdumpLayout, n_pages: int, n_workers: int) -> None:
+        super().__init__(dump, how, sink, layout, n_pages)
         shape = (slots_needed(n_workers), how.batch_npages, dump.source.page_size)
         self._buffers: ByteArray = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
         self._free = list(range(shape[0]))
-        self._recalled: ByteArray = np.empty(shape[1:], np.uint8)
+        page_size = dump.source.page_size
+        self._recalled: ByteArray = np.empty((max(COMPARED_NBYTES // page_size, 1), page_size), np.uint8)
 
     def prepare(self, batch: PageBatch) -> Batch:
         """See `npdump.job.Job.prepare`."""
         number = self._free.pop()
-        n = batch.npages
-        pages = self._buffers[number, :n]
-        self._dump.source.gather(batch.runs, pages)
+        drops_zero = self._dump.drops_zero
+        read, pages = read_pages(self._dump.source, batch, self._buffers[number], drops_zero)
         samples = samples_of(pages)
-        is_left = ~is_zero(pages, samples) if self._dump.drops_zero else np.ones(n, np.bool_)
-        slots, twins = np.full(n, NO_SLOT), np.empty(0, np.intp)
-        if self._how.share:
-            found = self._known.look_up(keys_of(samples), batch.pfns)
-            is_equal = self._are_equal(pages, found.twins, found.identities)
-            slots, twins = found.slots, found.twins[is_equal]
-            slots[found.twins[~is_equal]] = NO_SLOT
-            is_left[twins] = False
-        rows = np.flatnonzero(is_left)
-        return Batch(PageOrder(number, n, rows), batch.rank, n, rows, slots, twins)
+        rows = np.flatnonzero(~is_zero(pages, samples)) if drops_zero else np.arange(len(pages))
+        slots, twins, twin_slots = np.full(len(rows), NO_SLOT), NONE, NONE
+        if self._how.share and len(rows):
+            slots, suspects, identities = self._known.look_up(keys_of(samples[rows]), batch.pfns[read[rows]])
+            is_equal = self._are_equal(pages, rows[suspects], identities)
+            slots[suspects[~is_equal]] = NO_SLOT
+            rows, slots, twins, twin_slots = _parted(rows, slots, suspects[is_equal])
+        order = PageOrder(number, len(pages), rows)
+        return Batch(order, batch.rank, batch.npages, read[rows], slots, read[twins], twin_slots)
 
     def _are_equal(self, pages: ByteArray, rows: Rows, pfns: Words) -> BoolArray:
         """Compare some pages with earlier ones, byte for byte."""
         is_equal = np.empty(len(rows), np.bool_)
+        words, step = pages.view(np.uint64), len(self._recalled)
+        # Many pages may equal the same one, which is read once then.
         order = np.argsort(pfns, kind="stable")
-        rows, pfns = rows[order], pfns[order]
-        is_new = np.append(True, pfns[1:] != pfns[:-1])[: len(pfns)]
-        distinct, which = pfns[is_new], np.cumsum(is_new) - 1
-        recalled = self._recalled[: len(distinct)]
-        self._dump.source.gather(_runs(distinct), recalled)
-        words, recalled_words = pages.view(np.uint64), recalled.view(np.uint64)
-        step = max(COMPARED_NBYTES // pages.shape[1], 1)
-        for at in range(0, len(rows), step):
-            some = words[rows[at : at + step]]
-            some ^= recalled_words[which[at : at + step]]
-            is_equal[order[at : at + step]] = np.bitwise_or.reduce(some, axis=1) == 0
+        for at in range(0, len(order), step):
+            these = order[at : at + step]
+            wanted = pfns[these]
+            is_new = np.append(True, wanted[1:] != wanted[:-1])
+            distinct = wanted[is_new]
+            recalled = self._recalled[: len(distinct)]
+            self._dump.source.gather(_runs(distinct), recalled)
+            earlier = recalled.view(np.uint64)
+            if len(distinct) < len(these):
+                earlier = earlier[np.cumsum(is_new) - 1]
+            is_equal[these] = ~(words[_sliced(rows[these])] != earlier).any(axis=1)
         return is_equal
 
     def make_encoder(self) -> Callable[[PageOrder], Encoded]:
@@ -189,17 +193,15 @@ class StoredJob(_Job):
         source = self._dump.source
         assert isinstance(source, OffersStored)
         stored = source.stored(batch.runs)
-        n = batch.npages
-        is_left = ~stored.is_zero if self._dump.drops_zero else np.ones(n, np.bool_)
-        slots, twins = np.full(n, NO_SLOT), np.empty(0, np.intp)
+        rows = np.flatnonzero(~stored.is_zero) if self._dump.drops_zero else np.arange(batch.npages)
+        slots, twins, twin_slots = np.full(len(rows), NO_SLOT), NONE, NONE
         if self._how.share:
             # Pages that share their place in the input do so again: here the place is the key.
-            positions = (stored.offsets + (stored.numbers.astype(np.int64) << _PART_SHIFT)).astype(np.uint64)
-            keys = np.where(is_left, keys_of(positions.reshape(-1, 1)), np.uint64(0))
-            slots, twins, _ = self._known.look_up(keys, np.arange(batch.rank, batch.rank + n))
-            is_left[twins] = False
-        rows = np.flatnonzero(is_left)
-        return Batch(stored[rows], batch.rank, n, rows, slots, twins)
+            positions = stored.offsets[rows] + (stored.numbers[rows].astype(np.int64) << _PART_SHIFT)
+            keys = keys_of(positions.astype(np.uint64).reshape(-1, 1))
+            slots, suspects, _ = self._known.look_up(keys, batch.rank + rows)
+            rows, slots, twins, twin_slots = _parted(rows, slots, suspects)
+        return Batch(stored[rows], batch.rank, batch.npages, rows, slots, twins, twin_slots)
 
     def make_encoder(self) -> Callable[[Stored], Encoded]:
         """See `npdump.job.Job.make_encoder`."""
@@ -216,9 +218,23 @@ class StoredJob(_Job):
         )
 
 
+def _parted(rows: Rows, slots: Rows, twins: Rows) -> tuple[Rows, Rows, Rows, Rows]:
+    """Part pages, of which ``twins`` equal an earlier one: the others' rows and slots, then theirs."""
+    if not len(twins):
+        return rows, slots, NONE, NONE
+    is_other = np.ones(len(rows), np.bool_)
+    is_other[twins] = False
+    return rows[is_other], slots[is_other], rows[twins], slots[twins]
+
+
 def _runs(pfns: Words) -> Runs:
-    """Return the runs of ascending page frames."""
-    breaks = np.flatnonzero(np.diff(pfns) != 1)
-    starts = np.append(0, breaks + 1)[: len(pfns)]
-    stops = np.append(breaks, len(pfns) - 1)[: len(pfns)]
-    return np.column_stack((pfns[starts], pfns[stops] + 1))
+    """Return the runs of ascending page frames, of which there is at least one."""
+    breaks = np.flatnonzero(pfns[1:] - pfns[:-1] != 1)
+    return np.column_stack((pfns[np.append(0, breaks + 1)], pfns[np.append(breaks, -1)] + 1))
+
+
+def _sliced(rows: Rows) -> Rows | slice:
+    """Return what takes the same rows of an array, and doesn't copy them if they are neighbours."""
+    first, n = int(rows[0]), len(rows)
+    is_contiguous = int(rows[-1]) - first == n - 1 and bool((rows[1:] > rows[:-1]).all())
+    return slice(first, first + n) if is_contiguous else rows
