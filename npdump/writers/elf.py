@@ -224,13 +224,23 @@ class ElfWriter:
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
+        page_size = self._source.page_size
+        buffer = np.empty((COPY_NBYTES // page_size, page_size), np.uint8)
         for segment in self._segments[self._with_data]:
-            paddr, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
-            for at in range(0, nbytes, COPY_NBYTES):
-                piece = min(COPY_NBYTES, nbytes - at)
-                sink.write(offset + at, self._source.view(paddr + at, piece))
-                self._written_stop = offset + at + piece
-                yield Done(-(-piece >> self._page_shift), 0, 0, piece)
+            start, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
+            at, stop = start, start + nbytes
+            while at < stop:
+                # Whole pages are copied together, the parts of a page with which a segment may begin and end alone.
+                n = min(stop - at >> self._page_shift, len(buffer)) if at % page_size == 0 else 0
+                if n:
+                    pfn, data = at >> self._page_shift, buffer[:n].reshape(-1)
+                    self._source.gather(np.array([[pfn, pfn + n]]), buffer[:n])
+                else:
+                    data = self._source.view(at, min(page_size - at % page_size, stop - at))
+                sink.write(offset + at - start, data)
+                at += len(data)
+                self._written_stop = offset + at - start
+                yield Done(max(n, 1), 0, 0, len(data))
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
