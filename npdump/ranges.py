@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Words", "disjoint", "numbers_of", "overlap"]
+__all__ = ["Words", "disjoint", "distinct", "numbers_of", "overlap"]
 
 Words = npt.NDArray[np.int64]
 
@@ -45,6 +46,15 @@ def disjoint(start: Words, stop: Words, offset: Words) -> tuple[Words, Words, Wo
             pieces.append((cut, next_cut, offsets[owner] + cut - starts[owner]))
     columns = np.array(pieces, np.int64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def distinct(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return numbers in ascending order, each once.
+
+    As `numpy.unique`, which would import numpy.ma: a tenth of the time that npdump takes to start.
+    """
+    ordered = np.sort(numbers)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
 
 
 def numbers_of(starts: Words, lengths: Words) -> Words:

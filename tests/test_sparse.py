@@ -5,6 +5,7 @@ import subprocess
 import pytest
 from harness import run_ok
 
+
 def copy(path, sparse):
     """Copy a file with `cp --sparse`."""
     target = path.with_name(f"{path.name}.{sparse}")

@@ -79,7 +79,7 @@ class Lzo:
         if name == "liblzo2":
             return _liblzo2_decoder(library, page_size)
         decompress = library.decompress
-        return checked(lambda page: decompress(bytes(page), False, page_size), page_size, (library.error,))
+        return checked(lambda page: decompress(page, False, page_size), page_size, (library.error,))
 
 
 def _liblzo2_decoder(library: ctypes.CDLL, page_size: int) -> DecodePages:

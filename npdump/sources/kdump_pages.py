@@ -15,7 +15,7 @@ from npdump.codecs import DecodePages
 from npdump.errors import AddressError, CodecError, CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
-from npdump.ranges import numbers_of
+from npdump.ranges import distinct, numbers_of
 from npdump.sources import Stored
 from npdump.sources.kdump_header import KdumpHeader
 from npdump.storage import ByteArray, Storage
@@ -32,7 +32,8 @@ _PIECE_NBYTES = 1 << 20
 _SCAN_NPAGES = 1 << 18
 _SPAN_SHIFT = 22
 _MAX_GAP_NBYTES = 1 << 16
-_FLAGS = np.array([int(PageFlag.RAW), *map(int, PageFlag)], np.uint32)
+_FLAGS = np.zeros(2 + max(map(int, PageFlag)), np.bool_)
+_FLAGS[[int(PageFlag.RAW), *map(int, PageFlag)]] = True
 
 
 class Part(NamedTuple):
@@ -145,7 +146,7 @@ class PageTable:
         if not len(ranks):
             return ranks
         # Back from ranks to page frames: cut where the kept pages have gaps.
-        cuts = np.unique(np.concatenate((ranks[:, 0], self._ranks)))
+        cuts = distinct(np.concatenate((ranks[:, 0], self._ranks)))
         owner = np.searchsorted(ranks[:, 0], cuts, side="right") - 1
         inside = (owner >= 0) & (cuts < ranks[owner, 1])
         cuts, owner = cuts[inside], owner[inside]
@@ -157,7 +158,7 @@ class PageTable:
     def _is_there(self, storage: Storage, desc: npt.NDArray[np.void]) -> BoolArray:
         nbytes = desc["size"].astype(np.int64)
         there = (desc["offset"] > 0) & (nbytes > 0) & (nbytes <= self._page_size)
-        there &= np.isin(desc["flags"], _FLAGS)
+        there &= _FLAGS[np.minimum(desc["flags"], len(_FLAGS) - 1)]
         there &= (desc["flags"] != PageFlag.RAW) | (nbytes == self._page_size)
         return there & storage.covers(desc["offset"], nbytes)
 
@@ -179,12 +180,10 @@ class PageTable:
         """
         lengths = _lengths(runs)
         n = int(lengths.sum())
-        if not len(self._starts):
-            raise AddressError("the dump has no pages")
-        i = np.searchsorted(self._starts, runs[:, 0], side="right") - 1
-        if n and (i.min() < 0 or (runs[:, 1] > self._stops[i]).any()):
-            lacking = runs[(i < 0) | (runs[:, 1] > self._stops[i])][0]
-            raise AddressError(f"some of the physical pages {lacking[0]:#x} to {lacking[1]:#x} aren't in the dump")
+        i = self._owners(self._starts, self._stops, runs, "aren't in the dump")
+        self._owners(
+            self.data_runs[:, 0], self.data_runs[:, 1], runs, "were lost when the dump was made, or with the file's end"
+        )
         ranks = numbers_of(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
         desc = np.empty(n, self._desc)
         numbers = np.searchsorted(self._first_ranks, ranks, side="right") - 1
@@ -195,11 +194,17 @@ class PageTable:
             desc[first:stop] = self._read_descs(number, low, int(ranks[stop - 1]) + 1)[ranks[first:stop] - low]
         offsets = desc["offset"].astype(np.int64)
         is_zero = offsets == self._zero_offsets[numbers]
-        nbytes = desc["size"].astype(np.int64)
-        for number, part in enumerate(self._parts):
-            if not self._is_there(part.storage, desc[numbers == number]).all():
-                raise AddressError("a page was lost when the dump was made, or with the file's end")
-        return Stored(numbers, offsets, nbytes, desc["flags"].astype(np.uint32), is_zero)
+        return Stored(numbers, offsets, desc["size"].astype(np.int64), desc["flags"].astype(np.uint32), is_zero)
+
+    @staticmethod
+    def _owners(starts: Words, stops: Words, runs: Runs, trouble: str) -> Rows:
+        """Return which of the ranges ``[starts, stops)`` has each run."""
+        i = np.searchsorted(starts, runs[:, 0], side="right") - 1
+        is_lacking = i < 0 if not len(stops) else (i < 0) | (runs[:, 1] > stops[i])
+        if is_lacking.any():
+            pfn, pfn_stop = runs[is_lacking][0]
+            raise AddressError(f"some of the physical pages {pfn:#x} to {pfn_stop:#x} {trouble}")
+        return i
 
     def joined(self, stored: Stored) -> Any:
         """See `npdump.sources.OffersStored.joined`."""
@@ -221,7 +226,7 @@ class PageTable:
         CorruptDump
             If a page isn't what its descriptor says.
         """
-        for flag in np.unique(stored.flags[~stored.is_zero]).tolist():
+        for flag in distinct(stored.flags[~stored.is_zero]).tolist():
             chosen = np.flatnonzero((stored.flags == flag) & ~stored.is_zero)
             if flag == PageFlag.RAW:
                 out[chosen] = np.frombuffer(self.joined(stored[chosen]), np.uint8).reshape(len(chosen), -1)
