@@ -2,7 +2,8 @@
 
 ISA-L compresses three times as fast as zlib, uncompresses half as fast again, and makes streams that are 3 % larger.
 About one page in 20,000 comes out a few bytes longer or shorter from run to run (isal 1.9.1; it depends on where the
-process lies in memory, and decodes to the same page). libdeflate is twice as fast as zlib, 1 % larger, and always gives the same bytes.
+process lies in memory, and decodes to the same page). libdeflate is twice as fast as zlib, 1 % larger, and always
+gives the same bytes.
 
 The standard library's level 1 gives the very bytes that makedumpfile's ``compress2()`` gives, as long as both use the
 same build of zlib.
