@@ -72,3 +72,6 @@ class Job(Protocol):
 
     def finish(self, prepared: Any, encoded: Encoded, offset: int) -> Done:
         """Do the last step, for one batch after the other: write what points to the data."""
+
+    def finish_what_fits(self, prepared: Any, encoded: Encoded, offset: int) -> Done:
+        """Do the third step and the last one for the first pages of a batch, those that there is room for."""

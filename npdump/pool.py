@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from npdump.encoding import Encoded
-from npdump.errors import NpdumpError, SinkError
+from npdump.errors import NoSpace, NpdumpError, SinkError
 from npdump.job import Done, Job, Prepared, Seconds
 from npdump.resources import available_nbytes, usable_cpus
 from npdump.stream import PageBatch
@@ -152,6 +152,9 @@ class _Crew:
             if self._failure is None:
                 self._issue(batches)
             elif self._is_over():
+                # What others are about to write lies behind what fits.
+                self.dismiss()
+                yield from self._finish_what_fits(self._failure)
                 raise self._failure
             if not self._processes:
                 yield from self._work_alone(batches)
@@ -244,6 +247,15 @@ class _Crew:
             del self._tickets[self._next_finished]
             self._next_finished += 1
 
+    def _finish_what_fits(self, error: NpdumpError) -> Iterator[Done]:
+        """Where there is no room for the next batch, end the part of it that there is room for."""
+        ticket = self._tickets.get(self._next_finished)
+        if not isinstance(error, NoSpace) or ticket is None or ticket.offset is None:
+            return
+        # Who compressed it has ended.
+        encoded = self._job.make_encoder()(ticket.prepared.order)
+        yield self._job.finish_what_fits(ticket.prepared, encoded, ticket.offset)
+
     def _bury(self, worker: Connection) -> None:
         """Take the batches of a dead worker back, to be done over."""
         process = self._processes.pop(worker)
@@ -290,7 +302,11 @@ class _Crew:
                 encoded, compress = _timed(encode, ticket.prepared.order)
                 self._take(ticket, encoded, len(encoded.data))
                 self._place()
-                _, write = _timed(self._job.write, encoded.data, ticket.offset)
+                try:
+                    _, write = _timed(self._job.write, encoded.data, ticket.offset)
+                except NoSpace as error:
+                    yield from self._finish_what_fits(error)
+                    raise
                 ticket.seconds = ticket.seconds.plus(Seconds(0.0, compress, write))
                 ticket.is_written = True
                 self._job.release(ticket.prepared)

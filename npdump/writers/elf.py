@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import Runs, runs_of
-from npdump.errors import FactError, SinkError
+from npdump.errors import FactError, NoSpace, SinkError
 from npdump.job import Done
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
@@ -237,7 +237,12 @@ class ElfWriter:
                     self._source.gather(np.array([[pfn, pfn + n]]), buffer[:n])
                 else:
                     data = self._source.view(at, min(page_size - at % page_size, stop - at))
-                sink.write(offset + at - start, data)
+                try:
+                    sink.write(offset + at - start, data)
+                except NoSpace as error:
+                    # A page that is cut is no page.
+                    self._written_stop = offset + at - start + min(error.n_written // page_size, n) * page_size
+                    raise
                 at += len(data)
                 self._written_stop = offset + at - start
                 yield Done(max(n, 1), 0, 0, len(data))
@@ -250,6 +255,7 @@ class ElfWriter:
     def cut_short(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.cut_short`."""
         if sink.can_rewrite:
+            sink.cut(self._written_stop)
             sink.place([(0, self._headers(complete=False))])
 
 

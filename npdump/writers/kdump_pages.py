@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +117,32 @@ class _Job:
             raise
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset))
         return Done(batch.npages, n_zero, len(batch.twins), nbytes)
+
+    def finish_what_fits(self, batch: Batch, encoded: Encoded, offset: int) -> Done:
+        """See `npdump.job.Job.finish_what_fits`."""
+        if not self._sink.can_rewrite:
+            return Done(0, 0, 0, 0)
+        # What was written behind this batch took its room.
+        self._sink.cut(offset)
+        n_written = len(encoded.data)
+        try:
+            self._sink.write(offset, encoded.data)
+        except NoSpace as error:
+            n_written = error.n_written
+        stops = np.cumsum(encoded.sizes, dtype=np.int64)
+        n_stored = int(np.searchsorted(stops, n_written, side="right"))
+        self._sink.cut(offset + int(stops[:n_stored].max(initial=0)))
+        n = int(batch.rows[n_stored]) if n_stored < len(stops) else batch.npages
+        if not n:
+            return Done(0, 0, 0, 0)
+        first = replace(
+            batch,
+            npages=n,
+            rows=batch.rows[:n_stored],
+            slots=batch.slots[:n],
+            twins=batch.twins[batch.twins < n],
+        )
+        return self.finish(first, encoded._replace(sizes=encoded.sizes[:n_stored], flags=encoded.flags[:n_stored]), offset)
 
     def _page_encoder(self) -> PageEncoder:
         return PageEncoder(self._how.codec, self._how.engine, self._dump.source.page_size)
