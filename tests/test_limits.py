@@ -59,7 +59,7 @@ def assert_first_pages(path: Path, whole: KdumpFile, limit_nbytes: int) -> None:
 
 
 def limits_of(whole: KdumpFile) -> list[int]:
-    """One byte less than the end of a page of the first batch, the end of one in the middle, a byte more of a late one."""
+    """One byte less than the end of a page of the first batch, the end of one in the middle, a byte more at the end."""
     stops = np.unique(whole.descriptors["offset"] + whole.descriptors["size"])
     stops = stops[stops > whole.data_offset].tolist()
     return [stops[int(len(stops) * share)] + more for share, more in ((0.005, -1), (0.6, 0), (0.99, 1))]

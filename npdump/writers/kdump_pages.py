@@ -142,7 +142,8 @@ class _Job:
             slots=batch.slots[:n],
             twins=batch.twins[batch.twins < n],
         )
-        return self.finish(first, encoded._replace(sizes=encoded.sizes[:n_stored], flags=encoded.flags[:n_stored]), offset)
+        sizes, flags = encoded.sizes[:n_stored], encoded.flags[:n_stored]
+        return self.finish(first, Encoded(sizes, flags, None), offset)
 
     def _page_encoder(self) -> PageEncoder:
         return PageEncoder(self._how.codec, self._how.engine, self._dump.source.page_size)
