@@ -215,6 +215,8 @@ class ElfWriter:
         if not complete:
             written = self._written_stop - self._segments["offset"].astype(np.int64)
             loads["p_filesz"] = np.clip(written, 0, self._segments["filesz"].astype(np.int64))
+            # crash takes a place behind the file's end for damage, even that of no bytes.
+            loads["p_offset"][loads["p_filesz"] == 0] = 0
         return ehdr.tobytes() + phdrs.tobytes() + section
 
     def begin(self, sink: Sink) -> int:
