@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from npdump.encoding import Encoded
@@ -97,7 +98,8 @@ def _timed(step: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 class _Ticket:
     """A batch on its way through the crew; it keeps its number and, once it has one, its place."""
 
-    def __init__(self, prepared: Prepared, read_seconds: float) -> None:
+    def __init__(self, batch: PageBatch, prepared: Prepared, read_seconds: float) -> None:
+        self.batch = batch
         self.prepared = prepared
         self.seconds = Seconds(read=read_seconds)
         self.worker: Connection | None = None
@@ -147,15 +149,14 @@ class _Crew:
             process.join()
 
     def run(self, batches: Iterator[PageBatch], offset: int) -> Iterator[Done]:
-        self._offset = offset
+        self._offset = self._finished_stop = offset
         while True:
             if self._failure is None:
                 self._issue(batches)
             elif self._is_over():
-                # What others are about to write lies behind what fits.
-                self.dismiss()
-                yield from self._finish_what_fits(self._failure)
-                raise self._failure
+                if not (isinstance(self._failure, NoSpace) and self._job.is_repeatable):
+                    raise self._failure
+                batches = self._take_back(batches)
             if not self._processes:
                 yield from self._work_alone(batches)
                 return
@@ -184,7 +185,7 @@ class _Crew:
                     return
                 number = self._n_issued
                 self._n_issued += 1
-                self._tickets[number] = _Ticket(*_timed(self._job.prepare, batch))
+                self._tickets[number] = _Ticket(batch, *_timed(self._job.prepare, batch))
             self._tickets[number].worker = worker
             loads[worker] += 1
             self._tell(worker, _ENCODE, number, self._tickets[number].prepared.order)
@@ -243,18 +244,23 @@ class _Crew:
             assert ticket.encoded is not None
             assert ticket.offset is not None
             done = self._job.finish(ticket.prepared, ticket.encoded, ticket.offset)
+            self._finished_stop = max(self._finished_stop, ticket.offset + ticket.nbytes)
             yield done._replace(seconds=ticket.seconds)
             del self._tickets[self._next_finished]
             self._next_finished += 1
 
-    def _finish_what_fits(self, error: NpdumpError) -> Iterator[Done]:
-        """Where there is no room for the next batch, end the part of it that there is room for."""
-        ticket = self._tickets.get(self._next_finished)
-        if not isinstance(error, NoSpace) or ticket is None or ticket.offset is None:
-            return
-        # Who compressed it has ended.
-        encoded = self._job.make_encoder()(ticket.prepared.order)
-        yield self._job.finish_what_fits(ticket.prepared, encoded, ticket.offset)
+    def _take_back(self, batches: Iterator[PageBatch]) -> Iterator[PageBatch]:
+        """Take back what isn't pointed to yet and has the room of what comes before; return what is left to do."""
+        self.dismiss()
+        self._processes.clear()
+        self._offset = self._finished_stop
+        self._job.cut(self._offset)
+        tickets = [self._tickets.pop(number) for number in sorted(self._tickets)]
+        for ticket in tickets:
+            if not ticket.is_written:
+                self._job.release(ticket.prepared)
+        self._next_placed = self._next_finished
+        return chain([ticket.batch for ticket in tickets], batches)
 
     def _bury(self, worker: Connection) -> None:
         """Take the batches of a dead worker back, to be done over."""
@@ -297,15 +303,17 @@ class _Crew:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                ticket = self._tickets[self._next_finished] = _Ticket(*_timed(self._job.prepare, batch))
+                ticket = _Ticket(batch, *_timed(self._job.prepare, batch))
+                self._tickets[self._next_finished] = ticket
             if not ticket.is_written:
                 encoded, compress = _timed(encode, ticket.prepared.order)
                 self._take(ticket, encoded, len(encoded.data))
                 self._place()
+                assert ticket.offset is not None
                 try:
                     _, write = _timed(self._job.write, encoded.data, ticket.offset)
                 except NoSpace as error:
-                    yield from self._finish_what_fits(error)
+                    yield self._job.finish_what_fits(ticket.prepared, encoded, ticket.offset, error.n_written)
                     raise
                 ticket.seconds = ticket.seconds.plus(Seconds(0.0, compress, write))
                 ticket.is_written = True
