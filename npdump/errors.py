@@ -62,4 +62,12 @@ class SinkError(NpdumpError):
 
 
 class NoSpace(SinkError):
-    """The output's file system is full; what was written is marked incomplete."""
+    """The output's file system is full; what was written is marked incomplete.
+
+    Attributes
+    ----------
+    n_written : int
+        Bytes of the refused buffer that are in the file all the same, from its beginning on.
+    """
+
+    n_written = 0

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from contextlib import ExitStack
 
+from npdump import containers, sources
 from npdump.containers import open_storage
+from npdump.containers.flattened import is_flattened
 from npdump.kernel.given import Given
 from npdump.options import Options
 from npdump.report import Reporter
 from npdump.storage import Storage
 
-__all__ = ["given_of", "open_storages"]
+__all__ = ["given_of", "holds_dump", "open_storages"]
+
+
+def holds_dump(path: str) -> bool:
+    """Tell by its beginning whether a file holds a dump, or something compressed that may be one."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            head = file.read(sources.HEAD_NBYTES)
+    except OSError:
+        return False
+    return is_flattened(head) or containers.find(head) is not None or sources.find(head) is not None
 
 
 def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:

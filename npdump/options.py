@@ -53,7 +53,7 @@ NOT_YET = (
 )
 
 class Command(NamedTuple):
-    """Something npdump does: the operands it takes, how many of them it needs, and whether the last may be several."""
+    """Something npdump does: the operands it takes, how many of them it needs, and whether VMCORE may be in parts."""
 
     operands: tuple[str, ...]
     n_needed: int
@@ -64,7 +64,7 @@ class Command(NamedTuple):
 FILTER = "filter"
 COMMANDS = {
     FILTER: Command(("vmcore", "dumpfile"), 2),
-    "dmesg": Command(("vmcore", "dumpfile"), 1),
+    "dmesg": Command(("vmcore", "dumpfile"), 1, takes_parts=True),
     "vtop": Command(("vmcore",), 1, takes_parts=True),
     "mem_usage": Command(("vmcore",), 1, takes_parts=True),
     "info": Command(("vmcore",), 1, takes_parts=True),
@@ -172,7 +172,8 @@ def parse(argv: Sequence[str]) -> Options:
         operands = _take_files(values, operands)
     command = COMMANDS[values["command"]]
     if command.takes_parts:
-        values["more_vmcores"], operands = tuple(operands[1:]), operands[:1]
+        stop = len(operands) - ("dumpfile" in command.operands and len(operands) > 1)
+        values["more_vmcores"], operands = tuple(operands[1:stop]), operands[:1] + operands[stop:]
     if len(operands) > len(command.operands):
         expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
         expected += f" {_is_or_are(command.operands)} expected"
@@ -196,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump -R DUMPFILE < FLATTENED\n"
         "       npdump --split [OPTION]... VMCORE DUMPFILE DUMPFILE...\n"
         "       npdump --reassemble DUMPFILE... DUMPFILE\n"
-        "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE [LOGFILE]\n"
+        "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE... [LOGFILE]\n"
         "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
         "       npdump -g VMCOREINFO -x VMLINUX\n"
         "       npdump info [--json] VMCORE...\n"
@@ -375,7 +376,8 @@ def _add_question_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--dump-dmesg",
         action="store_true",
-        help="write the kernel log of VMCORE to DUMPFILE, or to the standard output if DUMPFILE is not given",
+        help="write the kernel log of VMCORE to DUMPFILE, or to the standard output if DUMPFILE is not given; a file "
+        "that holds a dump is taken for a part of VMCORE, never for DUMPFILE",
     )
     add("--partial-dmesg", action="store_true", help="as --dump-dmesg, from the last dmesg --clear on")
     add("--mem-usage", action="store_true", help="show what the pages of VMCORE, or of /proc/kcore, are used for")

@@ -14,10 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from npdump.encoding import Encoded
-from npdump.errors import NpdumpError, SinkError
+from npdump.errors import NoSpace, NpdumpError, SinkError
 from npdump.job import Done, Job, Prepared, Seconds
 from npdump.resources import available_nbytes, usable_cpus
 from npdump.stream import PageBatch
@@ -97,7 +98,8 @@ def _timed(step: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 class _Ticket:
     """A batch on its way through the crew; it keeps its number and, once it has one, its place."""
 
-    def __init__(self, prepared: Prepared, read_seconds: float) -> None:
+    def __init__(self, batch: PageBatch, prepared: Prepared, read_seconds: float) -> None:
+        self.batch = batch
         self.prepared = prepared
         self.seconds = Seconds(read=read_seconds)
         self.worker: Connection | None = None
@@ -147,12 +149,14 @@ class _Crew:
             process.join()
 
     def run(self, batches: Iterator[PageBatch], offset: int) -> Iterator[Done]:
-        self._offset = offset
+        self._offset = self._finished_stop = offset
         while True:
             if self._failure is None:
                 self._issue(batches)
             elif self._is_over():
-                raise self._failure
+                if not (isinstance(self._failure, NoSpace) and self._job.is_repeatable):
+                    raise self._failure
+                batches = self._take_back(batches)
             if not self._processes:
                 yield from self._work_alone(batches)
                 return
@@ -181,7 +185,7 @@ class _Crew:
                     return
                 number = self._n_issued
                 self._n_issued += 1
-                self._tickets[number] = _Ticket(*_timed(self._job.prepare, batch))
+                self._tickets[number] = _Ticket(batch, *_timed(self._job.prepare, batch))
             self._tickets[number].worker = worker
             loads[worker] += 1
             self._tell(worker, _ENCODE, number, self._tickets[number].prepared.order)
@@ -240,9 +244,23 @@ class _Crew:
             assert ticket.encoded is not None
             assert ticket.offset is not None
             done = self._job.finish(ticket.prepared, ticket.encoded, ticket.offset)
+            self._finished_stop = max(self._finished_stop, ticket.offset + ticket.nbytes)
             yield done._replace(seconds=ticket.seconds)
             del self._tickets[self._next_finished]
             self._next_finished += 1
+
+    def _take_back(self, batches: Iterator[PageBatch]) -> Iterator[PageBatch]:
+        """Take back what isn't pointed to yet and has the room of what comes before; return what is left to do."""
+        self.dismiss()
+        self._processes.clear()
+        self._offset = self._finished_stop
+        self._job.cut(self._offset)
+        tickets = [self._tickets.pop(number) for number in sorted(self._tickets)]
+        for ticket in tickets:
+            if not ticket.is_written:
+                self._job.release(ticket.prepared)
+        self._next_placed = self._next_finished
+        return chain([ticket.batch for ticket in tickets], batches)
 
     def _bury(self, worker: Connection) -> None:
         """Take the batches of a dead worker back, to be done over."""
@@ -285,12 +303,18 @@ class _Crew:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                ticket = self._tickets[self._next_finished] = _Ticket(*_timed(self._job.prepare, batch))
+                ticket = _Ticket(batch, *_timed(self._job.prepare, batch))
+                self._tickets[self._next_finished] = ticket
             if not ticket.is_written:
                 encoded, compress = _timed(encode, ticket.prepared.order)
                 self._take(ticket, encoded, len(encoded.data))
                 self._place()
-                _, write = _timed(self._job.write, encoded.data, ticket.offset)
+                assert ticket.offset is not None
+                try:
+                    _, write = _timed(self._job.write, encoded.data, ticket.offset)
+                except NoSpace as error:
+                    yield self._job.finish_what_fits(ticket.prepared, encoded, ticket.offset, error.n_written)
+                    raise
                 ticket.seconds = ticket.seconds.plus(Seconds(0.0, compress, write))
                 ticket.is_written = True
                 self._job.release(ticket.prepared)

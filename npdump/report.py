@@ -41,6 +41,10 @@ class Reporter:
         self._messages_to_stderr = messages_to_stderr
         self._progress = _Progress()
 
+    def keep_stdout(self) -> None:
+        """Print nothing but answers on the standard output from here on."""
+        self._messages_to_stderr = True
+
     def message(self, text: str) -> None:
         """Print a common message."""
         self._print(MESSAGE_COMMON, text)

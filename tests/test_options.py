@@ -234,6 +234,7 @@ def test_the_file_stands_alone_for_the_man_page(tmp_path) -> None:
         ("--dump-dmesg vmcore log", "dmesg", {"vmcore": "vmcore", "dumpfile": "log", "partial_dmesg": False}),
         ("--dump-dmesg --partial-dmesg vmcore log", "dmesg", {"dumpfile": "log", "partial_dmesg": True}),
         ("--partial-dmesg vmcore", "dmesg", {"dumpfile": None, "partial_dmesg": True}),
+        ("--dump-dmesg part1 part2 log", "dmesg", {"vmcores": ("part1", "part2"), "dumpfile": "log"}),
         ("--mem-usage /proc/kcore", "mem_usage", {"vmcore": "/proc/kcore"}),
         ("--vtop 0xffffffff81000000 vmcore", "vtop", {"vtop": 0xFFFFFFFF81000000}),
         ("--vtop 4096 vmcore", "vtop", {"vtop": 4096}),

@@ -240,6 +240,31 @@ def test_crash_knows_an_incomplete_dump(real, tool, tmp_path):
     assert "crash: page incomplete: " in result.stdout
 
 
+@pytest.mark.parametrize("format", ["lzo", "elf"])
+def test_crash_opens_a_dump_that_lacks_little(format, real, tool, tmp_path):
+    """With zeros for what is lost, as it offers; all that is there is right."""
+    vmcore, vmlinux, release = real
+    program, whole, path = tool("crash"), tmp_path / "whole", tmp_path / "dump"
+    harness.run_ok(FORMATS[format], "-d", "31", vmcore, whole)
+    limit = whole.stat().st_size - 100_000
+    assert harness.run(FORMATS[format], "-d", "31", "-L", str(limit), vmcore, path).returncode == 1
+    dump = open_dump(path)
+    pages = [pfn for pfn in dump.kept.tolist()[::2000] if format == "elf" or not dump.is_lost(pfn)]
+    script = tmp_path / "commands"
+    script.write_text("\n".join(["sys", *(f"rd -p {pfn * 4096:x} 2" for pfn in pages), "quit"]) + "\n")
+    argv = [program, "-s", "--zero_excluded", "-i", script, vmlinux, path]
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout[-1000:] + result.stderr
+    assert "This dumpfile is incomplete." in result.stdout
+    assert "may be truncated" not in result.stdout
+    assert f"RELEASE: {release}" in result.stdout
+    assert len(pages) > 5
+    source = ElfDump(vmcore)
+    for pfn in pages:
+        first, second = (int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8))
+        assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", result.stdout, re.MULTILINE)
+
+
 def test_drgn_with_debug_information(npdump, real, tmp_path):
     vmcore, vmlinux, _ = real
     assert npdump("-l", "-d", "31", vmcore, tmp_path / "dump").returncode == 0

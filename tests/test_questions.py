@@ -22,6 +22,25 @@ def vmcoreinfo(path):
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
+def test_log_of_a_split_dump(distilled, tmp_path):
+    """A part is read, never overwritten, whatever its place on the command line."""
+    vmcore, parts, log = distilled("x86_64-6.1"), [tmp_path / "part1", tmp_path / "part2"], tmp_path / "log"
+    harness.run_ok("--split", "-l", "-d", "31", vmcore, *parts)
+    before = [part.read_bytes() for part in parts]
+    wanted = harness.run_ok("--dump-dmesg", vmcore).stdout
+    for paths in (parts, parts[::-1]):
+        assert harness.run_ok("-f", "--dump-dmesg", *paths).stdout == wanted
+    harness.run_ok("--dump-dmesg", *parts, log)
+    assert log.read_text(errors="surrogateescape") == wanted
+    other = tmp_path / "other"
+    harness.run_ok("-l", "-d", "31", vmcore, other)
+    for paths in ([vmcore, other], [other, parts[0]], [*parts, other], [parts[0], vmcore]):
+        refused = harness.run("-f", "--dump-dmesg", *paths)
+        assert refused.returncode == 1
+        assert "parts of one split" in refused.stderr or "isn't a part" in refused.stderr, refused.stderr
+    assert [part.read_bytes() for part in parts] == before
+
+
 @pytest.mark.parametrize("option", ["--dump-dmesg", "--partial-dmesg"])
 @pytest.mark.parametrize("name", NAMES)
 def test_log_is_makedumpfiles(distilled, tool, tmp_path, name, option):

@@ -29,7 +29,7 @@ class Sink(Protocol):
         Raises
         ------
         NoSpace
-            If the file system is full.
+            If the file system is full: as much is written as fits.
         SinkError
             If it can't be written for another reason.
         """
@@ -44,6 +44,9 @@ class Sink(Protocol):
         ------
         NoSpace
         """
+
+    def cut(self, offset: int) -> None:
+        """Take back, where that's possible, what was placed at ``offset`` and behind it."""
 
     def close(self) -> None:
         """End the output; errors that the system held back come to light here."""

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from npdump.errors import NoSpace, SinkError
@@ -73,18 +74,29 @@ class FileSink:
 
     def write(self, offset: int, data: Any) -> None:
         """See `npdump.sinks.Sink.write`."""
-        rest = memoryview(data).cast("B")
-        if self._limit_nbytes is not None and offset + len(rest) > self._limit_nbytes:
-            raise NoSpace(f"{self.path}: the limit of {self._limit_nbytes} bytes (-L) is reached")
+        whole = memoryview(data).cast("B")
+        rest = whole[: self._room(offset, len(whole))]
+        at = offset
         try:
             while rest:
-                written = os.pwrite(self._fd, rest, offset)
+                written = os.pwrite(self._fd, rest, at)
                 rest = rest[written:]
-                offset += written
+                at += written
         except OSError as error:
             if error.errno in _FULL:
-                raise NoSpace(f"{self.path}: can't grow beyond byte {offset}: {error.strerror}") from None
-            raise SinkError(f"{self.path}: can't be written at byte {offset}: {error.strerror}") from None
+                raise self._full(at - offset, f"can't grow beyond byte {at}: {error.strerror}") from None
+            raise SinkError(f"{self.path}: can't be written at byte {at}: {error.strerror}") from None
+        if at < offset + len(whole):
+            raise self._full(at - offset, f"the limit of {self._limit_nbytes} bytes (-L) is reached")
+
+    def _room(self, offset: int, nbytes: int) -> int:
+        """Return how many of some bytes the limit lets in."""
+        return nbytes if self._limit_nbytes is None else min(max(self._limit_nbytes - offset, 0), nbytes)
+
+    def _full(self, n_written: int, why: str) -> NoSpace:
+        error = NoSpace(f"{self.path}: {why}")
+        error.n_written = n_written
+        return error
 
     def place(self, placements: Iterable[Placement]) -> None:
         """See `npdump.sinks.Sink.place`."""
@@ -95,12 +107,20 @@ class FileSink:
         """See `npdump.sinks.Sink.reserve`."""
         if not nbytes:
             return
+        if self._room(offset, nbytes) < nbytes:
+            raise self._full(0, f"the limit of {self._limit_nbytes} bytes (-L) is reached")
         try:
             os.posix_fallocate(self._fd, offset, nbytes)
         except OSError as error:
             # Others say that this file system, or a device, can't.
             if error.errno in _FULL:
-                raise NoSpace(f"{self.path}: has no room for {nbytes} bytes at {offset}: {error.strerror}") from None
+                raise self._full(0, f"has no room for {nbytes} bytes at {offset}: {error.strerror}") from None
+
+    def cut(self, offset: int) -> None:
+        """See `npdump.sinks.Sink.cut`."""
+        # A device has no end that could be moved.
+        with suppress(OSError):
+            os.ftruncate(self._fd, min(offset, os.fstat(self._fd).st_size))
 
     def close(self) -> None:
         """See `npdump.sinks.Sink.close`."""

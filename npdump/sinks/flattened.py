@@ -92,6 +92,9 @@ class FlattenedSink:
     def reserve(self, offset: int, nbytes: int) -> None:
         """Do nothing: a stream has no places."""
 
+    def cut(self, offset: int) -> None:
+        """Do nothing: what went down a stream can't be taken back."""
+
     def close(self) -> None:
         """Write the end mark."""
         with self._our_turn():

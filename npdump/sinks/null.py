@@ -26,6 +26,9 @@ class NullSink:
     def reserve(self, offset: int, nbytes: int) -> None:
         """Do nothing."""
 
+    def cut(self, offset: int) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 

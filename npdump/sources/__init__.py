@@ -20,7 +20,18 @@ from npdump.errors import UnknownFormat
 from npdump.layouts import ByteOrder
 from npdump.storage import ByteArray, Storage
 
-__all__ = ["SEGMENT", "Format", "History", "Joinable", "OffersStored", "Source", "Stored", "open_source"]
+__all__ = [
+    "HEAD_NBYTES",
+    "SEGMENT",
+    "Format",
+    "History",
+    "Joinable",
+    "OffersStored",
+    "Source",
+    "Stored",
+    "find",
+    "open_source",
+]
 
 SEGMENT = np.dtype(
     [("paddr", "u8"), ("vaddr", "u8"), ("filesz", "u8"), ("memsz", "u8"), ("offset", "u8"), ("flags", "u4")]
@@ -210,7 +221,8 @@ _NOT_READ = {
     b"QEVM": "a QEMU migration stream: use dump-guest-memory to make a vmcore",
 }
 
-_HEAD_NBYTES = 4096 + 8
+HEAD_NBYTES = 4096 + 8
+"""How many bytes of a file tell its format."""
 
 
 def open_source(*storages: Storage) -> Source:
@@ -239,14 +251,22 @@ def open_source(*storages: Storage) -> Source:
     return source_format.join(storages)
 
 
-def _recognise(storage: Storage) -> Format:
-    if not storage.nbytes:
-        raise UnknownFormat(f"{storage.path}: is empty: no dump was written to it")
-    head = storage.read(0, min(storage.nbytes, _HEAD_NBYTES))
+def find(head: bytes) -> Format | None:
+    """Return the format of files that begin with these bytes, None if it's none."""
     for info in pkgutil.iter_modules(__path__):
         source_format: Format | None = getattr(importlib.import_module(f"{__name__}.{info.name}"), "SOURCE", None)
         if source_format is not None and source_format.sniff(head):
             return source_format
+    return None
+
+
+def _recognise(storage: Storage) -> Format:
+    if not storage.nbytes:
+        raise UnknownFormat(f"{storage.path}: is empty: no dump was written to it")
+    head = storage.read(0, min(storage.nbytes, HEAD_NBYTES))
+    source_format = find(head)
+    if source_format is not None:
+        return source_format
     for magic, words in _NOT_READ.items():
         if head.startswith(magic):
             raise UnknownFormat(f"{storage.path}: is {words}")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import Runs, runs_of
-from npdump.errors import FactError, SinkError
+from npdump.errors import FactError, NoSpace, SinkError
 from npdump.job import Done
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
@@ -215,6 +215,8 @@ class ElfWriter:
         if not complete:
             written = self._written_stop - self._segments["offset"].astype(np.int64)
             loads["p_filesz"] = np.clip(written, 0, self._segments["filesz"].astype(np.int64))
+            # crash takes a place behind the file's end for damage, even that of no bytes.
+            loads["p_offset"][loads["p_filesz"] == 0] = 0
         return ehdr.tobytes() + phdrs.tobytes() + section
 
     def begin(self, sink: Sink) -> int:
@@ -237,7 +239,12 @@ class ElfWriter:
                     self._source.gather(np.array([[pfn, pfn + n]]), buffer[:n])
                 else:
                     data = self._source.view(at, min(page_size - at % page_size, stop - at))
-                sink.write(offset + at - start, data)
+                try:
+                    sink.write(offset + at - start, data)
+                except NoSpace as error:
+                    # A page that is cut is no page.
+                    self._written_stop = offset + at - start + min(error.n_written // page_size, n) * page_size
+                    raise
                 at += len(data)
                 self._written_stop = offset + at - start
                 yield Done(max(n, 1), 0, 0, len(data))
@@ -250,6 +257,7 @@ class ElfWriter:
     def cut_short(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.cut_short`."""
         if sink.can_rewrite:
+            sink.cut(self._written_stop)
             sink.place([(0, self._headers(complete=False))])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +117,32 @@ class _Job:
             raise
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset))
         return Done(batch.npages, n_zero, len(batch.twins), nbytes)
+
+    def cut(self, offset: int) -> None:
+        """See `npdump.job.Job.cut`."""
+        self._sink.cut(offset)
+
+    def finish_what_fits(self, batch: Batch, encoded: Encoded, offset: int, n_written: int) -> Done:
+        """See `npdump.job.Job.finish_what_fits`."""
+        if not self._sink.can_rewrite:
+            return Done(0, 0, 0, 0)
+        stops = np.cumsum(encoded.sizes, dtype=np.int64)
+        n_stored = int(np.searchsorted(stops, n_written, side="right"))
+        self._sink.cut(offset + int(stops[:n_stored].max(initial=0)))
+        n = int(batch.rows[n_stored]) if n_stored < len(stops) else batch.npages
+        if not n:
+            return Done(0, 0, 0, 0)
+        fits = batch.twins < n
+        first = replace(
+            batch,
+            npages=n,
+            rows=batch.rows[:n_stored],
+            slots=batch.slots[:n_stored],
+            twins=batch.twins[fits],
+            twin_slots=batch.twin_slots[fits],
+        )
+        sizes, flags = encoded.sizes[:n_stored], encoded.flags[:n_stored]
+        return self.finish(first, Encoded(sizes, flags, None), offset)
 
     def _page_encoder(self) -> PageEncoder:
         return PageEncoder(self._how.codec, self._how.engine, self._dump.source.page_size)

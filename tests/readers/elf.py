@@ -1,8 +1,9 @@
-"""ELF64 core files: the input as well as `-E` output."""
+"""ELF core files: the input as well as `-E` output."""
 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ import numpy as np
 from . import notes
 
 PAGE_SIZE = 4096
+WORDS = {1: "I", 2: "Q"}
+ORDERS = {1: "<", 2: ">"}
 PT_NULL, PT_LOAD, PT_NOTE = 0, 1, 4
 INCOMPLETE = 1
 
@@ -33,23 +36,33 @@ class ElfDump:
     """A file's program headers, notes and pages."""
 
     kind = "elf"
-    block_size = PAGE_SIZE
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         with open(path, "rb") as file:
             self.data = data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if data[:6] != b"\x7fELF\x02\x01":
-            raise ValueError(f"{path}: not a 64-bit little-endian ELF file: {data[:8]!r}")
-        self.e_type, self.machine = struct.unpack_from("<HH", data, 16)
-        self.phoff, self.shoff, self.flags = struct.unpack_from("<QQI", data, 32)
-        phentsize, phnum = struct.unpack_from("<HH", data, 54)
+        if data[:4] != b"\x7fELF" or data[4] not in WORDS or data[5] not in ORDERS:
+            raise ValueError(f"{path}: not an ELF file: {data[:8]!r}")
+        self.order, word = ORDERS[data[5]], WORDS[data[4]]
+        self.e_type, self.machine = struct.unpack_from(f"{self.order}HH", data, 16)
+        header = struct.unpack_from(f"{self.order}3{word}I6H", data, 24)
+        _, self.phoff, self.shoff, self.flags, _, phentsize, phnum, *_ = header
         if phnum == 0xFFFF and self.shoff:
-            (phnum,) = struct.unpack_from("<I", data, self.shoff + 44)
+            (phnum,) = struct.unpack_from(f"{self.order}I", data, self.shoff + 44)
         starts = range(self.phoff, self.phoff + phnum * phentsize, phentsize)
-        self.headers = [Segment(*struct.unpack_from("<IIQQQQQQ", data, start)) for start in starts]
+        self.headers = [self._segment(start, word) for start in starts]
         self.loads = [header for header in self.headers if header.p_type == PT_LOAD]
         self.headers_end = self.phoff + phnum * phentsize
+        found = re.search(rb"^PAGESIZE=(\d+)$", self.vmcoreinfo, re.MULTILINE)
+        self.block_size = int(found[1]) if found else PAGE_SIZE
+
+    def _segment(self, start: int, word: str) -> Segment:
+        if word == "Q":
+            return Segment(*struct.unpack_from(f"{self.order}2I6Q", self.data, start))
+        p_type, offset, vaddr, paddr, filesz, memsz, flags, align = struct.unpack_from(
+            f"{self.order}8I", self.data, start
+        )
+        return Segment(p_type, flags, offset, vaddr, paddr, filesz, memsz, align)
 
     @property
     def notes(self) -> bytes:
@@ -60,7 +73,7 @@ class ElfDump:
     @property
     def vmcoreinfo(self) -> bytes:
         """Text of the VMCOREINFO note; empty if there is none."""
-        found = notes.find(self.notes, "VMCOREINFO")
+        found = notes.find(self.notes, "VMCOREINFO", self.order)
         return found.desc if found else b""
 
     @property
@@ -71,11 +84,11 @@ class ElfDump:
     def _touched(self, sizes: str) -> np.ndarray:
         """Pages that the first `sizes` ("filesz" or "memsz") bytes of any PT_LOAD touch; bool."""
         end = max((load.paddr + load.memsz for load in self.loads), default=0)
-        bits = np.zeros(-(-end // PAGE_SIZE), bool)
+        bits = np.zeros(-(-end // self.block_size), bool)
         for load in self.loads:
             n = getattr(load, sizes)
             if n:
-                bits[load.paddr // PAGE_SIZE : -(-(load.paddr + n) // PAGE_SIZE)] = True
+                bits[load.paddr // self.block_size : -(-(load.paddr + n) // self.block_size)] = True
         return bits
 
     @property
@@ -98,6 +111,17 @@ class ElfDump:
                 out[begin - paddr : end - paddr] = self.data[at : at + end - begin]
         return bytes(out)
 
+    def contents(self):
+        """(pfn, bytes) of every page with bytes in the file, ascending."""
+        size, at = self.block_size, {}
+        for load in reversed(self.loads):
+            first = -(-load.paddr // size)
+            n_whole = (load.paddr + load.filesz) // size - first
+            start = load.offset + first * size - load.paddr
+            at |= zip(range(first, first + n_whole), range(start, start + n_whole * size, size), strict=True)
+        for pfn in self.kept.tolist():
+            yield pfn, self.data[at[pfn] : at[pfn] + size] if pfn in at else self.page(pfn)
+
     def page(self, pfn: int) -> bytes:
         """One page's bytes."""
-        return self.read(pfn * PAGE_SIZE, PAGE_SIZE)
+        return self.read(pfn * self.block_size, self.block_size)

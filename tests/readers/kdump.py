@@ -94,9 +94,12 @@ class KdumpFile:
         self.raw_bitmap2 = self._bits(self.bitmap_offset + self.bitmap_nbytes)
         self.bitmap1, self.bitmap2 = self.raw_bitmap1[: self.max_mapnr], self.raw_bitmap2[: self.max_mapnr]
         self.pfns = np.flatnonzero(self.bitmap2)
+        self.data_offset = self.descriptors_offset + len(self.pfns) * DESCRIPTOR.itemsize
+        if self.fields["split"]:
+            start, stop = self.fields["start_pfn_64"], self.fields["end_pfn_64"]
+            self.pfns = self.pfns[(self.pfns >= start) & (self.pfns < stop)]
         descriptor = DESCRIPTOR.newbyteorder(self.order)
         self.descriptors = np.frombuffer(data, descriptor, len(self.pfns), self.descriptors_offset)
-        self.data_offset = self.descriptors_offset + self.descriptors.nbytes
 
     def _bits(self, offset: int) -> np.ndarray:
         packed = np.frombuffer(self.data, np.uint8, self.bitmap_nbytes, offset)
