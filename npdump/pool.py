@@ -8,12 +8,9 @@ is written by the calling process, in order: where a run ends early, all that is
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,7 @@ from npdump.errors import NoSpace, NpdumpError, SinkError
 from npdump.job import Done, Job, Prepared, Seconds
 from npdump.resources import available_nbytes, usable_cpus
 from npdump.stream import PageBatch
+from npdump.worker import ENCODE, ENCODED, FAILED, PLACE, WRITTEN, timed, work
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -31,17 +29,11 @@ __all__ = ["default_workers", "run", "slots_needed"]
 _DEPTH = 2
 """Batches that a worker has at a time: one to work on while the other waits for its place."""
 
-MIN_BATCHES_PER_WORKER = 8
-"""Fewer don't pay for a process."""
-
 WORKER_NBYTES = 16 << 20
 """Memory that a worker takes for itself; most of it is what Python's reference counts make its own."""
 
-_ENCODE, _PLACE = "encode", "place"
-_ENCODED, _WRITTEN, _FAILED = "encoded", "written", "failed"
 
-
-def default_workers(n_batches: int, page_nbytes: int) -> int:
+def default_workers(n_batches: int, page_nbytes: int, n_enough: int | None) -> int:
     """Return how many workers pay: no more than there are CPUs, memory and work for.
 
     Parameters
@@ -49,8 +41,12 @@ def default_workers(n_batches: int, page_nbytes: int) -> int:
     n_batches : int
     page_nbytes : int
         Bytes of the pages in a batch.
+    n_enough : int or None
+        `npdump.codecs.Codec.n_worth_a_worker`.
     """
-    n_workers = min(usable_cpus(), n_batches // MIN_BATCHES_PER_WORKER)
+    if n_enough is None:
+        return 1
+    n_workers = min(usable_cpus(), n_batches // n_enough)
     if n_workers > 1 and (nbytes := available_nbytes()) is not None:
         n_workers = min(n_workers, nbytes // (WORKER_NBYTES + 2 * _DEPTH * page_nbytes))
     return max(n_workers, 1)
@@ -87,12 +83,6 @@ def run(
         yield from crew.run(iter(batches), offset)
     finally:
         crew.dismiss()
-
-
-def _timed(step: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """Do a step; return its result and the seconds that it took."""
-    start = time.monotonic()
-    return step(*arguments), time.monotonic() - start
 
 
 class _Ticket:
@@ -136,7 +126,7 @@ class _Crew:
         for _ in range(n_workers):
             ours, theirs = context.Pipe()
             inherited = [ours, *self._processes]
-            process = context.Process(target=_work, args=(self._job, theirs, inherited), daemon=True)
+            process = context.Process(target=work, args=(self._job, theirs, inherited), daemon=True)
             process.start()
             theirs.close()
             self._processes[ours] = process
@@ -185,10 +175,10 @@ class _Crew:
                     return
                 number = self._n_issued
                 self._n_issued += 1
-                self._tickets[number] = _Ticket(batch, *_timed(self._job.prepare, batch))
+                self._tickets[number] = _Ticket(batch, *timed(self._job.prepare, batch))
             self._tickets[number].worker = worker
             loads[worker] += 1
-            self._tell(worker, _ENCODE, number, self._tickets[number].prepared.order)
+            self._tell(worker, ENCODE, number, self._tickets[number].prepared.order)
 
     def _tell(self, worker: Connection, *message: Any) -> None:
         try:
@@ -203,17 +193,17 @@ class _Crew:
         except (EOFError, OSError):
             self._bury(worker)
             return
-        if kind == _FAILED:
+        if kind == FAILED:
             self._fail(number, payload)
             return
         ticket = self._tickets[number]
-        if kind == _ENCODED:
+        if kind == ENCODED:
             encoded, nbytes = payload
             self._take(ticket, encoded, nbytes)
             if ticket.offset is not None:
-                self._tell(worker, _PLACE, number, ticket.offset)
+                self._tell(worker, PLACE, number, ticket.offset)
             self._place()
-        elif kind == _WRITTEN:
+        elif kind == WRITTEN:
             ticket.is_written = True
             ticket.seconds = ticket.seconds.plus(payload)
             self._job.release(ticket.prepared)
@@ -235,7 +225,7 @@ class _Crew:
             ticket.offset = self._offset
             self._offset += ticket.nbytes
             if ticket.worker is not None:
-                self._tell(ticket.worker, _PLACE, self._next_placed, ticket.offset)
+                self._tell(ticket.worker, PLACE, self._next_placed, ticket.offset)
             self._next_placed += 1
 
     def _finish(self) -> Iterator[Done]:
@@ -303,15 +293,15 @@ class _Crew:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                ticket = _Ticket(batch, *_timed(self._job.prepare, batch))
+                ticket = _Ticket(batch, *timed(self._job.prepare, batch))
                 self._tickets[self._next_finished] = ticket
             if not ticket.is_written:
-                encoded, compress = _timed(encode, ticket.prepared.order)
+                encoded, compress = timed(encode, ticket.prepared.order)
                 self._take(ticket, encoded, len(encoded.data))
                 self._place()
                 assert ticket.offset is not None
                 try:
-                    _, write = _timed(self._job.write, encoded.data, ticket.offset)
+                    _, write = timed(self._job.write, encoded.data, ticket.offset)
                 except NoSpace as error:
                     yield self._job.finish_what_fits(ticket.prepared, encoded, ticket.offset, error.n_written)
                     raise
@@ -319,34 +309,3 @@ class _Crew:
                 ticket.is_written = True
                 self._job.release(ticket.prepared)
             yield from self._finish()
-
-
-def _work(job: Job, connection: Connection, inherited: list[Connection]) -> None:
-    """Be a worker until the connection closes."""
-    # The parent decides what an interrupt ends; without our copies of its ends, its death ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for other in inherited:
-        other.close()
-    held: dict[int, tuple[Any, float]] = {}
-    number = -1
-    try:
-        encode = job.make_encoder()
-        while True:
-            kind, number, payload = connection.recv()
-            if kind == _ENCODE:
-                encoded, compress = _timed(lambda order: encode(order).owned(), payload)
-                held[number] = encoded.data, compress
-                connection.send((_ENCODED, number, (encoded._replace(data=None), len(encoded.data))))
-            else:
-                data, compress = held.pop(number)
-                _, write = _timed(job.write, data, payload)
-                connection.send((_WRITTEN, number, Seconds(0.0, compress, write)))
-    except (EOFError, ConnectionError):
-        pass
-    except MemoryError:
-        # The others may have enough: as if the kernel had killed us.
-        os._exit(1)
-    except NpdumpError as error:
-        # Who failed after another did finds nobody listening.
-        with suppress(ConnectionError):
-            connection.send((_FAILED, number, error))

@@ -34,6 +34,8 @@ class Codec(Protocol):
     flag: PageFlag
     engine_names: tuple[str, ...]
     """In order of preference."""
+    n_worth_a_worker: int | None
+    """How many batches pay for a process of their own; None: it would do nothing but copy."""
 
     def engines(self) -> list[str]:
         """Return, for each engine, its name with its version, or how to get it."""

@@ -55,6 +55,7 @@ class Lzo:
     name = "lzo"
     flag = PageFlag.LZO
     engine_names = tuple(_ENGINES)
+    n_worth_a_worker = 64
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""

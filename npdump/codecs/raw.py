@@ -16,6 +16,7 @@ class Raw:
     name = "raw"
     flag = PageFlag.RAW
     engine_names = ("builtin",)
+    n_worth_a_worker = None
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""

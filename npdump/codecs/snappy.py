@@ -27,6 +27,7 @@ class Snappy:
     name = "snappy"
     flag = PageFlag.SNAPPY
     engine_names = tuple(_ENGINES)
+    n_worth_a_worker = 64
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""

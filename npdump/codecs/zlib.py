@@ -57,6 +57,7 @@ class Zlib:
     name = "zlib"
     flag = PageFlag.ZLIB
     engine_names = tuple(_ENGINES)
+    n_worth_a_worker = 8
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""

@@ -45,6 +45,7 @@ class Zstd:
     name = "zstd"
     flag = PageFlag.ZSTD
     engine_names = tuple(_ENGINES)
+    n_worth_a_worker = 8
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""

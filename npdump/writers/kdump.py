@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from npdump import pool
 from npdump.job import Done, Job
-from npdump.layouts.page_flag import PageFlag
 from npdump.sinks import Sink
 from npdump.sources import OffersStored
 from npdump.stream import PageBatch, batches
@@ -65,11 +64,9 @@ class KdumpWriter:
         """See `npdump.writers.Writer.write`."""
         n_batches = ceil_div(self.n_pages, self._how.batch_npages)
         n_workers = self._how.n_workers
-        if n_workers is None and self._how.codec.flag == PageFlag.RAW:
-            n_workers = 1  # workers would only copy
-        elif n_workers is None:
+        if n_workers is None:
             batch_nbytes = self._how.batch_npages * self._dump.source.page_size
-            n_workers = pool.default_workers(n_batches, batch_nbytes)
+            n_workers = pool.default_workers(n_batches, batch_nbytes, self._how.codec.n_worth_a_worker)
         n_workers = min(n_workers, n_batches)
         job: Job
         if isinstance(self._dump.source, OffersStored):
