@@ -13,7 +13,6 @@ import argparse
 import getopt
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn
 
 MESSAGE_PROGRESS = 1
@@ -84,8 +83,7 @@ pages that the dump level names, and writes the rest to a small DUMPFILE that cr
 It takes the options of makedumpfile(8)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """A checked command line.
 
     ``message_level`` is what is in force: the bits that ``-D`` and ``--show-stats`` add are in it.
@@ -181,8 +179,7 @@ def parse(argv: Sequence[str]) -> Options:
     values.update(zip(command.operands, operands, strict=False))
     options = Options(**values)
     _check(options)
-    return replace(
-        options,
+    return options._replace(
         message_level=_message_level(options),
         cyclic_buffer_kib=options.cyclic_buffer_kib or None,  # makedumpfile takes 0 for "not given"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +24,7 @@ class Part(NamedTuple):
     up: int = 0
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A kind of table entry: those with ``entry & mask == value``.
 
     Attributes
@@ -44,8 +42,7 @@ class Entry:
     page_shift: int | None = None
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """One level of page tables: ``1 << bits`` entries, each for ``1 << shift`` bytes of virtual memory.
 
     ``entries`` are the kinds of entries that map something: the first that fits tells. An entry that is 0 never does.
@@ -57,8 +54,7 @@ class Level:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True)
-class Paging:
+class Paging(NamedTuple):
     """The form of a page table.
 
     Attributes
@@ -81,8 +77,7 @@ class Region(NamedTuple):
     paddr: int
 
 
-@dataclass(frozen=True)
-class AddressSpace:
+class AddressSpace(NamedTuple):
     """How the kernel's virtual addresses become physical ones.
 
     Attributes

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -120,7 +119,7 @@ def _make(
         dumps = [dump]
         if options.split:
             ranges = split_ranges(scan, len(options.dumpfiles), split_npages(options, source.page_size))
-            dumps = [replace(dump, part=pfns) for pfns in ranges]
+            dumps = [dump._replace(part=pfns) for pfns in ranges]
         how = _how(options, source, report)
         dump_writers = [writers.get(options.format)(dump, how) for dump in dumps]
     report.debug(trust.in_one_line())

@@ -9,7 +9,7 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,7 @@ def _no_phys_base(source: Source, facts: Facts) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Arch:
+class Arch(NamedTuple):
     """A machine.
 
     Attributes

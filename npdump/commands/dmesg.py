@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from npdump import dmesg
 from npdump.commands.crashed import open_crashed
@@ -19,7 +18,7 @@ def run(options: Options, report: Reporter) -> None:
     """Write the log to the output file, or print it."""
     if options.dumpfile is not None and holds_dump(options.dumpfile):
         # The last part of a split dump, most likely: a log never overwrites it.
-        options = replace(options, dumpfile=None, more_vmcores=(*options.more_vmcores, options.dumpfile))
+        options = options._replace(dumpfile=None, more_vmcores=(*options.more_vmcores, options.dumpfile))
         report.keep_stdout()
     with open_crashed(options, report) as crashed:
         log = dmesg.read(crashed.kernel, options.partial_dmesg)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,8 +33,7 @@ class Kernel(NamedTuple):
     memmap: MemMap | None = None
 
 
-@dataclass(frozen=True)
-class MemMap:
+class MemMap(NamedTuple):
     """Runs of page frames whose struct pages stand together in virtual memory.
 
     Attributes

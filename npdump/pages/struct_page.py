@@ -7,7 +7,7 @@ Linux ``include/linux/mm_types.h``, ``include/linux/page-flags.h`` and ``kernel/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ _PG_COMPOUND = 1 << 14
 """PG_compound, later PG_head, where PG_head_mask isn't exported (before Linux b3acc56bfe12, v3.17)."""
 
 
-@dataclass(frozen=True)
-class TypeTest:
+class TypeTest(NamedTuple):
     """Whether ``_mapcount`` (as uint32) holds a page type: it equals ``value`` in the bits of ``mask``."""
 
     value: int
@@ -50,8 +49,7 @@ class TypeTest:
         return cls(value, 0xFF000000 if in_top_byte else _U32)
 
 
-@dataclass(frozen=True)
-class StructPage:
+class StructPage(NamedTuple):
     """What to look at in struct page.
 
     Attributes

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from npdump.codecs import Codec
 from npdump.job import Done
@@ -21,8 +20,7 @@ from npdump.sources import Source
 __all__ = ["Dump", "How", "Writer", "get"]
 
 
-@dataclass(frozen=True)
-class Dump:
+class Dump(NamedTuple):
     """What is to be written.
 
     Attributes
@@ -70,8 +68,7 @@ class Dump:
         return bool(self.level & 1)
 
 
-@dataclass(frozen=True)
-class How:
+class How(NamedTuple):
     """How the work is done; nothing of it changes what the dump file says.
 
     Attributes

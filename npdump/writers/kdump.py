@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from npdump import pool
 from npdump.job import Done, Job
@@ -28,8 +27,7 @@ def _only_copies(dump: Dump, how: How) -> bool:
 
 def _for_copying(how: How) -> How:
     """Return what suits copies of compressed pages: larger batches, and no workers where nothing is compressed."""
-    return replace(
-        how,
+    return how._replace(
         batch_npages=how.batch_npages * COPIED_PER_COMPRESSED,
         n_workers=1 if how.n_workers is None else how.n_workers,
     )

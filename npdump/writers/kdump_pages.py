@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,8 +44,7 @@ class PageOrder(NamedTuple):
     rows: Rows
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """See `npdump.job.Prepared`.
 
     Attributes
@@ -133,8 +131,7 @@ class _Job:
         if not n:
             return Done(0, 0, 0, 0)
         fits = batch.twins < n
-        first = replace(
-            batch,
+        first = batch._replace(
             npages=n,
             rows=batch.rows[:n_stored],
             slots=batch.slots[:n_stored],
