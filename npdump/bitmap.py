@@ -122,6 +122,10 @@ class Bitmap:
         first = (pfn_start - self.pfn_start) // 8
         self.packed[first : first + len(packed)] = packed
 
+    def fill(self, pfn_start: int, pfn_stop: int) -> None:
+        """Set the bits of ``[pfn_start, pfn_stop)``, multiples of 8."""
+        self.packed[(pfn_start - self.pfn_start) // 8 : (pfn_stop - self.pfn_start) // 8] = 0xFF
+
     def clear(self, pfns: npt.NDArray[np.int64]) -> None:
         """Clear the bits of some page frames (distinct ones)."""
         at = pfns - self.pfn_start
@@ -137,8 +141,8 @@ class Bitmap:
 
     def count(self) -> int:
         """Return how many bits are set."""
-        step = 1 << 20
-        return sum(int(_POPCOUNT[self.packed[i : i + step]].sum()) for i in range(0, len(self.packed), step))
+        pieces = (self.packed[i : i + _STEP_NBYTES] for i in range(0, len(self.packed), _STEP_NBYTES))
+        return sum(int(_POPCOUNT[piece].sum()) for piece in pieces if piece.any())
 
     def runs(self) -> Iterator[Runs]:
         """Yield the runs of set bits, ascending, in pieces of at most 65,536 page frames.

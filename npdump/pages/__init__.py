@@ -156,11 +156,18 @@ class PageScan:
         unsafe_class[list(UNSAFE)] = True
         for start in _batches(self._source.ram_runs, window.pfn_start, window.pfn_stop):
             stop = min(start + BATCH_NPAGES, window.pfn_stop)
+            records = self._struct_pages.read(start, stop) if self._struct_pages else None
+            if records is not None and carry.pfn_stop <= start and self._are_free(records, start, stop):
+                window.ram.fill(start, stop)
+                self.n_ram += stop - start
+                self.counts[PageClass.FREE] += stop - start
+                self._progress(stop, self.max_mapnr)
+                continue
             is_ram = mask_of(self._source.ram_runs, start, stop)
             has_data = mask_of(self._source.data_runs, start, stop) & is_ram
             window.ram.put(start, is_ram)
             self.n_ram += int(is_ram.sum())
-            covered, carry = self._classify(start, stop, is_ram, carry)
+            covered, carry = self._classify(records, start, stop, is_ram, carry)
             self._progress(stop, self.max_mapnr)
             if covered is None:
                 window.kept.put(start, has_data)
@@ -172,19 +179,27 @@ class PageScan:
             window.kept.put(start, has_data & (covered == PageClass.KEPT))
         return carry
 
+    def _are_free(self, records: npt.NDArray[np.void], start: int, stop: int) -> bool:
+        """Tell whether pages are all there, and all free: most of a large machine's are, and take no longer look."""
+        page = self._page
+        return (
+            self._drops_free
+            and page is not None
+            and _are_within(start, stop, self._source.ram_runs)
+            and _are_within(start, stop, self._source.data_runs)
+            and are_largest_free_blocks(records, page)
+        )
+
     def _classify(
-        self, start: int, stop: int, is_ram: BoolArray, carry: Carry
+        self, records: npt.NDArray[np.void] | None, start: int, stop: int, is_ram: BoolArray, carry: Carry
     ) -> tuple[npt.NDArray[np.uint8] | None, Carry]:
         """Return the class of each page, None if they are all kept."""
-        if self._struct_pages is None or self._page is None:
+        if self._page is None:
             return None, NO_CARRY
-        records = self._struct_pages.read(start, stop)
         if records is None:
             if carry.pfn_stop <= start:
                 return None, NO_CARRY
             records = np.zeros(stop - start, self._page.dtype)
-        elif self._drops_free and carry.pfn_stop <= start and are_largest_free_blocks(records, is_ram, self._page):
-            return np.full(stop - start, PageClass.FREE, np.uint8), NO_CARRY
         traits, orders = traits_and_orders(records, start, self._page, self._source.page_size)
         if self._free_blocks is not None:
             self._free_blocks.mark(traits, orders, start)
@@ -260,3 +275,9 @@ def _batches(runs: Runs, pfn_start: int, pfn_stop: int) -> Iterator[int]:
         while at < min(run_stop, pfn_stop):
             yield at
             at += BATCH_NPAGES
+
+
+def _are_within(pfn_start: int, pfn_stop: int, runs: Runs) -> bool:
+    """Tell whether one run has all the page frames."""
+    i = int(runs[:, 0].searchsorted(pfn_start, side="right")) - 1
+    return i >= 0 and int(runs[i, 1]) >= pfn_stop

@@ -29,20 +29,18 @@ def _is_type(mapcount: npt.NDArray[np.uint32] | None, test: TypeTest | None) -> 
     return (mapcount & np.uint32(test.mask)) == test.value
 
 
-def are_largest_free_blocks(records: npt.NDArray[np.void], is_ram: Bools, page: StructPage) -> bool:
+def are_largest_free_blocks(records: npt.NDArray[np.void], page: StructPage) -> bool:
     """Tell whether pages are nothing but free blocks of the largest order; False where that isn't plain to see.
 
     Parameters
     ----------
     records : ndarray of shape (n,), dtype page.dtype
         Struct pages of consecutive page frames from a multiple of the largest block on.
-    is_ram : ndarray of shape (n,), dtype bool
-        Which of them memory stands behind.
     page : StructPage
 
     Notes
     -----
-    Most of a large machine's memory is of this kind when it crashes, and can be told by one struct page in a thousand.
+    That can be told by one struct page in a thousand.
     """
     max_order = page.max_buddy_order - 1
     stride = 1 << max_order
@@ -51,7 +49,7 @@ def are_largest_free_blocks(records: npt.NDArray[np.void], is_ram: Bools, page: 
         return False
     heads = records[::stride]
     is_free = _is_type(heads["mapcount"].astype(np.uint32), page.buddy)
-    if is_free is None or not is_free.all() or (heads["private"] != max_order).any() or not is_ram[::stride].all():
+    if is_free is None or not is_free.all() or (heads["private"] != max_order).any():
         return False
     return not (heads["flags"].astype(np.uint64) & np.uint64(page.slab)).any()
 
