@@ -171,18 +171,21 @@ class Storage:
         while at < stop:
             # What is remembered saves the walk through a long range's extents, which SEEK_HOLE would do each time.
             if not self._data_start <= at < self._data_stop:
-                try:
-                    self._data_start = os.lseek(self._fd, at, os.SEEK_DATA)
-                except OSError as error:
-                    if error.errno != errno.ENXIO:
-                        raise self._unreadable(at, error) from None
-                    break
-                self._data_stop = os.lseek(self._fd, self._data_start, os.SEEK_HOLE)
+                self._data_start, self._data_stop = self._next_data(at)
             if self._data_start >= stop:
                 break
             found.append((max(at, self._data_start), min(self._data_stop, stop)))
             at = self._data_stop
         return np.array(found, np.int64).reshape(-1, 2)
+
+    def _next_data(self, at: int) -> tuple[int, int]:
+        """Return where the next range that isn't a hole begins and ends; at the file's end if there is none."""
+        try:
+            start = os.lseek(self._fd, at, os.SEEK_DATA)
+            return start, os.lseek(self._fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            # ENXIO: the rest is a hole. Else the file system can't tell: all of it may be data.
+            return (self.nbytes if error.errno == errno.ENXIO else at), self.nbytes
 
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:

@@ -100,12 +100,12 @@ class Bench:
                 yield self.compare(what, [theirs], ours, "cpu", CPU_GOALS[form])
 
     def wall(self, vmcore: str) -> Iterator[Row]:
-        """Wall-clock time with two workers against the best of makedumpfile with one thread or two."""
+        """Wall-clock time with as many workers as npdump takes, against the best of makedumpfile with 1 or 2 threads."""
         for form, flag in FORMS.items():
             for level in self.levels:
-                theirs, ours = self.commands(flag, "-d", level, vmcore, str(self.output), workers=2)
+                theirs, ours = self.commands(flag, "-d", level, vmcore, str(self.output))
                 many = [] if form == "elf" else [[*self.makedumpfile, "--num-threads", "2", *theirs[3:]]]
-                what = f"{Path(vmcore).name} {flag or 'none'} -d {level}, wall, 2 workers"
+                what = f"{Path(vmcore).name} {flag or 'none'} -d {level}, wall"
                 yield self.compare(what, [theirs, *many], ours, "wall", WALL_GOALS[form])
 
     def refilter(self, vmcore: str) -> Iterator[Row]:
