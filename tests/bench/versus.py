@@ -100,7 +100,7 @@ class Bench:
                 yield self.compare(what, [theirs], ours, "cpu", CPU_GOALS[form])
 
     def wall(self, vmcore: str) -> Iterator[Row]:
-        """Wall-clock time with as many workers as npdump takes, against the best of makedumpfile with 1 or 2 threads."""
+        """Wall-clock time with the workers that npdump takes, against the best of makedumpfile with 1 or 2 threads."""
         for form, flag in FORMS.items():
             for level in self.levels:
                 theirs, ours = self.commands(flag, "-d", level, vmcore, str(self.output))
