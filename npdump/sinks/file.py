@@ -50,7 +50,7 @@ class FileSink:
             self._fd = os.open(path, flags | os.O_EXCL, 0o600)
             self._is_new = True
         except FileExistsError:
-            self._check_same(inputs, os.stat(path))
+            self._check_existing(inputs)
             if not force:
                 raise SinkError(f"{path}: exists already: give -f to overwrite it, or another name") from None
             self._is_new = False
@@ -59,7 +59,14 @@ class FileSink:
         if not self._is_new:
             self._open_existing(flags)
 
-    def _check_same(self, inputs: Iterable[Storage], status: os.stat_result) -> None:
+    def _check_existing(self, inputs: Iterable[Storage]) -> None:
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            why = f"{self.path}: is a symbolic link that leads nowhere: {error.strerror}"
+            raise SinkError(f"{why}: remove it, or give another name for the output") from None
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+            raise SinkError(f"{self.path}: is a pipe or socket: only a stream (-F, to the standard output) goes there")
         if any(storage.same_file(status) for storage in inputs):
             raise SinkError(f"{self.path}: is the input itself: give another name for the output")
 
