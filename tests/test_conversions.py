@@ -256,6 +256,15 @@ def test_split_and_reassembled(n, vmcore, reference, tmp_path):
     assert not (tmp_path / "lacking").exists()
 
 
+def test_each_part_is_a_file_of_its_own(vmcore, tmp_path):
+    (tmp_path / "link").symlink_to("part1")
+    for second in ("part1", "link"):
+        result = harness.run("-f", "--split", "-l", "-d", "31", vmcore, tmp_path / "part1", tmp_path / second)
+        assert result.returncode == 1
+        assert "another part" in result.stderr
+        assert not (tmp_path / "part1").exists()
+
+
 def test_limit_and_lists_of_levels(vmcore, reference, tmp_path):
     limit = reference.stat().st_size + 1000
     harness.run_ok("-d", "0,31", "-L", str(limit), vmcore, tmp_path / "second")
