@@ -296,7 +296,7 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         metavar="SIZE",
         type=_size,
         help="write at most SIZE bytes; the letter K, M, G or T multiplies by 2^10, 2^20, 2^30 or 2^40; a dump that "
-        "needs more is incomplete, unless -d names a further level",
+        "needs more is incomplete, with every page that fits, unless -d names a further level",
     )
     add("-f", dest="force", action="store_true", help="overwrite DUMPFILE if it exists")
     add(

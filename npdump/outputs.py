@@ -35,16 +35,15 @@ def open_sinks(options: Options, inputs: Sequence[Storage]) -> list[Sink]:
         return [NullSink() for _ in options.dumpfiles or [None]]
     if options.flatten:
         return [FlattenedSink(options.limit_nbytes, Frame() if options.lz4 else None)]
-    sinks: list[Sink] = []
+    sinks: list[FileSink] = []
     try:
         for path in options.dumpfiles:
-            file = FileSink(path, options.force, inputs, options.limit_nbytes)
-            sinks.append(file)
+            sinks.append(FileSink(path, options.force, inputs, options.limit_nbytes, sinks))
     except BaseException:
         for sink in sinks:
             sink.discard()
         raise
-    return sinks
+    return list(sinks)
 
 
 def split_npages(options: Options, page_size: int) -> int:

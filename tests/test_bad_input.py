@@ -245,10 +245,15 @@ def test_output_is_the_input(how, npdump, spoiled, tmp_path):
     assert (path.stat().st_size, path.stat().st_mtime_ns) == before
 
 
-@pytest.mark.parametrize("output", ["missing/dump", "", "file/dump"])
-def test_output_where_none_can_be(output, npdump, whole, tmp_path):
+@pytest.mark.parametrize("output", ["missing/dump", "", "file/dump", "dangling", "loop", "pipe"])
+@pytest.mark.parametrize("force", [(), ("-f",)])
+def test_output_where_none_can_be(force, output, npdump, whole, tmp_path):
     (tmp_path / "file").touch()
-    assert_one_line(npdump("-d", "31", whole.path, tmp_path / output))
+    (tmp_path / "dangling").symlink_to("target")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    assert_one_line(npdump(*force, "-d", "31", whole.path, tmp_path / output, timeout=SECONDS))
+    assert not (tmp_path / "target").exists()
 
 
 def assert_incomplete(path, whole):

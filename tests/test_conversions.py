@@ -230,6 +230,24 @@ def test_a_cut_stream_is_told(tool, flat, tmp_path):
     assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_what_came_of_a_cut_stream_does_not_look_whole(form, flat, tmp_path):
+    """Its writer couldn't go back to say so."""
+    data = flat[form].read_bytes()
+    piped(*harness.npdump_command(), "-R", tmp_path / "whole", input=data)
+    piped(*harness.npdump_command(), "-R", tmp_path / "out", input=data[: len(data) * 2 // 3], exit_code=1)
+    whole, cut = open_dump(tmp_path / "whole"), open_dump(tmp_path / "out")
+    mark = 1 if form == "elf" else 8
+    assert (whole.status & mark, cut.status) == (0, whole.status | mark)
+    start = 4096 if form == "kdump" else 64
+    assert cut.data[start : 1 << 16] == whole.data[start : 1 << 16]
+    damaged = data[: len(data) // 2] + b"\x80" * (len(data) // 2)
+    piped(*harness.npdump_command(), "-f", "-R", tmp_path / "out", input=damaged, exit_code=1)
+    assert open_dump(tmp_path / "out").status == whole.status | mark
+    piped(*harness.npdump_command(), "-f", "-R", tmp_path / "out", input=data[:4200], exit_code=1)
+
+
+
 @pytest.mark.parametrize("n", [2, 5])
 def test_split_and_reassembled(n, vmcore, reference, tmp_path):
     parts = [tmp_path / f"part{i}" for i in range(n)]
@@ -254,6 +272,15 @@ def test_split_and_reassembled(n, vmcore, reference, tmp_path):
     assert result.returncode == 1
     assert "missing" in result.stderr or "two parts" in result.stderr
     assert not (tmp_path / "lacking").exists()
+
+
+def test_each_part_is_a_file_of_its_own(vmcore, tmp_path):
+    (tmp_path / "link").symlink_to("part1")
+    for second in ("part1", "link"):
+        result = harness.run("-f", "--split", "-l", "-d", "31", vmcore, tmp_path / "part1", tmp_path / second)
+        assert result.returncode == 1
+        assert "another part" in result.stderr
+        assert not (tmp_path / "part1").exists()
 
 
 def test_limit_and_lists_of_levels(vmcore, reference, tmp_path):

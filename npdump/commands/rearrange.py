@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing, suppress
 from typing import BinaryIO
 
-from npdump import containers
+from npdump import containers, sources
 from npdump.containers.spool import headed
-from npdump.errors import SourceError, TruncatedDump
+from npdump.errors import SinkError, SourceError, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.options import Options
 from npdump.report import Reporter
 from npdump.sinks.file import FileSink
+from npdump.storage import Storage
 
 __all__ = ["run"]
 
@@ -25,7 +27,7 @@ def run(options: Options, report: Reporter) -> None:
     Raises
     ------
     SourceError
-        If the input isn't flattened or was cut short: what came is left in the file.
+        If the input isn't flattened or was cut short: what came is left in the file, marked as incomplete.
     """
     assert options.dumpfile is not None
     if sys.stdin is None or sys.stdin.isatty():
@@ -42,10 +44,16 @@ def run(options: Options, report: Reporter) -> None:
     try:
         stream.read(HEADER_NBYTES)
         _rearrange(stream, sink)
-    except EOFError:
-        raise TruncatedDump(_cut_short(sink)) from None
-    except failures as error:
-        raise SourceError(f"{_NAME}: can't be read: {error}") from None
+    except BaseException as error:
+        _mark(sink)
+        if isinstance(error, EOFError | TruncatedDump):
+            raise TruncatedDump(
+                f"{_NAME}: ends without the end mark: it was cut short; {sink.path} holds what came, and says that "
+                "it's incomplete if it got its header; npdump reads the flattened file as well"
+            ) from None
+        if isinstance(error, failures):
+            raise SourceError(f"{_NAME}: can't be read: {error}") from None
+        raise
     finally:
         sink.close()
     report.message(f"\nThe dumpfile is saved to {options.dumpfile}.\n\nnpdump Completed.")
@@ -65,11 +73,13 @@ def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
             sink.write(offset, data)
             offset += len(data)
             nbytes -= len(data)
-    raise TruncatedDump(_cut_short(sink))
+    raise TruncatedDump(f"{_NAME}: ends without the end mark")
 
 
-def _cut_short(sink: FileSink) -> str:
-    return (
-        f"{_NAME}: ends without the end mark: it was cut short; {sink.path} holds what came; npdump reads the "
-        "flattened file as well"
-    )
+def _mark(sink: FileSink) -> None:
+    """Have the file say that it's incomplete, if it's so far that it can."""
+    # What can't be read, for want of its header or of rights, doesn't look whole either.
+    with suppress(SourceError, SinkError), closing(Storage(sink.path)) as storage:
+        source_format = sources.find(storage.read(0, min(storage.nbytes, sources.HEAD_NBYTES)))
+        if source_format is not None:
+            sink.place([source_format.incomplete_mark(storage)])

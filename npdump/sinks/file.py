@@ -28,19 +28,26 @@ class FileSink:
         Overwrite what is there.
     inputs : iterable of Storage
         Files that must not be overwritten.
+    siblings : iterable of FileSink
+        Outputs that are being written too.
     limit_nbytes : int or None
         Let the file grow no larger than this.
 
     Raises
     ------
     SinkError
-        If the file exists and ``force`` is false, if it's one of ``inputs``, or if it can't be created.
+        If the file exists and ``force`` is false, if it's one of ``inputs`` or ``siblings``, or if it can't be created.
     """
 
     can_rewrite = True
 
     def __init__(
-        self, path: str, force: bool, inputs: Iterable[Storage] = (), limit_nbytes: int | None = None
+        self,
+        path: str,
+        force: bool,
+        inputs: Iterable[Storage] = (),
+        limit_nbytes: int | None = None,
+        siblings: Iterable[FileSink] = (),
     ) -> None:
         self.path = path
         self._limit_nbytes = limit_nbytes
@@ -50,7 +57,7 @@ class FileSink:
             self._fd = os.open(path, flags | os.O_EXCL, 0o600)
             self._is_new = True
         except FileExistsError:
-            self._check_same(inputs, os.stat(path))
+            self._check_existing(inputs, siblings)
             if not force:
                 raise SinkError(f"{path}: exists already: give -f to overwrite it, or another name") from None
             self._is_new = False
@@ -59,9 +66,18 @@ class FileSink:
         if not self._is_new:
             self._open_existing(flags)
 
-    def _check_same(self, inputs: Iterable[Storage], status: os.stat_result) -> None:
+    def _check_existing(self, inputs: Iterable[Storage], siblings: Iterable[FileSink]) -> None:
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            why = f"{self.path}: is a symbolic link that leads nowhere: {error.strerror}"
+            raise SinkError(f"{why}: remove it, or give another name for the output") from None
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+            raise SinkError(f"{self.path}: is a pipe or socket: only a stream (-F, to the standard output) goes there")
         if any(storage.same_file(status) for storage in inputs):
             raise SinkError(f"{self.path}: is the input itself: give another name for the output")
+        if any(os.path.samestat(os.fstat(sibling._fd), status) for sibling in siblings):
+            raise SinkError(f"{self.path}: is the file of another part: give each part a name of its own")
 
     def _open_existing(self, flags: int) -> None:
         try:

@@ -206,6 +206,14 @@ class Format(Protocol):
             If it's damaged or truncated.
         """
 
+    def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
+        """Return what has to be written at which offset of the file so that it says that it's incomplete.
+
+        Raises
+        ------
+        SourceError
+        """
+
 
 @runtime_checkable
 class Joinable(Protocol):

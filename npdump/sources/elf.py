@@ -190,5 +190,16 @@ class ElfFormat:
         """See `npdump.sources.Format.open`."""
         return ElfSource(storage)
 
+    def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
+        """See `npdump.sources.Format.incomplete_mark`."""
+        ident = storage.read(0, elf.EHDR[32].itemsize)
+        if ident[4] not in elf.CLASS_BITS or ident[5] not in elf.BYTE_ORDERS:
+            raise CorruptDump(f"{storage.path}: corrupt ELF header: no such word size or byte order")
+        dtype = elf.EHDR[elf.CLASS_BITS[ident[4]]].newbyteorder(elf.BYTE_ORDERS[ident[5]])
+        ehdr = np.frombuffer(storage.read(0, dtype.itemsize), dtype, 1)[0]
+        assert dtype.fields is not None
+        kind, offset = dtype.fields["e_flags"][:2]
+        return offset, np.array(int(ehdr["e_flags"]) | elf.DUMP_ELF_INCOMPLETE, kind).tobytes()
+
 
 SOURCE = ElfFormat()

@@ -12,7 +12,7 @@ from npdump.layouts import kdump
 from npdump.layouts.elf import PF_RWX
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source, Stored
-from npdump.sources.kdump_header import EM_ARM, read_header
+from npdump.sources.kdump_header import EM_ARM, incomplete_mark, read_header
 from npdump.sources.kdump_pages import PageTable, Part, read_bitmap
 from npdump.storage import ByteArray, Storage
 
@@ -163,6 +163,10 @@ class KdumpFormat:
     def open(self, storage: Storage) -> Source:
         """See `npdump.sources.Format.open`."""
         return KdumpSource([storage])
+
+    def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
+        """See `npdump.sources.Format.incomplete_mark`."""
+        return incomplete_mark(storage)
 
     def join(self, storages: Sequence[Storage]) -> Source:
         """See `npdump.sources.Joinable.join`."""

@@ -13,7 +13,7 @@ from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE,
 from npdump.sources.notes import count_cpus, find_vmcoreinfo, make_note, parse_notes
 from npdump.storage import Storage
 
-__all__ = ["KdumpHeader", "read_header"]
+__all__ = ["KdumpHeader", "incomplete_mark", "read_header"]
 
 BLOCK_SIZES = tuple(1 << shift for shift in range(12, 19))
 """4 KiB to 256 KiB, as libkdumpfile."""
@@ -166,6 +166,15 @@ def read_header(storage: Storage) -> KdumpHeader:
         vmcoreinfo_offset=vmcoreinfo_offset,
         eraseinfo=_extra(storage, sub, "eraseinfo"),
     )
+
+
+def incomplete_mark(storage: Storage) -> tuple[int, bytes]:
+    """See `npdump.sources.Format.incomplete_mark`."""
+    _, _, disk = _disk_header(storage)
+    fields = disk.dtype.fields
+    assert fields is not None
+    kind, offset = fields["status"][:2]
+    return offset, np.array(int(disk["status"]) | STATUS_INCOMPLETE, kind).tobytes()
 
 
 def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:

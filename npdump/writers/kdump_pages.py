@@ -113,7 +113,8 @@ class _Job:
                 with suppress(NoSpace):
                     self._sink.write(desc_offset, np.zeros_like(desc))
             raise
-        n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset))
+        # Without a zero page the first stored one is where it would be.
+        n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self._dump.drops_zero else 0
         return Done(batch.npages, n_zero, len(batch.twins), nbytes)
 
     def cut(self, offset: int) -> None:
