@@ -19,7 +19,7 @@ import numpy.typing as npt
 from npdump.errors import SourceError, TruncatedDump
 from npdump.ranges import Words
 
-__all__ = ["ByteArray", "Storage"]
+__all__ = ["ByteArray", "Storage", "room_for_pages"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -32,6 +32,15 @@ STRAY_NBYTES = 1 << 14
 
 _BLOCK_NBYTES = 512
 """Unit of ``st_blocks`` (stat(3type))."""
+
+
+def room_for_pages(npages: int, page_size: int) -> ByteArray:
+    """Return an array to read pages into, of shape (npages, page_size), in memory that processes forked later share.
+
+    Pages begin where the memory's do. What the allocator returns is 16 bytes off, and AMD's processors copy three and
+    a half times slower where the target's address is a few bytes ahead of the source's, modulo 4096.
+    """
+    return np.frombuffer(mmap.mmap(-1, npages * page_size), np.uint8).reshape(npages, page_size)
 
 
 class Storage:

@@ -17,6 +17,7 @@ from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.policy import PageClass
 from npdump.report import Reporter
 from npdump.sources import Source
+from npdump.storage import room_for_pages
 from npdump.stream import BATCH_NBYTES, batches, is_zero, read_pages
 
 __all__ = ["run"]
@@ -90,7 +91,7 @@ def count_zero(source: Source, scan: PageScan, progress: partial[None]) -> int:
     """Count the pages of zeros among those that the scan keeps."""
     n_zero = 0
     npages = BATCH_NBYTES // source.page_size
-    buffer = np.empty((npages, source.page_size), np.uint8)
+    buffer = room_for_pages(npages, source.page_size)
     for window in scan.windows():
         for batch in batches(window.kept, 0, npages):
             try:

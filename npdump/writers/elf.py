@@ -22,6 +22,7 @@ from npdump.pages import Window
 from npdump.sinks import Sink
 from npdump.sources import SEGMENT
 from npdump.sources.notes import find_eraseinfo, make_note
+from npdump.storage import room_for_pages
 from npdump.stream import batches, is_zero, read_pages
 from npdump.vaddrs import NO_VADDR, as_kdump
 from npdump.writers import Dump, How
@@ -74,7 +75,7 @@ class _Joiner:
 
 def _drop_zero_pages(dump: Dump, how: How, window: Window) -> int:
     """Take zero pages out of a window's kept ones; return how many they are."""
-    buffer = np.empty((how.batch_npages, dump.source.page_size), np.uint8)
+    buffer = room_for_pages(how.batch_npages, dump.source.page_size)
     n_zero = 0
     for batch in batches(window.kept, 0, how.batch_npages):
         rows, pages = read_pages(dump.source, batch, buffer)
@@ -227,7 +228,7 @@ class ElfWriter:
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
         page_size = self._source.page_size
-        buffer = np.empty((COPY_NBYTES // page_size, page_size), np.uint8)
+        buffer = room_for_pages(COPY_NBYTES // page_size, page_size)
         for segment in self._segments[self._with_data]:
             start, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
             at, stop = start, start + nbytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from npdump.pool import slots_needed
 from npdump.ranges import Words
 from npdump.sinks import Sink
 from npdump.sources import OffersStored, Stored
-from npdump.storage import ByteArray
+from npdump.storage import ByteArray, room_for_pages
 from npdump.stream import PageBatch, is_zero, read_pages, samples_of
 from npdump.twins import NO_SLOT, KnownPages, keys_of
 from npdump.writers import Dump, How
@@ -154,11 +153,10 @@ class PageJob(_Job):
 
     def __init__(self, dump: Dump, how: How, sink: Sink, layout: KdumpLayout, n_pages: int, n_workers: int) -> None:
         super().__init__(dump, how, sink, layout, n_pages)
-        shape = (slots_needed(n_workers), how.batch_npages, dump.source.page_size)
-        self._buffers: ByteArray = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
-        self._free = list(range(shape[0]))
-        page_size = dump.source.page_size
-        self._recalled: ByteArray = np.empty((max(COMPARED_NBYTES // page_size, 1), page_size), np.uint8)
+        page_size, n_buffers = dump.source.page_size, slots_needed(n_workers)
+        self._buffers = [room_for_pages(how.batch_npages, page_size) for _ in range(n_buffers)]
+        self._free = list(range(n_buffers))
+        self._recalled = room_for_pages(max(COMPARED_NBYTES // page_size, 1), page_size)
 
     def prepare(self, batch: PageBatch) -> Batch:
         """See `npdump.job.Job.prepare`."""
@@ -200,7 +198,7 @@ class PageJob(_Job):
         encode = self._page_encoder()
 
         def encode_order(order: PageOrder) -> Encoded:
-            return encode(self._buffers[order.buffer, : order.npages], order.rows)
+            return encode(self._buffers[order.buffer][: order.npages], order.rows)
 
         return encode_order
 
