@@ -90,14 +90,17 @@ class Storage:
         status = os.fstat(self._fd)
         mode = status.st_mode
         # Copying out of a mapping costs twice as much as pread(2), for its page faults; but not of /proc/vmcore.
-        self._copies_views = use_mmap and status.st_dev == os.stat("/proc").st_dev
+        is_in_proc = status.st_dev == os.stat("/proc").st_dev
+        self._copies_views = use_mmap and is_in_proc
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             self.close()
             kind = "directory" if stat.S_ISDIR(mode) else "pipe, socket or character device"
             raise SourceError(f"{path}: is a {kind}: a vmcore must be a file or a block device")
         # Block devices report st_size 0.
         self.nbytes = os.lseek(self._fd, 0, os.SEEK_END)
-        self.may_have_holes = stat.S_ISREG(mode) and status.st_blocks * _BLOCK_NBYTES < self.nbytes
+        # /proc/vmcore and /proc/kcore are regular files of no blocks, and have no holes.
+        is_short = status.st_blocks * _BLOCK_NBYTES < self.nbytes
+        self.may_have_holes = stat.S_ISREG(mode) and is_short and not is_in_proc
 
     def close(self) -> None:
         """Give the window and the file descriptor back; a second call does nothing."""
