@@ -87,13 +87,12 @@ class Zlib:
         """See `npdump.codecs.Codec.decoder`."""
         # One byte more than a page tells a stream that is too long.
         limit = page_size + 1
-        try:
-            igzip = _load_isal()
-        except ImportError:
-            new = zlib.decompressobj
-            return checked(lambda page: new().decompress(page, limit), page_size, (zlib.error,))
-        new_igzip, form = igzip.IgzipDecompressor, igzip.DECOMP_ZLIB
-        return checked(lambda page: new_igzip(form).decompress(page, limit), page_size, (igzip.IsalError,))
+        name, module = choose("zlib-compressed input", _ENGINES)
+        if name == "isal":
+            new_igzip, form = module.IgzipDecompressor, module.DECOMP_ZLIB
+            return checked(lambda page: new_igzip(form).decompress(page, limit), page_size, (module.IsalError,))
+        new = zlib.decompressobj
+        return checked(lambda page: new().decompress(page, limit), page_size, (zlib.error,))
 
 
 CODEC = Zlib()
