@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -67,3 +69,23 @@ def tool():
         return found
 
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of so many MiB and returns its directory, which is gone when the test has ended."""
+    if os.getuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+
+    def mount(size_mib: int) -> Path:
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "none", disk]
+        mounted = subprocess.run(command, capture_output=True, check=False)
+        if mounted.returncode:
+            pytest.skip(f"no mount here: {mounted.stderr.decode().strip()}")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", disk], check=True)
