@@ -2,6 +2,6 @@
 
 import sys
 
-from npdump.cli import main
+from npdump.cli.main import main
 
 sys.exit(main())

@@ -13,22 +13,22 @@ from typing import NamedTuple
 from npdump import codecs, writers
 from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
+from npdump.cli.inputs import given_of, open_storages
+from npdump.cli.options import Options
+from npdump.cli.outputs import open_sinks, split_npages, split_ranges
+from npdump.cli.report import Reporter
+from npdump.cli.summary import Summary
+from npdump.encode.batches import BATCH_NBYTES
+from npdump.encode.job import Seconds
 from npdump.errors import NoSpace, SinkError, UsageError
-from npdump.inputs import given_of, open_storages
-from npdump.job import Seconds
-from npdump.memmap import Kernel
-from npdump.options import Options
-from npdump.outputs import open_sinks, split_npages, split_ranges
-from npdump.pages import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.kernel.kernel import Kernel
+from npdump.kernel.probe import find_kernel, utsname
 from npdump.pages.policy import PageClass
-from npdump.probe import find_kernel, utsname
-from npdump.report import Reporter
-from npdump.selfcheck import Trust, trusted_scan
+from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sinks import Sink
 from npdump.sources import Source, open_source
-from npdump.storage import Storage
-from npdump.stream import BATCH_NBYTES
-from npdump.summary import Summary
+from npdump.storage.file import Storage
 from npdump.writers import Dump, How, Writer
 
 __all__ = ["Result", "filter_dump"]

@@ -13,8 +13,9 @@ import sys
 
 import numpy as np
 
-from npdump import cli, encoding
-from npdump.writers import kdump_pages
+from npdump.cli import main
+from npdump.encode import encoder
+from npdump.writers import _kdump_pages
 
 VICTIM = 6
 """Number of the batch whose worker dies."""
@@ -27,9 +28,9 @@ n_behind = multiprocessing.Semaphore(0)
 number_in = multiprocessing.Array("i", MAX_BUFFERS)
 """Which batch each shared buffer holds."""
 
-prepare = kdump_pages.PageJob.prepare
-make_encoder = kdump_pages.PageJob.make_encoder
-write = kdump_pages.PageJob.write
+prepare = _kdump_pages.PageJob.prepare
+make_encoder = _kdump_pages.PageJob.make_encoder
+write = _kdump_pages.PageJob.write
 n_prepared = n_encoded = 0
 number_of = {}
 """The batches of this worker, by their data's identity."""
@@ -88,7 +89,7 @@ def encode_longer(encode, order):
         die()
     pages = job._buffers[order.buffer][order.rows]
     sizes = np.full(len(pages), pages.shape[1], np.uint32)
-    return encoding.Encoded(sizes, np.zeros_like(sizes), pages.tobytes())
+    return encoder.Encoded(sizes, np.zeros_like(sizes), pages.tobytes())
 
 
 def make_dying_encoder(self):
@@ -120,8 +121,8 @@ DISTURB = {
     "all-longer": encode_longer,
 }
 when, *arguments = sys.argv[1:]
-kdump_pages.PageJob.prepare = counting_prepare
-kdump_pages.PageJob.make_encoder = make_dying_encoder
+_kdump_pages.PageJob.prepare = counting_prepare
+_kdump_pages.PageJob.make_encoder = make_dying_encoder
 if when in ("writing", "longer", "all-longer"):
-    kdump_pages.PageJob.write = dying_while_writing
-sys.exit(cli.main(arguments))
+    _kdump_pages.PageJob.write = dying_while_writing
+sys.exit(main.main(arguments))

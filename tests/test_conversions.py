@@ -247,7 +247,6 @@ def test_what_came_of_a_cut_stream_does_not_look_whole(form, flat, tmp_path):
     piped(*harness.npdump_command(), "-f", "-R", tmp_path / "out", input=data[:4200], exit_code=1)
 
 
-
 @pytest.mark.parametrize("n", [2, 5])
 def test_split_and_reassembled(n, vmcore, reference, tmp_path):
     parts = [tmp_path / f"part{i}" for i in range(n)]

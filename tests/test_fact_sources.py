@@ -20,10 +20,10 @@ import pytest
 from readers import open_dump
 
 from npdump.arch import by_machine
-from npdump.kernel import btf, catalogue, kallsyms
-from npdump.probe import find_kernel
+from npdump.kernel.facts import btf, kallsyms, vmcoreinfo_keys
+from npdump.kernel.probe import find_kernel
 from npdump.sources import open_source
-from npdump.storage import Storage
+from npdump.storage.file import Storage
 
 KERNELS = {"6.1": "x86_64-6.1-256M", "7.2": "x86_64-7.2-512M", "riscv64": "riscv64-6.12-512M"}
 
@@ -170,7 +170,7 @@ def own_facts(name):
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         raw = kernel.memory.read(start, stop - start)
-    facts = catalogue.describe(symbols, btf.parse(raw, "<", 8), release_of(name), "BTF")
+    facts = vmcoreinfo_keys.describe(symbols, btf.parse(raw, "<", 8), release_of(name), "BTF")
     return {key: fact.value for key, fact in facts.items()}, raw
 
 
@@ -186,7 +186,7 @@ def from_vmlinux(tmp_path_factory):
 def test_the_table_has_all_that_npdump_asks_for():
     asked = set()
     for path in (harness.REPOSITORY / "npdump").rglob("*.py"):
-        if path.name != "catalogue.py":
+        if path.name != "vmcoreinfo_keys.py":
             asked |= set(re.findall(f'"({KEY})"', path.read_text()))
     assert sorted(key for key in asked - set(TABLE) if not ELSEWHERE.match(key)) == []
 

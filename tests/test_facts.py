@@ -14,10 +14,11 @@ from readers import open_dump
 
 from npdump.arch import by_machine
 from npdump.errors import FactError
-from npdump.kernel import Fact, Facts, btf, catalogue, kallsyms, vmcoreinfo
-from npdump.probe import find_kernel
+from npdump.facts import Fact, Facts
+from npdump.kernel.facts import btf, kallsyms, vmcoreinfo, vmcoreinfo_keys
+from npdump.kernel.probe import find_kernel
 from npdump.sources import open_source
-from npdump.storage import Storage
+from npdump.storage.file import Storage
 
 STEXT = 0xFFFFFFFF81000000
 
@@ -116,7 +117,7 @@ def test_the_kernels_own_types_agree_with_vmcoreinfo(name):
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         types = btf.parse(kernel.memory.read(start, stop - start), "<", 8)
-    own = catalogue.describe(symbols, types, kernel.facts.release, "BTF")
+    own = vmcoreinfo_keys.describe(symbols, types, kernel.facts.release, "BTF")
     _, conflicts = kernel.facts.completed_by(own)
     assert [key for key, _ in conflicts] == ["SYMBOL(mem_section)"]
     shared = [key for key, _ in own.items() if key in kernel.facts]

@@ -17,10 +17,10 @@ from builders.kdump import BLOCK, Form, build, flatten
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from npdump.containers import open_storage
 from npdump.errors import AddressError, CorruptDump, NpdumpError, SourceError, TruncatedDump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import open_source
+from npdump.storage import open_storage
 
 WORD_FORMS = [(64, "<", False), (64, ">", False), (32, "<", False), (32, "<", True), (32, ">", False)]
 NO_PAGE = AddressError

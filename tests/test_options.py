@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from npdump.cli.options import NOT_YET, Options, build_parser, parse
 from npdump.errors import UsageError
-from npdump.options import NOT_YET, Options, build_parser, parse
 
 FILES = ["vmcore", "dumpfile"]
 
@@ -207,8 +207,8 @@ def test_help_shows_each_option_once_and_names_the_refused_ones() -> None:
 
 def test_parsing_needs_nothing_but_the_standard_library() -> None:
     code = (
-        "import sys; from npdump.options import parse; parse(['-cd31', 'a', 'b'])\n"
-        "import npdump.report, npdump.summary, npdump.errors\n"
+        "import sys; from npdump.cli.options import parse; parse(['-cd31', 'a', 'b'])\n"
+        "import npdump.cli.report, npdump.cli.summary, npdump.errors\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('numpy', 'isal', 'lzo', 'cramjam', 'zstandard', 'lz4')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

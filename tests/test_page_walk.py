@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from npdump.arch import arm, arm64, i386, ppc64, riscv64, s390x, x86_64
-from npdump.paging import walk
+from npdump.arch._paging import walk
 
 PAGINGS = {
     "aarch64-16k": arm64.paging(14, 48),

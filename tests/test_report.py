@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from npdump import report
-from npdump.report import Reporter, format_progress
-from npdump.summary import Summary, as_json, as_text
+from npdump.cli import report
+from npdump.cli.report import Reporter, format_progress
+from npdump.cli.summary import Summary, as_json, as_text
 
 
 class Clock:
@@ -78,7 +78,7 @@ def test_an_error_is_one_printable_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_name_that_is_no_text_can_be_printed() -> None:
-    code = r"from npdump.report import Reporter; Reporter(7).message('saved to \udcff\u00e9')"
+    code = r"from npdump.cli.report import Reporter; Reporter(7).message('saved to \udcff\u00e9')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout == b"saved to \\udcff\\xe9\n"
@@ -86,7 +86,9 @@ def test_a_name_that_is_no_text_can_be_printed() -> None:
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_a_standard_error_that_takes_nothing_is_no_failure(redirection: str) -> None:
-    code = "from npdump.report import Reporter; r = Reporter(7); r.error('x'); r.progress('y', 1, 2); r.message('done')"
+    code = (
+        "from npdump.cli.report import Reporter as R; r = R(7); r.error('x'); r.progress('y', 1, 2); r.message('done')"
+    )
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, code], stdout=subprocess.PIPE, check=True
     )
@@ -94,7 +96,7 @@ def test_a_standard_error_that_takes_nothing_is_no_failure(redirection: str) -> 
 
 
 def test_a_full_standard_output_is_a_warning() -> None:
-    code = "from npdump.report import Reporter; r = Reporter(7); r.message('saved'); r.message('completed')"
+    code = "from npdump.cli.report import Reporter; r = Reporter(7); r.message('saved'); r.message('completed')"
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" -c "$1" >/dev/full', sys.executable, code],
         stderr=subprocess.PIPE, text=True, check=True,

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from npdump.resources import available_nbytes, usable_cpus
+from npdump.encode.resources import available_nbytes, usable_cpus
 
 MIB = 1 << 20
 

@@ -16,11 +16,11 @@ import pytest
 from npdump.arch import by_machine
 from npdump.bitmap import in_memory
 from npdump.errors import NpdumpError
-from npdump.pages import DEFAULT_WINDOW_NPAGES, open_scan
-from npdump.probe import find_kernel
-from npdump.selfcheck import Trust, trusted_scan
+from npdump.kernel.probe import find_kernel
+from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
+from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sources import open_source
-from npdump.storage import Storage
+from npdump.storage.file import Storage
 
 LEVEL = 31
 NAMES = ("x86_64-5.10", "x86_64-6.12", "x86_64-7.2")

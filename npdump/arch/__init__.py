@@ -5,18 +5,17 @@ To add a machine, add a module with an ``ARCH`` object: nothing else needs an ed
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from npdump import plugins
+from npdump.arch._paging import AddressSpace
 from npdump.errors import FactError
-from npdump.kernel import Facts
-from npdump.paging import AddressSpace
+from npdump.facts import Facts
 from npdump.sources import Source
 
 __all__ = ["Arch", "by_machine"]
@@ -112,12 +111,9 @@ def by_machine(machine: int, bits: int) -> Arch:
         For a machine that npdump doesn't know, one whose ``space`` says so: its pages can be copied all the same.
     """
     known = []
-    names = [info.name for info in pkgutil.iter_modules(__path__)]
     # Most dumps are of machines like this one; importing all of them takes as long as the smallest dumps do.
-    for name in sorted(names, key=os.uname().machine.__ne__):
-        arch: Arch | None = getattr(importlib.import_module(f"{__name__}.{name}"), "ARCH", None)
-        if arch is None:
-            continue
+    arch: Arch
+    for arch in plugins.each(__name__, "ARCH", first=os.uname().machine):
         if arch.machine == machine and bits in arch.elf_bits:
             return arch
         known.append(arch.name)

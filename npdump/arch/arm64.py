@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
+from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
 from npdump.errors import FactError
-from npdump.kernel import Facts
-from npdump.paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.facts import Facts
 from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]

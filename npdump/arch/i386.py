@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.kernel import Facts
-from npdump.paging import AddressSpace, Entry, Level, Paging, Part
+from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part
+from npdump.facts import Facts
 from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]

@@ -8,8 +8,8 @@ Linux ``arch/powerpc/include/asm/page.h`` (PAGE_OFFSET) and ``arch/powerpc/Kconf
 from __future__ import annotations
 
 from npdump.arch import Arch
-from npdump.kernel import Facts
-from npdump.paging import AddressSpace, Region
+from npdump.arch._paging import AddressSpace, Region
+from npdump.facts import Facts
 from npdump.sources import Source
 
 __all__ = ["ARCH"]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
+from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
 from npdump.errors import AddressError, FactError
-from npdump.kernel import Facts
+from npdump.facts import Facts
 from npdump.layouts import ByteOrder
-from npdump.paging import AddressSpace, Entry, Level, Paging, Part, Region
 from npdump.sources import Source
 
 __all__ = ["ARCH", "hash_paging", "radix_paging"]

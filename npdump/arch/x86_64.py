@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.arch import Arch
+from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
 from npdump.errors import FactError
-from npdump.kernel import Fact, Facts
-from npdump.paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.facts import Fact, Facts
 from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]

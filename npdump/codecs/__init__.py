@@ -6,11 +6,10 @@ each can decode what the other encodes. Importable without NumPy, and without an
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from npdump import plugins
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
 
@@ -60,9 +59,8 @@ class Codec(Protocol):
 
 
 def all_codecs() -> Iterable[Codec]:
-    """Yield the codecs, by name."""
-    for info in pkgutil.iter_modules(__path__):
-        yield importlib.import_module(f"{__name__}.{info.name}").CODEC
+    """Return the codecs, in alphabetical order."""
+    return plugins.each(__name__, "CODEC")
 
 
 def get(name: str) -> Codec:
@@ -73,7 +71,7 @@ def get(name: str) -> Codec:
     ModuleNotFoundError
         If there is none.
     """
-    codec: Codec = importlib.import_module(f"{__name__}.{name}").CODEC
+    codec: Codec = plugins.get(__name__, name, "CODEC")
     return codec
 
 

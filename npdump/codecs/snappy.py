@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from npdump.codecs import DecodePages, EncodePages, checked, joined
-from npdump.engines import Engine, choose, describe
+from npdump.codecs._engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
 __all__ = ["CODEC"]

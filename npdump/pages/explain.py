@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npdump.pages import needs_struct_pages
 from npdump.pages.free_lists import FreeBlocks
 from npdump.pages.policy import PageClass, Trait, decide
 from npdump.pages.records import StructPages
+from npdump.pages.scan import needs_struct_pages
 from npdump.pages.struct_page import StructPage
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
 from npdump.sources import Source

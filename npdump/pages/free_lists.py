@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.errors import AddressError
-from npdump.memmap import Kernel, MemMap
-from npdump.nodes import find_nodes
+from npdump.kernel.kernel import Kernel, MemMap
+from npdump.kernel.nodes import find_nodes
 from npdump.pages.policy import Trait
 from npdump.pages.struct_page import StructPage
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.errors import AddressError
-from npdump.memmap import MemMap
-from npdump.memory import Extent, VirtualMemory
+from npdump.kernel.kernel import MemMap
+from npdump.kernel.memory import Extent, VirtualMemory
 from npdump.sources import Source
-from npdump.storage import ByteArray
+from npdump.storage.file import ByteArray
 
 __all__ = ["StructPages"]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npdump.errors import FactError
-from npdump.kernel import Facts
+from npdump.facts import Facts
 from npdump.layouts import ByteOrder
 
 __all__ = ["StructPage", "TypeTest", "describe"]

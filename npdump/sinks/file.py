@@ -11,7 +11,7 @@ from typing import Any
 
 from npdump.errors import NoSpace, SinkError
 from npdump.sinks import Placement
-from npdump.storage import Storage
+from npdump.storage.file import Storage
 
 __all__ = ["FileSink"]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from npdump.containers.lz4 import Frame
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
 from npdump.sinks import Placement
+from npdump.storage.lz4 import Frame
 
 __all__ = ["FlattenedSink"]
 

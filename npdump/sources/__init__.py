@@ -1,13 +1,11 @@
 """Input formats, one file each: physical memory images, uninterpreted.
 
 A source knows which page frames a dump holds and hands out their bytes; it doesn't know what a kernel is. To add a
-format, add a module with a ``SOURCE`` object: nothing else needs an edit.
+format, add a module with a ``FORMAT`` object: nothing else needs an edit.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,10 +13,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from npdump import plugins
 from npdump.bitmap import BoolArray, Runs
 from npdump.errors import UnknownFormat
 from npdump.layouts import ByteOrder
-from npdump.storage import ByteArray, Storage
+from npdump.storage.file import ByteArray, Storage
 
 __all__ = [
     "HEAD_NBYTES",
@@ -190,7 +189,7 @@ class OffersStored(Protocol):
 
 
 class Format(Protocol):
-    """What a module of this package offers as ``SOURCE``."""
+    """What a module of this package offers as ``FORMAT``."""
 
     name: str
 
@@ -261,9 +260,9 @@ def open_source(*storages: Storage) -> Source:
 
 def find(head: bytes) -> Format | None:
     """Return the format of files that begin with these bytes, None if it's none."""
-    for info in pkgutil.iter_modules(__path__):
-        source_format: Format | None = getattr(importlib.import_module(f"{__name__}.{info.name}"), "SOURCE", None)
-        if source_format is not None and source_format.sniff(head):
+    source_format: Format
+    for source_format in plugins.each(__name__, "FORMAT"):
+        if source_format.sniff(head):
             return source_format
     return None
 

@@ -10,12 +10,12 @@ from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source
-from npdump.sources.extents import PageExtents, page_runs
-from npdump.sources.notes import count_cpus, find_eraseinfo, find_vmcoreinfo, page_size_of, parse_notes
-from npdump.sources.stray_vmcoreinfo import as_note, find_in_memory
-from npdump.storage import ByteArray, Storage
+from npdump.sources._extents import PageExtents, page_runs
+from npdump.sources._notes import count_cpus, find_eraseinfo, find_vmcoreinfo, page_size_of, parse_notes
+from npdump.sources._vmcoreinfo_scan import as_note, find_in_memory
+from npdump.storage.file import ByteArray, Storage
 
-__all__ = ["SOURCE"]
+__all__ = ["FORMAT"]
 
 DEFAULT_PAGE_SIZE = 4096
 """Where there is no VMCOREINFO."""
@@ -202,4 +202,4 @@ class ElfFormat:
         return offset, np.array(int(ehdr["e_flags"]) | elf.DUMP_ELF_INCOMPLETE, kind).tobytes()
 
 
-SOURCE = ElfFormat()
+FORMAT = ElfFormat()

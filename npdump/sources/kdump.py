@@ -12,11 +12,11 @@ from npdump.layouts import kdump
 from npdump.layouts.elf import PF_RWX
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source, Stored
-from npdump.sources.kdump_header import EM_ARM, incomplete_mark, read_header
-from npdump.sources.kdump_pages import PageTable, Part, read_bitmap
-from npdump.storage import ByteArray, Storage
+from npdump.sources._kdump_header import EM_ARM, incomplete_mark, read_header
+from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
+from npdump.storage.file import ByteArray, Storage
 
-__all__ = ["SOURCE"]
+__all__ = ["FORMAT"]
 
 _CACHE_NBYTES = 4 << 20
 _SMALL_NPAGES = 8
@@ -173,4 +173,4 @@ class KdumpFormat:
         return KdumpSource(storages)
 
 
-SOURCE = KdumpFormat()
+FORMAT = KdumpFormat()

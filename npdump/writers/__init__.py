@@ -5,15 +5,15 @@ To add a format, add a module with a ``WRITER`` class: nothing else needs an edi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from npdump import plugins
 from npdump.codecs import Codec
-from npdump.job import Done
+from npdump.encode.job import Done
+from npdump.kernel.kernel import Kernel
 from npdump.layouts import ByteOrder
-from npdump.memmap import Kernel
-from npdump.pages import PageScan
+from npdump.pages.scan import PageScan
 from npdump.sinks import Sink
 from npdump.sources import Source
 
@@ -135,5 +135,5 @@ class Writer(Protocol):
 
 def get(name: str) -> type[Writer]:
     """Return the writer of a format; its name is that of its module."""
-    writer: type[Writer] = importlib.import_module(f"{__name__}.{name}").WRITER
+    writer: type[Writer] = plugins.get(__name__, name, "WRITER")
     return writer

@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import Runs, runs_of
+from npdump.encode.batches import batches, is_zero, read_pages
+from npdump.encode.job import Done
 from npdump.errors import FactError, NoSpace, SinkError
-from npdump.job import Done
+from npdump.kernel.segments import NO_VADDR, as_kdump
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.pages import Window
+from npdump.pages.scan import Window
 from npdump.sinks import Sink
 from npdump.sources import SEGMENT
-from npdump.sources.notes import find_eraseinfo, make_note
-from npdump.storage import room_for_pages
-from npdump.stream import batches, is_zero, read_pages
-from npdump.vaddrs import NO_VADDR, as_kdump
+from npdump.sources._notes import find_eraseinfo, make_note
+from npdump.storage.file import room_for_pages
 from npdump.writers import Dump, How
 
 __all__ = ["WRITER"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from npdump import pool
-from npdump.job import Done, Job
+from npdump.encode import pool
+from npdump.encode.batches import PageBatch, batches
+from npdump.encode.job import Done, Job
 from npdump.sinks import Sink
 from npdump.sources import OffersStored
-from npdump.stream import PageBatch, batches
 from npdump.writers import Dump, How
-from npdump.writers.kdump_layout import KdumpLayout, ceil_div
-from npdump.writers.kdump_pages import PageJob, StoredJob
+from npdump.writers._kdump_layout import KdumpLayout, ceil_div
+from npdump.writers._kdump_pages import PageJob, StoredJob
 
 __all__ = ["WRITER"]
 

@@ -60,7 +60,7 @@ def _pss_nbytes(pid: int) -> int:
 
 def startup_command(arguments: list[str]) -> list[str]:
     """Return a command that imports what npdump imports for some arguments, and does nothing else."""
-    code = "import sys; from npdump.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from npdump.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", code, *arguments]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
     names = [name for name in listed if name != "__main__" and not name.startswith("numpy.")]

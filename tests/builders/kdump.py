@@ -88,9 +88,13 @@ def build(pages: dict[int, bytes], form: Form) -> bytes:
         else:
             table += struct.pack(f"{o}qIIQ", zero_offset + len(data), len(stored), flags, 0)
             data += stored
-    return disk.ljust(BLOCK, b"\0") + (sub + note + form.eraseinfo).ljust(BLOCK, b"\0") + bitmaps + table.ljust(
-        24 * len(kept), b"\0"
-    ) + data
+    return (
+        disk.ljust(BLOCK, b"\0")
+        + (sub + note + form.eraseinfo).ljust(BLOCK, b"\0")
+        + bitmaps
+        + table.ljust(24 * len(kept), b"\0")
+        + data
+    )
 
 
 def _sub_header(form: Form, note_nbytes: int) -> bytes:

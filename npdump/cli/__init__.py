@@ -1,0 +1,1 @@
+"""The process: arguments, streams, signals, exit codes. Nothing below imports it."""

@@ -1,0 +1,52 @@
+"""``--dump-dmesg`` and ``--partial-dmesg``: the kernel log, alone."""
+
+from __future__ import annotations
+
+import json
+
+from npdump.cli.commands.crashed import open_crashed
+from npdump.cli.inputs import holds_dump
+from npdump.cli.options import Options
+from npdump.cli.report import Reporter
+from npdump.kernel import dmesg
+from npdump.sinks.file import FileSink
+
+__all__ = ["run"]
+
+
+def run(options: Options, report: Reporter) -> None:
+    """Write the log to the output file, or print it."""
+    if options.dumpfile is not None and holds_dump(options.dumpfile):
+        # The last part of a split dump, most likely: a log never overwrites it.
+        options = options._replace(dumpfile=None, more_vmcores=(*options.more_vmcores, options.dumpfile))
+        report.keep_stdout()
+    with open_crashed(options, report) as crashed:
+        log = dmesg.read(crashed.kernel, options.partial_dmesg)
+        for doubt in log.doubts:
+            report.warning(doubt)
+        text = _as_json(log) if options.json else dmesg.as_text(log)
+        if options.dumpfile is None:
+            if text:
+                report.answer(text)
+            return
+        sink = FileSink(options.dumpfile, options.force, crashed.storages)
+    try:
+        sink.write(0, text.encode("utf-8", "surrogateescape"))
+        sink.close()
+    except BaseException:
+        sink.discard()
+        raise
+    report.message(f"The dmesg log is saved to {options.dumpfile}.\n\nnpdump Completed.")
+
+
+def _as_json(log: dmesg.Log) -> str:
+    records = [
+        {
+            "nanoseconds": record.nanoseconds,
+            "caller": record.caller,
+            "sequence": record.sequence,
+            "text": record.text.decode("utf-8", "backslashreplace"),
+        }
+        for record in log.records
+    ]
+    return json.dumps({"generation": log.generation, "doubts": log.doubts, "records": records}, indent=1)

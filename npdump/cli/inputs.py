@@ -1,0 +1,45 @@
+"""What the command line names to be read: a dump, or parts of it, and what is told about its kernel."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+
+from npdump import sources, storage
+from npdump.cli.options import Options
+from npdump.cli.report import Reporter
+from npdump.kernel.facts.external import Given
+from npdump.storage import open_storage
+from npdump.storage.file import Storage
+from npdump.storage.flattened import is_flattened
+
+__all__ = ["given_of", "holds_dump", "open_storages"]
+
+
+def holds_dump(path: str) -> bool:
+    """Tell by its beginning whether a file holds a dump, or something compressed that may be one."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            head = file.read(sources.HEAD_NBYTES)
+    except OSError:
+        return False
+    return is_flattened(head) or storage.find(head) is not None or sources.find(head) is not None
+
+
+def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:
+    """Open the files that the command line names: one dump, or parts of it."""
+    return [
+        open_storage(path, not options.non_mmap, options.work_dir, report.message, stack) for path in options.vmcores
+    ]
+
+
+def given_of(options: Options) -> Given | None:
+    """Return the facts of the file that the command line gives, None if it gives none."""
+    if options.vmlinux is None and options.vmcoreinfo is None:
+        return None
+    from npdump.kernel.facts.vmlinux import given_facts
+
+    return given_facts(options)

@@ -1,0 +1,563 @@
+"""The command line: names, help texts and rules, with the standard library alone.
+
+Letters, meanings and syntax are makedumpfile(8)'s, hence getopt_long(3)'s: combined letters (``-cd31``), options
+anywhere, long options by any unique prefix. :mod:`getopt` splits the arguments by these rules, which argparse does not
+follow (it reads the ``x`` of ``-lx`` as an argument of ``-l``, and an option after ``--``); :mod:`argparse` converts
+them and holds the texts, from which ``--help`` and the man page are made.
+
+The man page is built by running this file alone, outside of the package: nothing else of npdump may be imported at the
+top, and so all of the command line is here.
+"""
+
+import argparse
+import getopt
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+MESSAGE_PROGRESS = 1
+MESSAGE_COMMON = 2
+MESSAGE_ERROR = 4
+MESSAGE_DEBUG = 8
+MESSAGE_REPORT = 16
+DEFAULT_MESSAGE_LEVEL = MESSAGE_PROGRESS | MESSAGE_COMMON | MESSAGE_ERROR
+
+MAX_DUMP_LEVEL = 31
+MAX_MESSAGE_LEVEL = 31
+MAX_BLOCK_ORDER = 16  # 2^16 pages of 4 KiB are 256 MiB held back from the output
+MAX_NUM_THREADS = 4096
+MAX_CYCLIC_BUFFER_KIB = 1 << 32
+MAX_SPLITBLOCK_KIB = 1 << 36
+ZLIB_ENGINES = ("isal", "libdeflate", "zlib")
+
+
+class NotYet(NamedTuple):
+    """An option of makedumpfile that npdump knows by name and refuses."""
+
+    flag: str
+    metavar: str | None
+    purpose: str
+
+
+NOT_YET = (
+    NotYet("-e", None, "it excludes the page structs of excluded pages"),
+    NotYet("-X", None, "it excludes the pages of Xen's user domains"),
+    NotYet("--config", "FILE", "it erases kernel data"),
+    NotYet("--diskset", "VMCORE", "it reads sadump disk sets"),
+    NotYet("--eppic", "MACRO", "it erases kernel data"),
+    NotYet("--extension", "FILE", "it loads a makedumpfile extension"),
+    NotYet("--xen-syms", "FILE", "it reads the hypervisor's facts"),
+    NotYet("--xen-vmcoreinfo", "FILE", "it reads the hypervisor's facts"),
+    NotYet("--xen_phys_start", "ADDRESS", "it belongs to Xen dumps"),
+)
+
+
+class Command(NamedTuple):
+    """Something npdump does: the operands it takes, how many of them it needs, and whether VMCORE may be in parts."""
+
+    operands: tuple[str, ...]
+    n_needed: int
+    has_json: bool = True
+    takes_parts: bool = False
+
+
+FILTER = "filter"
+COMMANDS = {
+    FILTER: Command(("vmcore", "dumpfile"), 2),
+    "dmesg": Command(("vmcore", "dumpfile"), 1, takes_parts=True),
+    "vtop": Command(("vmcore",), 1, takes_parts=True),
+    "mem_usage": Command(("vmcore",), 1, takes_parts=True),
+    "info": Command(("vmcore",), 1, takes_parts=True),
+    "explain": Command(("vmcore", "page"), 2),
+    "rearrange": Command(("dumpfile",), 1, has_json=False),
+    "make_vmcoreinfo": Command((), 0, has_json=False),
+    "completion": Command(("shell",), 1, has_json=False),
+}
+"""By the name of the module of :mod:`npdump.cli.commands` that does it."""
+
+WORDS = ("info", "explain", "completion")
+"""Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
+
+DESCRIPTION = """\
+npdump reads the memory image of a crashed kernel, finds out what each page of memory was used for, leaves out the
+pages that the dump level names, and writes the rest to a small DUMPFILE that crash, gdb, drgn and libkdumpfile open.
+It takes the options of makedumpfile(8)."""
+
+
+class Options(NamedTuple):
+    """A checked command line.
+
+    ``message_level`` is what is in force: the bits that ``-D`` and ``--show-stats`` add are in it.
+    """
+
+    command: str = FILTER
+    vmcore: str | None = None
+    dumpfile: str | None = None
+    more_vmcores: tuple[str, ...] = ()
+    more_dumpfiles: tuple[str, ...] = ()
+    page: str | None = None
+    shell: str | None = None
+    vtop: int | None = None
+    partial_dmesg: bool = False
+    vmcoreinfo: str | None = None
+    vmlinux: str | None = None
+    new_vmcoreinfo: str | None = None
+    strict: bool = False
+    codec: str = "raw"
+    dump_level: int = 0
+    retry_levels: tuple[int, ...] = ()
+    limit_nbytes: int | None = None
+    flatten: bool = False
+    lz4: bool = False
+    split: bool = False
+    splitblock_kib: int | None = None
+    reassemble: bool = False
+    format: str = "kdump"
+    force: bool = False
+    block_order: int = 4
+    debug: bool = False
+    message_level: int = DEFAULT_MESSAGE_LEVEL
+    check_params: bool = False
+    dry_run: bool = False
+    show_stats: bool = False
+    json: bool = False
+    num_threads: int | None = None
+    cyclic_buffer_kib: int | None = None
+    non_mmap: bool = False
+    work_dir: str | None = None
+    zlib_engine: str | None = None
+    share: bool = True
+    show_help: bool = False
+    show_version: bool = False
+
+    @property
+    def is_answered_on_stdout(self) -> bool:
+        """Whether the standard output carries the answer to a question, and nothing else."""
+        return self.json or (self.command != FILTER and self.dumpfile is None and self.new_vmcoreinfo is None)
+
+    @property
+    def vmcores(self) -> tuple[str, ...]:
+        """The input, or the parts of a split one."""
+        return (*([] if self.vmcore is None else [self.vmcore]), *self.more_vmcores)
+
+    @property
+    def dumpfiles(self) -> tuple[str, ...]:
+        """The output, or its parts."""
+        return (*([] if self.dumpfile is None else [self.dumpfile]), *self.more_dumpfiles)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read a command line, without the program's name.
+
+    Raises
+    ------
+    UsageError
+        Unknown or refused option, value out of range, options that contradict each other, operands missing or too many.
+        No file is looked at.
+    """
+    parser = build_parser()
+    word = argv[0] if argv and argv[0] in WORDS else None
+    arguments, operands = _split(parser, argv[1:] if word else argv)
+    values = vars(parser.parse_args(arguments))
+    values["command"] = _command(word, values)
+    refused = values.pop("refused")
+    if values["show_help"] or values["show_version"]:
+        return Options(show_help=values["show_help"], show_version=values["show_version"])
+    if refused is not None:
+        raise _usage_error(f"option {refused.flag} is not supported by npdump yet: {refused.purpose}")
+    values["dump_level"], *values["retry_levels"] = values["dump_level"]
+    values["retry_levels"] = tuple(values["retry_levels"])
+    if values["command"] == FILTER:
+        operands = _take_files(values, operands)
+    command = COMMANDS[values["command"]]
+    if command.takes_parts:
+        stop = len(operands) - ("dumpfile" in command.operands and len(operands) > 1)
+        values["more_vmcores"], operands = tuple(operands[1:stop]), operands[:1] + operands[stop:]
+    if len(operands) > len(command.operands):
+        expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
+        expected += f" {_is_or_are(command.operands)} expected"
+        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected}")
+    values.update(zip(command.operands, operands, strict=False))
+    options = Options(**values)
+    _check(options)
+    return options._replace(
+        message_level=_message_level(options),
+        cyclic_buffer_kib=options.cyclic_buffer_kib or None,  # makedumpfile takes 0 for "not given"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Declare the command line."""
+    parser = _Parser(
+        prog="npdump",
+        usage="npdump [OPTION]... VMCORE DUMPFILE\n"
+        "       npdump -F [OPTION]... VMCORE > FLATTENED\n"
+        "       npdump -R DUMPFILE < FLATTENED\n"
+        "       npdump --split [OPTION]... VMCORE DUMPFILE DUMPFILE...\n"
+        "       npdump --reassemble DUMPFILE... DUMPFILE\n"
+        "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE... [LOGFILE]\n"
+        "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
+        "       npdump -g VMCOREINFO -x VMLINUX\n"
+        "       npdump info [--json] VMCORE...\n"
+        "       npdump explain [OPTION]... VMCORE PFN|ADDRESS\n"
+        "       npdump completion bash|zsh|fish",
+        description=DESCRIPTION,
+        epilog=f"Options of makedumpfile that are refused for now: {', '.join(option.flag for option in NOT_YET)}.",
+        add_help=False,
+        allow_abbrev=False,  # _split() has expanded them
+    )
+    parser.set_defaults(refused=None)
+    files = parser.add_argument_group("operands")
+    files.add_argument(
+        "vmcore",
+        metavar="VMCORE",
+        nargs="?",
+        help="the memory image: /proc/vmcore, or a file, device or pipe that holds an ELF vmcore (kdump, QEMU) or a "
+        "dump that was filtered before: kdump-compressed, ELF or flattened, each also compressed as a whole (.gz, .xz, "
+        ".zst, .lz4); several files are the parts of a split dump; - is the standard input",
+    )
+    files.add_argument(
+        "dumpfile",
+        metavar="DUMPFILE",
+        nargs="?",
+        help="the file to make, readable by its owner only; left out with -F; may be left out with --dry-run",
+    )
+    _add_output_options(parser.add_argument_group("output"))
+    _add_work_options(parser.add_argument_group("work"))
+    _add_fact_options(parser.add_argument_group("kernel facts"))
+    _add_question_options(parser.add_argument_group("questions, instead of making a DUMPFILE"))
+    _add_message_options(parser.add_argument_group("messages"))
+    for option in NOT_YET:
+        parser.add_argument(
+            option.flag,
+            dest="refused",
+            action="store_const" if option.metavar is None else _Refuse,
+            const=option,
+            help=argparse.SUPPRESS,
+        )
+    return parser
+
+
+def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-d",
+        dest="dump_level",
+        metavar="LEVEL",
+        type=_levels,
+        default=(0,),
+        help="leave out pages by type; LEVEL is the sum of 1 (pages filled with zero), 2 (page cache without private "
+        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none; with a list, "
+        "as 11,31, the next level is tried when the output doesn't fit",
+    )
+    for flag, codec, text in (
+        ("-c", "zlib", "compress each page with zlib"),
+        ("-l", "lzo", "compress each page with LZO"),
+        ("-p", "snappy", "compress each page with snappy"),
+        ("-z", "zstd", "compress each page with zstd"),
+    ):
+        add(flag, dest="codec", action="store_const", const=codec, default="raw", help=text)
+    add(
+        "-E",
+        dest="format",
+        action="store_const",
+        const="elf",
+        default="kdump",
+        help="make an ELF core instead of the kdump-compressed format; it cannot be compressed",
+    )
+    add(
+        "-F",
+        dest="flatten",
+        action="store_true",
+        help="write the dump to the standard output, in the flattened format, and all messages to the standard error",
+    )
+    add(
+        "--lz4",
+        action="store_true",
+        help="with -F, compress the stream as a whole, for slow links; -R unpacks it, and so does lz4 -d",
+    )
+    add(
+        "-R",
+        dest="rearrange",
+        action="store_true",
+        help="make DUMPFILE of a dump in the flattened format that is read from the standard input",
+    )
+    add("--split", action="store_true", help="make several DUMPFILEs, with about the same number of pages each")
+    add(
+        "--splitblock-size",
+        dest="splitblock_kib",
+        metavar="KIB",
+        type=_integer(1, MAX_SPLITBLOCK_KIB),
+        help="with --split, divide memory at multiples of so many KiB (a multiple of 64 pages; by default 64 pages)",
+    )
+    add("--reassemble", action="store_true", help="make one DUMPFILE of all parts of a split dump, given in any order")
+    add(
+        "-L",
+        dest="limit_nbytes",
+        metavar="SIZE",
+        type=_size,
+        help="write at most SIZE bytes; the letter K, M, G or T multiplies by 2^10, 2^20, 2^30 or 2^40; a dump that "
+        "needs more is incomplete, with every page that fits, unless -d names a further level",
+    )
+    add("-f", dest="force", action="store_true", help="overwrite DUMPFILE if it exists")
+    add(
+        "--zlib-engine",
+        choices=ZLIB_ENGINES,
+        metavar="ENGINE",
+        help="what compresses for -c: isal (ISA-L: three times as fast as zlib, files 3 percent larger; "
+        "a few bytes may differ from run to run), libdeflate (twice as fast) or zlib (the same bytes as makedumpfile "
+        "with the same zlib); by default the first that is installed",
+    )
+    add(
+        "--no-share",
+        dest="share",
+        action="store_false",
+        help="store pages that equal an earlier one once more, as makedumpfile does; by default they share its place",
+    )
+    add("--dry-run", action="store_true", help="do everything but write DUMPFILE")
+
+
+def _add_work_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--num-threads",
+        metavar="N",
+        type=_integer(0, MAX_NUM_THREADS),
+        help="compress with N worker processes; 0 and 1 mean none beside the main one; by default as many as there are "
+        "CPUs, memory and work for; DUMPFILE is the same whatever N is",
+    )
+    add(
+        "-b",
+        dest="block_order",
+        metavar="ORDER",
+        type=_integer(0, MAX_BLOCK_ORDER),
+        default=4,
+        help="gather 2^ORDER pages before writing them; the default is 4",
+    )
+    add(
+        "--cyclic-buffer",
+        dest="cyclic_buffer_kib",
+        metavar="KIB",
+        type=_integer(0, MAX_CYCLIC_BUFFER_KIB),
+        help="KiB of memory for the bitmaps of pages; 0 means to decide by itself, as without the option",
+    )
+    add("--work-dir", metavar="DIR", help="directory for temporary files")
+    add("--non-mmap", action="store_true", help="read VMCORE with read(2), never with mmap(2)")
+
+
+def _add_fact_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-x",
+        dest="vmlinux",
+        metavar="VMLINUX",
+        help="take what VMCORE does not tell about its kernel from the kernel's debug information; VMLINUX may be "
+        "compressed (.xz, .zst, .gz) and must be of the very same kernel",
+    )
+    add(
+        "-i",
+        dest="vmcoreinfo",
+        metavar="VMCOREINFO",
+        help="take what VMCORE does not tell about its kernel from a text file that -g made",
+    )
+    add(
+        "-g",
+        dest="new_vmcoreinfo",
+        metavar="VMCOREINFO",
+        help="write what -x VMLINUX tells about a kernel to the text file VMCOREINFO; no VMCORE is needed",
+    )
+    add("--strict", action="store_true", help="take it for an error if the result does not fit the kernel's own counts")
+
+
+def _add_question_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--dump-dmesg",
+        action="store_true",
+        help="write the kernel log of VMCORE to DUMPFILE, or to the standard output if DUMPFILE is not given; a file "
+        "that holds a dump is taken for a part of VMCORE, never for DUMPFILE",
+    )
+    add("--partial-dmesg", action="store_true", help="as --dump-dmesg, from the last dmesg --clear on")
+    add("--mem-usage", action="store_true", help="show what the pages of VMCORE, or of /proc/kcore, are used for")
+    add(
+        "--vtop",
+        metavar="ADDRESS",
+        type=_address,
+        help="translate a kernel virtual address, in C notation, to the physical address",
+    )
+
+
+def _address(text: str) -> int:
+    """Read an address as strtoul(3) with base 0 does."""
+    digits = text.lower().removeprefix("0x")
+    base = 16 if digits != text.lower() else 8 if re.fullmatch("0[0-7]+", text) else 10
+    try:
+        value = int(digits, base)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64 or not digits.isalnum():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address, such as 0xffffffff81000000")
+    return value
+
+
+def _add_message_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--message-level",
+        metavar="LEVEL",
+        type=_integer(0, MAX_MESSAGE_LEVEL),
+        default=DEFAULT_MESSAGE_LEVEL,
+        help="what to print; LEVEL is the sum of 1 (progress), 2 (common messages), 4 (errors), 8 (debugging) and "
+        "16 (report); the default is 7",
+    )
+    add("-D", dest="debug", action="store_true", help="print debugging messages too")
+    add("--show-stats", action="store_true", help="print the report: how many pages of each type were left out")
+    add("--json", action="store_true", help="print the report of --show-stats, or the answer to a question, as JSON")
+    add(
+        "--check-params",
+        action="store_true",
+        help="check the command line, open no file, and exit: 0 if it is right, 1 if not",
+    )
+    add("-v", "--version", dest="show_version", action="store_true", help="print the version and the codecs, and exit")
+    add("-h", "--help", dest="show_help", action="store_true", help="print this text, and exit")
+
+
+def _check(options: Options) -> None:
+    """Raise for options that are right one by one and wrong together."""
+    if options.format == "elf" and options.codec != "raw":
+        raise _usage_error(f"-E with {options.codec} compression: the ELF format cannot hold compressed pages")
+    if options.zlib_engine is not None and options.codec != "zlib":
+        raise _usage_error("--zlib-engine without -c: nothing is compressed with zlib")
+    if options.vmlinux is not None and options.vmcoreinfo is not None:
+        raise _usage_error("-x with -i: the kernel's facts come from one of them")
+    if options.new_vmcoreinfo is not None and options.vmlinux is None:
+        raise _usage_error("-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from")
+    if options.split and (options.format == "elf" or options.flatten or options.reassemble):
+        raise _usage_error("--split with -E, -F or --reassemble: only kdump-compressed dumps are split, into files")
+    if options.lz4 and not options.flatten:
+        raise _usage_error("--lz4 without -F: only a stream is compressed as a whole")
+    if options.split and not options.dry_run and len(options.dumpfiles) < 2:
+        raise _usage_error("--split: two DUMPFILEs at least are needed")
+    if options.reassemble and (options.dump_level or options.codec != "raw" or options.format == "elf"):
+        raise _usage_error("--reassemble with -d, -c, -l, -p, -z or -E: it copies pages as they are; filter the parts")
+    if options.reassemble and len(options.vmcores) < 2:
+        raise _usage_error("--reassemble: two parts at least and the DUMPFILE are needed")
+    command = COMMANDS[options.command]
+    if options.json and options.command == FILTER and not options.show_stats:
+        raise _usage_error("--json without --show-stats: there is no report to print as JSON")
+    if options.json and not command.has_json:
+        raise _usage_error("--json: this command has no answer to print as JSON")
+    missing = [name for name in command.operands[: command.n_needed] if getattr(options, name) is None]
+    is_optional = missing == ["dumpfile"] and options.command == FILTER
+    if is_optional and (options.dry_run or options.flatten):
+        return
+    if missing:
+        hint = ": only --dry-run and -F do without" if is_optional else ""
+        raise _usage_error(f"{' and '.join(map(str.upper, missing))} {_is_or_are(missing)} missing{hint}")
+
+
+def _is_or_are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _command(word: str | None, values: dict[str, object]) -> str:
+    """Tell which command the first argument or the options name."""
+    named = {
+        "make_vmcoreinfo": values["new_vmcoreinfo"] is not None,
+        "dmesg": values.pop("dump_dmesg") or values["partial_dmesg"],
+        "mem_usage": values.pop("mem_usage"),
+        "rearrange": values.pop("rearrange"),
+        "vtop": values["vtop"] is not None,
+    }
+    chosen = [name for name, is_named in named.items() if is_named]
+    if word:
+        chosen.append(word)
+    if len(chosen) > 1:
+        raise _usage_error(f"each of these asks for something else, give one: {', '.join(chosen)}")
+    return chosen[0] if chosen else FILTER
+
+
+def _message_level(options: Options) -> int:
+    if options.check_params:
+        return DEFAULT_MESSAGE_LEVEL
+    return options.message_level | MESSAGE_DEBUG * options.debug | MESSAGE_REPORT * options.show_stats
+
+
+def _split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sort arguments into options, spelled in full and joined with their values, and operands."""
+    takes_value = {flag: action.nargs != 0 for action in parser._actions for flag in action.option_strings}
+    letters = "".join(flag[1:] + ":" * takes_value[flag] for flag in takes_value if not flag.startswith("--"))
+    names = [flag[2:] + "=" * takes_value[flag] for flag in takes_value if flag.startswith("--")]
+    try:
+        pairs, operands = getopt.gnu_getopt(list(argv), letters, names)
+    except getopt.GetoptError as error:
+        raise _usage_error(str(error)) from None
+    arguments = []
+    for flag, value in pairs:
+        if not takes_value[flag]:
+            arguments.append(flag)
+        elif flag.startswith("--"):
+            arguments.append(f"{flag}={value}")
+        else:
+            arguments += [flag + value] if value else [flag, ""]
+    return arguments, operands
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    """Make an argparse type for whole numbers from `low` to `high`, both included."""
+
+    def convert(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,12}", text) and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+
+    return convert
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    """Read a dump level, or a list of them with commas."""
+    return tuple(map(_integer(0, MAX_DUMP_LEVEL), text.split(",")))
+
+
+def _size(text: str) -> int:
+    """Read a number of bytes as Linux's memparse() does: decimal, octal or hexadecimal, with a letter."""
+    match = re.fullmatch(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})([KMGTPE]?)", text, re.IGNORECASE)
+    digits = match[1] if match else "0"
+    is_octal = re.fullmatch("0[0-7]+", digits) is not None
+    nbytes = int(digits, 8 if is_octal else 0 if digits[:1] != "0" or digits[1:2] in ("x", "X") else 10)
+    if match and match[2]:
+        nbytes <<= 10 * ("KMGTPE".index(match[2].upper()) + 1)
+    if not nbytes:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 512M")
+    return nbytes
+
+
+def _take_files(values: dict[str, object], operands: list[str]) -> list[str]:
+    """Take inputs and outputs beyond the first of each into ``values``; return the rest."""
+    if values["flatten"]:
+        values["more_vmcores"] = tuple(operands[1:])
+        return operands[:1]
+    if values["split"]:
+        values["more_dumpfiles"] = tuple(operands[2:])
+        return operands[:2]
+    values["more_vmcores"] = tuple(operands[1:-1])
+    return operands[:1] + operands[1:][-1:]
+
+
+def _usage_error(text: str) -> Exception:
+    from npdump.errors import UsageError
+
+    return UsageError(f"{text}; see npdump --help")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise: argparse would exit with 2, which means a version mismatch here."""
+        raise _usage_error(message)
+
+
+class _Refuse(argparse.Action):
+    """Take an option's value and remember only that the option was there."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:
+        setattr(namespace, self.dest, self.const)

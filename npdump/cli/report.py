@@ -1,0 +1,203 @@
+"""What npdump tells the user while it works: messages and progress, in makedumpfile's words.
+
+Each kind of text has one bit in the message level (makedumpfile(8), ``--message-level``) and is dropped when the bit is
+not set. Errors, warnings and progress go to the standard error; the rest goes to the standard output.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from npdump.cli.options import MESSAGE_COMMON, MESSAGE_DEBUG, MESSAGE_ERROR, MESSAGE_PROGRESS, MESSAGE_REPORT
+from npdump.errors import SinkError
+
+_SPINNER = "/|\\-"
+_TERMINAL_SECONDS = 1.0  # between two rewritings of the progress line
+_LOG_SECONDS = 5.0  # between two progress lines where a line cannot be rewritten
+
+
+class Reporter:
+    """Print messages by the bits of a message level.
+
+    Parameters
+    ----------
+    message_level : int
+        Sum of the ``MESSAGE_*`` bits of :mod:`npdump.cli.options`.
+    messages_to_stderr : bool
+        Print nothing on the standard output, because it carries data.
+
+    Attributes
+    ----------
+    seconds_by_stage : dict of str to float
+        Wall-clock seconds of each finished :meth:`stage`, in order of first use.
+    """
+
+    def __init__(self, message_level: int, messages_to_stderr: bool = False) -> None:
+        self.message_level = message_level
+        self.seconds_by_stage: dict[str, float] = {}
+        self._messages_to_stderr = messages_to_stderr
+        self._progress = _Progress()
+
+    def keep_stdout(self) -> None:
+        """Print nothing but answers on the standard output from here on."""
+        self._messages_to_stderr = True
+
+    def message(self, text: str) -> None:
+        """Print a common message."""
+        self._print(MESSAGE_COMMON, text)
+
+    def debug(self, text: str) -> None:
+        """Print a debugging message."""
+        self._print(MESSAGE_DEBUG, text)
+
+    def report(self, text: str) -> None:
+        """Print a part of the report."""
+        self._print(MESSAGE_REPORT, text)
+
+    def answer(self, text: str) -> None:
+        """Print what was asked for on the standard output, whatever the message level.
+
+        Raises
+        ------
+        SinkError
+            If it can't be printed.
+        """
+        self._progress.end_line()
+        failure = _write("stdout", text if text.endswith("\n") else f"{text}\n")
+        if failure is not None:
+            raise SinkError(f"standard output: {failure}: the answer is lost")
+
+    def error(self, text: str) -> None:
+        """Print an error, in one line whatever is in `text`."""
+        if self.message_level & MESSAGE_ERROR:
+            self._progress.end_line()
+            _write("stderr", f"npdump: {_printable(text)}\n")
+
+    def warning(self, text: str) -> None:
+        """Print a warning, in one line whatever is in `text`."""
+        self.error(f"warning: {text}")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of a stage are done; cheap enough to be called for each batch."""
+        if self.message_level & MESSAGE_PROGRESS:
+            self._progress.show(stage, done, total)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the seconds that a stage takes; a stage that is entered again adds to its time."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.took(name, time.monotonic() - start)
+
+    def took(self, name: str, seconds: float) -> None:
+        """Note the seconds that a stage took."""
+        self.seconds_by_stage[name] = self.seconds_by_stage.get(name, 0.0) + seconds
+        self.debug(f"STEP [{name:<27}] : {seconds:.6f} seconds")
+
+    def _print(self, bit: int, text: str) -> None:
+        if not self.message_level & bit:
+            return
+        self._progress.end_line()
+        if self._messages_to_stderr:
+            _write("stderr", f"{text}\n")
+            return
+        failure = _write("stdout", f"{text}\n")
+        if failure is not None:
+            self.warning(f"standard output: {failure}: what should stand there is lost")
+
+
+class _Progress:
+    """The progress line: rewritten in place on a terminal, a line now and then in a log."""
+
+    def __init__(self) -> None:
+        self._stage: str | None = None
+        self._start = 0.0
+        self._shown = 0.0
+        self._n_shown = 0
+        self._line_is_open = False
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        is_new = stage != self._stage
+        if is_new:
+            self._stage, self._start = stage, now
+        is_done = done >= total
+        rewrites = _rewrites(sys.stderr)
+        if not (is_new or is_done) and now - self._shown < (_TERMINAL_SECONDS if rewrites else _LOG_SECONDS):
+            return
+        promille = 1000 if is_done else max(done, 0) * 1000 // total
+        line = format_progress(stage, promille, now - self._start, _SPINNER[self._n_shown % len(_SPINNER)])
+        _write("stderr", f"\r{line}" if rewrites else f"{line}\n")
+        self._shown = now
+        self._n_shown += 1
+        self._line_is_open = rewrites
+        if is_done:
+            self._stage = None
+
+    def end_line(self) -> None:
+        if self._line_is_open:
+            self._line_is_open = False
+            _write("stderr", "\n")
+
+
+def format_progress(stage: str, promille: int, seconds: float, spinner: str) -> str:
+    """Lay out one state of the progress line, without its end.
+
+    References
+    ----------
+    makedumpfile 1.7.9: print_info.c, print_progress() and eta_to_human_short().
+    """
+    eta = f"eta: {_human_seconds(int(seconds * 1000 / promille - seconds))}" if promille else ""
+    return f"{stage:<50}: [{promille // 10:3}.{promille % 10} %] {spinner}  {eta:>16}"
+
+
+def _human_seconds(seconds: int) -> str:
+    minutes = seconds // 60
+    hours = minutes // 60
+    days = hours // 24
+    if seconds < 100:
+        return f"{seconds}s"
+    if minutes < 100:
+        return f"{minutes}m{seconds % 60}s"
+    if hours < 48:
+        return f"{hours}h{minutes % 60}m"
+    if days < 100:
+        return f"{days}d{hours % 24}h"
+    return ">100day"
+
+
+def _rewrites(stream: TextIO | None) -> bool:
+    """Whether a carriage return on `stream` goes back to the start of the line."""
+    with suppress(OSError, ValueError):
+        return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return False
+
+
+def _printable(text: str) -> str:
+    """Escape what would break the line or the terminal: texts quote file names and bytes of damaged dumps."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
+    )
+
+
+def _write(name: str, text: str) -> Exception | None:
+    """Write to a standard stream. One that is closed or full is no reason to stop: it is not used again."""
+    stream: TextIO | None = getattr(sys, name)
+    if stream is None:
+        return None
+    encoding = stream.encoding or "utf-8"
+    try:
+        # A file name may hold bytes that are no text in this locale.
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError) as error:
+        # The text stays in the buffer, and flushing it at exit would fail again and change the exit code.
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        return error
+    return None

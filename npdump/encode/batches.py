@@ -1,0 +1,165 @@
+"""Kept pages in the order of their page frames, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.arrays import Words, numbers_of
+from npdump.bitmap import Bitmap, BoolArray, Runs
+from npdump.sources import Source
+from npdump.storage.file import ByteArray
+
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "samples_of"]
+
+BATCH_NBYTES = 2 << 20
+"""Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
+
+
+class PageBatch(NamedTuple):
+    """Pages that are worked on together.
+
+    ``rank`` is the number of kept pages before the first of these; ``runs`` (shape (k, 2), int64) are their page
+    frames.
+    """
+
+    rank: int
+    runs: Runs
+
+    @property
+    def npages(self) -> int:
+        """How many pages."""
+        return int((self.runs[:, 1] - self.runs[:, 0]).sum())
+
+    @property
+    def pfns(self) -> Words:
+        """Page frame of each page; shape (npages,), dtype int64."""
+        return numbers_of(self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0])
+
+
+def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
+    """Cut the set bits of a bitmap into batches.
+
+    Parameters
+    ----------
+    kept : Bitmap
+    rank : int
+        Number of kept pages before this bitmap.
+    npages : int
+        Pages in a batch; only the last one has fewer.
+    """
+    waiting: list[Runs] = []
+    first_rank, next_rank = rank, rank
+    for runs in kept.runs():
+        lengths = runs[:, 1] - runs[:, 0]
+        ranks = np.cumsum(lengths) - lengths + next_rank
+        end_rank = int(ranks[-1] + lengths[-1])
+        # Cut the runs where a batch ends.
+        cuts = np.arange(first_rank + npages, end_rank, npages)
+        owner = np.searchsorted(ranks, cuts, side="right") - 1
+        inside = ranks[owner] != cuts
+        cuts, owner = cuts[inside], owner[inside]
+        starts = np.sort(np.concatenate((runs[:, 0], runs[owner, 0] + cuts - ranks[owner])))
+        ranks = np.sort(np.concatenate((ranks, cuts)))
+        stops = starts + np.diff(np.append(ranks, end_rank))
+        pieces = np.column_stack((starts, stops))
+        next_rank = end_rank
+        edges = np.searchsorted(ranks, np.arange(first_rank + npages, end_rank + 1, npages))
+        at = 0
+        for edge in edges.tolist():
+            yield PageBatch(first_rank, np.concatenate([*waiting, pieces[at:edge]]))
+            waiting = []
+            first_rank += npages
+            at = edge
+        if at < len(pieces):
+            waiting.append(pieces[at:])
+    if waiting:
+        yield PageBatch(first_rank, np.concatenate(waiting))
+
+
+def read_pages(
+    source: Source, batch: PageBatch, room: ByteArray, drops_zero: bool = True
+) -> tuple[npt.NDArray[np.intp], ByteArray]:
+    """Read the pages of a batch.
+
+    Parameters
+    ----------
+    source : Source
+    batch : PageBatch
+    room : ndarray of shape (n, page_size), dtype uint8
+        Where to put them; n is at least ``batch.npages``.
+    drops_zero : bool
+        Leave out those that are known to be zero without being read.
+
+    Returns
+    -------
+    ndarray of shape (m,), dtype intp
+        Which of the batch's pages were read.
+    ndarray of shape (m, page_size), dtype uint8
+        A view of ``room``.
+    """
+    runs = source.written(batch.runs) if drops_zero else batch.runs
+    if runs is batch.runs:
+        rows = np.arange(batch.npages)
+    else:
+        rows = np.searchsorted(batch.pfns, numbers_of(runs[:, 0], runs[:, 1] - runs[:, 0]))
+    pages = room[: len(rows)]
+    source.gather(runs, pages)
+    return rows, pages
+
+
+_N_SAMPLES = 8
+"""Words, spread over a page, that are looked at first."""
+
+
+_WORTH_COPYING = 2
+"""To copy a page costs twice as much as to see that it's all zero."""
+
+
+def samples_of(pages: ByteArray) -> npt.NDArray[np.uint64]:
+    """Return a few words of each page, spread over it.
+
+    Parameters
+    ----------
+    pages : ndarray of shape (n, page_size), dtype uint8
+
+    Returns
+    -------
+    ndarray of shape (n, 8), dtype uint64
+    """
+    words = pages.view(np.uint64)
+    return np.ascontiguousarray(words[:, 3 :: words.shape[1] // _N_SAMPLES])
+
+
+def is_zero(pages: ByteArray, samples: npt.NDArray[np.uint64] | None = None) -> BoolArray:
+    """Tell which pages hold nothing but zeros.
+
+    Parameters
+    ----------
+    pages : ndarray of shape (n, page_size), dtype uint8
+    samples : ndarray of shape (n, 8), dtype uint64, optional
+        What `samples_of` says of them.
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype bool
+
+    Notes
+    -----
+    Most pages that aren't zero show it in a few words spread over the page, so that only the others are read whole.
+    """
+    if samples is None:
+        samples = samples_of(pages)
+    zero: BoolArray = np.logical_not(samples.any(axis=1))
+    suspects = np.flatnonzero(zero)
+    if len(suspects):
+        words = pages.view(np.uint64)
+        first, stop = int(suspects[0]), int(suspects[-1]) + 1
+        if stop - first < _WORTH_COPYING * len(suspects):
+            zero[suspects] = (np.bitwise_or.reduce(words[first:stop], axis=1) == 0)[suspects - first]
+        else:
+            zero[suspects] = np.bitwise_or.reduce(words[suspects], axis=1) == 0
+    return zero

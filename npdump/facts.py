@@ -1,0 +1,114 @@
+"""Facts about the crashed kernel: what files and notes say, without reading dumped memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from npdump.errors import FactError
+
+__all__ = ["Fact", "Facts"]
+
+_WORD_MASK = (1 << 64) - 1
+
+
+class Fact(NamedTuple):
+    """A value with the place that it came from."""
+
+    value: int
+    origin: str
+
+
+class Facts:
+    """Values by the key that VMCOREINFO gives them, such as ``SYMBOL(init_uts_ns)`` or ``OFFSET(page.flags)``.
+
+    Parameters
+    ----------
+    values : mapping of str to Fact
+    texts : mapping of str to str
+        Values that aren't numbers: OSRELEASE, BUILD-ID, CONFIG_X86_PAE, …
+    """
+
+    def __init__(self, values: Mapping[str, Fact], texts: Mapping[str, str]) -> None:
+        self._values = dict(values)
+        self._texts = dict(texts)
+
+    def items(self) -> Iterator[tuple[str, Fact]]:
+        """Yield the keys with their values, in the order in which they were stated."""
+        yield from self._values.items()
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys whose values aren't numbers."""
+        yield from self._texts.items()
+
+    def without(self, keys: Iterable[str]) -> Facts:
+        """Return the facts less some."""
+        left_out = set(keys)
+        return Facts({key: fact for key, fact in self._values.items() if key not in left_out}, self._texts)
+
+    def completed_by(self, other: Facts, kaslr_offset: int = 0) -> tuple[Facts, list[tuple[str, str]]]:
+        """Add what is known from elsewhere; what these facts state holds.
+
+        Parameters
+        ----------
+        other : Facts
+        kaslr_offset : int
+            To be added to the other's symbols, which are those that the kernel was linked with.
+
+        Returns
+        -------
+        facts : Facts
+        conflicts : list of (str, str)
+            The keys that the two don't agree about, with what they say in words.
+        """
+        values = dict(self._values)
+        conflicts: list[tuple[str, str]] = []
+        for key, fact in other._values.items():
+            if key.startswith("SYMBOL("):
+                fact = fact._replace(value=fact.value + kaslr_offset & _WORD_MASK)
+            known = values.setdefault(key, fact)
+            if known.value != fact.value:
+                words = f"{key} is {known.value:#x} by {known.origin}, {fact.value:#x} by {fact.origin}"
+                conflicts.append((key, words))
+        return Facts(values, other._texts | self._texts), conflicts
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values or key in self._texts
+
+    def get(self, key: str) -> int | None:
+        """Return the value of ``key``, None if it isn't known."""
+        fact = self._values.get(key)
+        return fact.value if fact else None
+
+    def first(self, keys: Iterable[str]) -> int | None:
+        """Return the value of the first known key; for things that were renamed."""
+        return next((self._values[key].value for key in keys if key in self._values), None)
+
+    def need(self, key: str, why: str) -> int:
+        """Return the value of ``key``.
+
+        Raises
+        ------
+        FactError
+            If it isn't known; ``why`` says what it's needed for.
+        """
+        value = self.get(key)
+        if value is None:
+            raise FactError(f"VMCOREINFO lacks {key}, which is needed {why}")
+        return value
+
+    def text(self, key: str) -> str | None:
+        """Return a value that isn't a number."""
+        return self._texts.get(key)
+
+    @property
+    def release(self) -> str | None:
+        """The kernel's release, as ``uname -r`` prints it."""
+        return self.text("OSRELEASE")
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """The release's numbers, zeros if it isn't known; the last resort for what nothing else tells."""
+        match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", self.release or "")
+        return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else (0, 0, 0)

@@ -1,0 +1,140 @@
+"""BTF: the kernel's types in the form that a kernel carries for its own use (Linux 5.2 on, CONFIG_DEBUG_INFO_BTF).
+
+References
+----------
+Linux ``Documentation/bpf/btf.rst`` and ``include/uapi/linux/btf.h``.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from npdump.errors import FactError
+from npdump.kernel.facts.types import WANTED_ENUMS, WANTED_STRUCTS, Member, Struct, Types
+
+__all__ = ["parse"]
+
+MAGIC = 0xEB9F
+HEADER_NBYTES = 24
+MAX_NESTING = 32
+"""Bound on typedefs of typedefs and structs in structs; a loop is damage."""
+
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(9, 20)
+_EXTRA_NBYTES = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
+_EXTRA_NBYTES_EACH = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
+_ALIASES = {_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG}
+
+
+def parse(raw: bytes, byte_order: str, word_nbytes: int) -> Types:
+    """Read the types that a dump filter wants.
+
+    Parameters
+    ----------
+    raw : bytes
+        The whole of the ``.BTF`` section.
+    byte_order : {"<", ">"}
+    word_nbytes : {4, 8}
+        Bytes of a pointer.
+
+    Raises
+    ------
+    FactError
+        If it isn't BTF, or is damaged.
+    """
+    try:
+        return _Reader(raw, byte_order, word_nbytes).types()
+    except (struct.error, IndexError, RecursionError):
+        raise FactError("the kernel's BTF is damaged") from None
+
+
+class _Reader:
+    def __init__(self, raw: bytes, byte_order: str, word_nbytes: int) -> None:
+        header = struct.unpack_from(byte_order + "HBBIIIII", raw)
+        magic, _, _, header_nbytes, type_off, type_len, str_off, str_len = header
+        if magic != MAGIC or header_nbytes < HEADER_NBYTES:
+            raise FactError("the kernel's BTF isn't where its symbols say")
+        self._raw = raw
+        self._order = byte_order
+        self._word_nbytes = word_nbytes
+        self._strings = raw[header_nbytes + str_off : header_nbytes + str_off + str_len]
+        self._at = [0]
+        """Offset of each type; type 0 is void."""
+        self._index(header_nbytes + type_off, header_nbytes + type_off + type_len)
+
+    def _index(self, at: int, stop: int) -> None:
+        header = struct.Struct(self._order + "II")
+        raw, unpack, append = self._raw, header.unpack_from, self._at.append
+        extra = [_EXTRA_NBYTES.get(kind, 0) + 12 for kind in range(32)]
+        each = [_EXTRA_NBYTES_EACH.get(kind, 0) for kind in range(32)]
+        while at < stop:
+            append(at)
+            info = unpack(raw, at)[1]
+            kind = info >> 24 & 31
+            at += extra[kind] + each[kind] * (info & 0xFFFF)
+
+    def _name(self, offset: int) -> str:
+        return self._strings[offset : self._strings.index(b"\0", offset)].decode("ascii", "replace") if offset else ""
+
+    def _type(self, number: int) -> tuple[int, int, int, int, int]:
+        """Return offset, name's offset, kind, number of parts, size or type, of a type that isn't an alias."""
+        for _ in range(MAX_NESTING):
+            if not number:
+                return 0, 0, 0, 0, 0
+            name, info, size = struct.unpack_from(self._order + "III", self._raw, self._at[number])
+            kind = info >> 24 & 31
+            if kind not in _ALIASES:
+                return self._at[number], name, kind, info & 0xFFFF, size
+            number = size
+        raise IndexError("types go round in a circle")
+
+    def _size(self, number: int, depth: int = 0) -> tuple[int, int]:
+        """Return the bytes of a type, and its elements if it's an array, else 0."""
+        at, _, kind, _, size = self._type(number)
+        if kind == _PTR:
+            return self._word_nbytes, 0
+        if kind == _ARRAY and depth < MAX_NESTING:
+            element, _, count = struct.unpack_from(self._order + "III", self._raw, at + 12)
+            return self._size(element, depth + 1)[0] * count, count
+        return (size if kind in (_INT, _STRUCT, _UNION, _ENUM, _ENUM64, _FLOAT) else 0), 0
+
+    def _members(self, number: int, base: int, found: dict[str, Member], depth: int = 0) -> None:
+        at, _, _, count, _ = self._type(number)
+        (info,) = struct.unpack_from(self._order + "I", self._raw, at + 4)
+        for i in range(count):
+            name, member, bits = struct.unpack_from(self._order + "III", self._raw, at + 12 + 12 * i)
+            offset = base + ((bits & 0xFFFFFF if info >> 31 else bits) >> 3)
+            if name:
+                found.setdefault(self._name(name), Member(offset, *self._size(member)))
+            elif depth < MAX_NESTING:
+                self._members(member, offset, found, depth + 1)
+
+    def types(self) -> Types:
+        types = Types.none()
+        offsets = {self._offset_of(name): name for name in WANTED_STRUCTS | WANTED_ENUMS | {"nodemask_t"}}
+        unpack = struct.Struct(self._order + "III").unpack_from
+        for number in range(1, len(self._at)):
+            name_offset, info, size = unpack(self._raw, self._at[number])
+            name = offsets.get(name_offset) if name_offset else None
+            if name is None:
+                continue
+            kind, count = info >> 24 & 31, info & 0xFFFF
+            if kind == _STRUCT and name in WANTED_STRUCTS and name not in types.structs:
+                members: dict[str, Member] = {}
+                self._members(number, 0, members)
+                types.structs[name] = Struct(size, members)
+            elif kind == _ENUM and name in WANTED_ENUMS:
+                types.enum_nbytes[name] = size
+                kind_of_value = "i" if info >> 31 else "I"
+                pairs = struct.iter_unpack(
+                    self._order + "I" + kind_of_value, self._raw[self._at[number] + 12 :][: 8 * count]
+                )
+                types.enums[name] = {self._name(at): value for at, value in pairs}
+            elif kind == _TYPEDEF and name == "nodemask_t":
+                types.sizes[name] = self._size(number)[0]
+        return types
+
+    def _offset_of(self, name: str) -> int:
+        """Return where a string stands; 0 if it isn't there. Strings of BTF are unique, though ends may be shared."""
+        at = self._strings.find(b"\0" + name.encode() + b"\0")
+        return at + 1

@@ -1,0 +1,308 @@
+"""A kernel's own file, vmlinux: its symbols, its identity and, from its DWARF, its types.
+
+Of the hundreds of megabytes only a few compile units are read: those that hold a function of which it's known that
+its source file sees the wanted types.
+
+References
+----------
+DWARF 5, sections 2 and 7; ELF gABI; Linux ``scripts/link-vmlinux.sh``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+
+from npdump.errors import FactError
+from npdump.kernel.facts import btf
+from npdump.kernel.facts.types import WANTED_ENUMS, WANTED_STRUCTS, Member, Struct, Types
+
+__all__ = ["Vmlinux", "build_id", "read"]
+
+# A function (or the first of them that there is) of each source file whose types are wanted.
+_FUNCTIONS = (
+    ("get_page_from_freelist", "__alloc_pages", "__alloc_pages_nodemask", "free_pages"),  # mm/page_alloc.c
+    ("sparse_init", "sparse_add_one_section", "memory_present"),  # mm/sparse.c
+    ("register_console", "vprintk_emit"),  # kernel/printk/printk.c
+    ("vmalloc", "vfree"),  # mm/vmalloc.c
+    ("free_uts_ns", "copy_utsname"),  # kernel/utsname.c
+    ("x86_numa_init", "numa_add_cpu", "arch_numa_init", "numa_clear_node"),  # where node_data is defined
+)
+_VARIABLES = frozenset(("mem_section", "node_data", "pgdat_list", "node_memblk", "node_remap_start_pfn"))
+_TYPEDEFS_FILED = frozenset(("pud_t",))
+_SYMBOL = {
+    64: np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]),
+    32: np.dtype([("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]),
+}
+_ALIASES = {"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type", "DW_TAG_restrict_type"}
+_RECORDS = {"DW_TAG_structure_type", "DW_TAG_union_type"}
+_MAX_NESTING = 32
+_LANG_RUST = 0x1C
+
+
+class Vmlinux(NamedTuple):
+    """What a vmlinux tells.
+
+    Attributes
+    ----------
+    build_id : str or None
+        In hexadecimal.
+    banner : str or None
+        Text of ``linux_banner``.
+    symbols : dict of str to int
+        Addresses as linked, without the offset of KASLR.
+    types : Types
+    origin : {"DWARF", "BTF", "symbols"}
+        What the types came from; "symbols" if there are none.
+    """
+
+    build_id: str | None
+    banner: str | None
+    symbols: dict[str, int]
+    types: Types
+    origin: str
+
+
+def build_id(file: IO[bytes]) -> str | None:
+    """Return the build id of an ELF file, None if it has none.
+
+    Raises
+    ------
+    FactError
+        If it isn't an ELF file.
+    """
+    return _build_id(_open(file))
+
+
+def _open(file: IO[bytes]) -> ELFFile:
+    try:
+        return ELFFile(file)
+    except (ELFError, ConstructError, OSError, ValueError) as error:
+        raise FactError(f"isn't an ELF file, or is damaged: {error}") from None
+
+
+def read(file: IO[bytes], debug: IO[bytes] | None = None) -> Vmlinux:
+    """Read a vmlinux.
+
+    Parameters
+    ----------
+    file : binary file
+    debug : binary file, optional
+        Its debug information, where that was split off.
+
+    Raises
+    ------
+    FactError
+        If it's damaged, or has no symbols.
+    """
+    elf, info = _open(file), _open(debug or file)
+    try:
+        symbols = _symbols(info) or _symbols(elf)
+        if not symbols:
+            raise FactError("has no symbols: give the vmlinux of the kernel's debug package")
+        types = _Dwarf(info, symbols).types() if info.has_dwarf_info(strict=True) else None
+        origin = "DWARF"
+        if types is None or not types.structs:
+            section = elf.get_section_by_name(".BTF")
+            order = "<" if elf.little_endian else ">"
+            types = btf.parse(section.data(), order, elf.elfclass // 8) if section else Types.none()
+            origin = "BTF" if section else "symbols"
+        return Vmlinux(_build_id(elf), _banner(elf, symbols), symbols, types, origin)
+    except (ELFError, DWARFError, ConstructError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise FactError(f"its debug information is damaged: {error}") from None
+
+
+def _build_id(elf: ELFFile) -> str | None:
+    section: Any
+    for section in elf.iter_sections("SHT_NOTE"):
+        for note in section.iter_notes():
+            if note["n_name"] == "GNU" and note["n_type"] == "NT_GNU_BUILD_ID":
+                return str(note["n_desc"])
+    return None
+
+
+def _symbols(elf: ELFFile) -> dict[str, int]:
+    """Return the addresses of all symbols that are defined; of two of a name, the first."""
+    section = elf.get_section_by_name(".symtab")
+    if section is None or section["sh_type"] == "SHT_NOBITS":
+        return {}
+    names = elf.get_section(section["sh_link"]).data()
+    dtype = _SYMBOL[elf.elfclass].newbyteorder("<" if elf.little_endian else ">")
+    table = np.frombuffer(section.data(), dtype)
+    table = table[(table["name"] != 0) & (table["shndx"] != 0) & (table["info"] & 0xF < 3)]
+    found: dict[str, int] = {}
+    for at, value in zip(table["name"].tolist(), table["value"].tolist(), strict=True):
+        found.setdefault(names[at : names.index(b"\0", at)].decode("ascii", "replace"), value)
+    return found
+
+
+def _banner(elf: ELFFile, symbols: dict[str, int]) -> str | None:
+    vaddr = symbols.get("linux_banner")
+    for section in elf.iter_sections():
+        start, nbytes = section["sh_addr"], section["sh_size"]
+        if vaddr is not None and section["sh_type"] != "SHT_NOBITS" and start <= vaddr < start + nbytes:
+            elf.stream.seek(section["sh_offset"] + vaddr - start)
+            raw: bytes = elf.stream.read(512)
+            text = raw.partition(b"\0")[0].decode("ascii", "replace")
+            return text if text.startswith("Linux version ") else None
+    return None
+
+
+class _Dwarf:
+    """Reads the top level of a few compile units."""
+
+    def __init__(self, elf: ELFFile, symbols: dict[str, int]) -> None:
+        self._info = elf.get_dwarf_info(relocate_dwarf_sections=False)
+        self._symbols = symbols
+        self._word_nbytes = elf.elfclass // 8
+
+    def types(self) -> Types:
+        types = Types.none()
+        for unit in self._units():
+            top = unit.get_top_DIE()
+            if _number(top, "DW_AT_language") == _LANG_RUST:
+                continue
+            for die in top.iter_children():
+                self._take(die, types)
+        return types
+
+    def _file(self, die: Any) -> str | None:
+        """Return the source file that a DIE is declared in, as a path from the top of the kernel's sources."""
+        number = _number(die, "DW_AT_decl_file")
+        program = self._info.line_program_for_CU(die.cu)
+        if number is None or program is None:
+            return None
+        directories = [os.fsdecode(name) for name in program.header["include_directory"]]
+        files = program.header["file_entry"]
+        if program.header["version"] < 5:
+            # Both are counted from 1; directory 0 is the one that the compiler ran in.
+            directories.insert(0, "")
+            number -= 1
+        if not 0 <= number < len(files) or not 0 <= files[number].dir_index < len(directories):
+            return None
+        return os.path.normpath(os.path.join(directories[files[number].dir_index], os.fsdecode(files[number].name)))
+
+    def _units(self) -> Iterator[Any]:
+        aranges = self._info.get_aranges()
+        seen = set()
+        for names in _FUNCTIONS:
+            address = next((self._symbols[name] for name in names if name in self._symbols), None)
+            if address is None:
+                continue
+            offset = aranges.cu_offset_at_addr(address) if aranges else None
+            unit = self._info.get_CU_at(offset) if offset is not None else self._unit_of(address)
+            if unit is not None and unit.cu_offset not in seen:
+                seen.add(unit.cu_offset)
+                yield unit
+
+    def _unit_of(self, address: int) -> Any:
+        """Look for a unit by its bounds, where the compiler wrote no table of them (clang)."""
+        for unit in self._info.iter_CUs():
+            top = unit.get_top_DIE()
+            low, high = top.attributes.get("DW_AT_low_pc"), top.attributes.get("DW_AT_high_pc")
+            if low is not None and high is not None:
+                stop = high.value if high.form == "DW_FORM_addr" else low.value + high.value
+                if low.value <= address < stop:
+                    return unit
+        return None
+
+    def _take(self, die: Any, types: Types) -> None:
+        # A variable that was declared in a header has its name there only.
+        is_named_elsewhere = "DW_AT_specification" in die.attributes
+        name = _name(die.get_DIE_from_attribute("DW_AT_specification") if is_named_elsewhere else die)
+        if name is None or "DW_AT_declaration" in die.attributes:
+            return
+        if die.tag in _RECORDS and name in WANTED_STRUCTS and name not in types.structs:
+            members: dict[str, Member] = {}
+            self._members(die, 0, members)
+            types.structs[name] = Struct(_number(die, "DW_AT_byte_size") or 0, members)
+        elif die.tag == "DW_TAG_enumeration_type" and name in WANTED_ENUMS and name not in types.enums:
+            types.enum_nbytes[name] = _number(die, "DW_AT_byte_size") or 0
+            types.enums[name] = {
+                str(_name(child)): _number(child, "DW_AT_const_value") or 0 for child in die.iter_children()
+            }
+        elif die.tag == "DW_TAG_typedef" and name == "nodemask_t":
+            types.sizes[name] = self._size(die)[0]
+        elif die.tag == "DW_TAG_typedef" and name in _TYPEDEFS_FILED and name not in types.files:
+            path = self._file(die)
+            if path is not None:
+                types.files[name] = path
+        elif die.tag == "DW_TAG_variable" and name in _VARIABLES:
+            types.arrays[name] = types.arrays.get(name) or self._size(die)[1]
+
+    def _type(self, die: Any) -> Any:
+        """Return the type of a DIE behind its typedefs and qualifiers, None for void."""
+        for _ in range(_MAX_NESTING):
+            if "DW_AT_type" not in die.attributes:
+                return None
+            die = die.get_DIE_from_attribute("DW_AT_type")
+            if die.tag not in _ALIASES:
+                return die
+        raise FactError("its debug information is damaged: types go round in a circle")
+
+    def _size(self, die: Any, depth: int = 0) -> tuple[int, int]:
+        """Return the bytes of a DIE's type, and its elements if it's an array, else 0."""
+        of = self._type(die)
+        if of is None or depth > _MAX_NESTING:
+            return 0, 0
+        if of.tag == "DW_TAG_pointer_type":
+            return self._word_nbytes, 0
+        if of.tag != "DW_TAG_array_type":
+            return _number(of, "DW_AT_byte_size") or 0, 0
+        counts = [_count(child) for child in of.iter_children() if child.tag == "DW_TAG_subrange_type"]
+        element, _ = self._size(of, depth + 1)
+        return element * int(np.prod(counts, dtype=object)), counts[0] if counts else 0
+
+    def _members(self, die: Any, base: int, found: dict[str, Member], depth: int = 0) -> None:
+        for child in die.iter_children():
+            if child.tag != "DW_TAG_member":
+                continue
+            offset = base + _member_offset(child)
+            name = _name(child)
+            if name is not None:
+                found.setdefault(name, Member(offset, *self._size(child)))
+            elif depth < _MAX_NESTING:
+                inner = self._type(child)
+                if inner is not None and inner.tag in _RECORDS:
+                    self._members(inner, offset, found, depth + 1)
+
+
+def _name(die: Any) -> str | None:
+    attribute = die.attributes.get("DW_AT_name")
+    return os.fsdecode(attribute.value) if attribute is not None else None
+
+
+def _number(die: Any, key: str) -> int | None:
+    attribute = die.attributes.get(key)
+    return attribute.value if attribute is not None and isinstance(attribute.value, int) else None
+
+
+def _count(subrange: Any) -> int:
+    count = _number(subrange, "DW_AT_count")
+    if count is not None:
+        return count
+    upper = _number(subrange, "DW_AT_upper_bound")
+    return 0 if upper is None else upper + 1
+
+
+def _member_offset(die: Any) -> int:
+    bits = _number(die, "DW_AT_data_bit_offset")
+    if bits is not None:
+        return bits // 8
+    attribute = die.attributes.get("DW_AT_data_member_location")
+    if attribute is None:
+        return 0  # a member of a union
+    if isinstance(attribute.value, int):
+        return int(attribute.value)
+    # DWARF 2: the expression DW_OP_plus_uconst N.
+    value = shift = 0
+    for byte in attribute.value[1:]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    return value

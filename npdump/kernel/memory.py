@@ -1,0 +1,216 @@
+"""The crashed kernel's virtual memory, over the physical memory of a source."""
+
+from __future__ import annotations
+
+import bisect
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.arch import Arch
+from npdump.arch._paging import Addresses, Paging, Translation, walk
+from npdump.errors import AddressError
+from npdump.facts import Facts
+from npdump.sources import Source
+from npdump.storage.file import ByteArray
+
+__all__ = ["Extent", "VirtualMemory"]
+
+_MAX_CACHED_TABLES = 1024
+_TABLE_NBYTES = 4096
+_U64_MAX = (1 << 64) - 1
+
+
+class Extent(NamedTuple):
+    """``nbytes`` bytes of virtual memory from ``vaddr`` that stand together at ``paddr``; None where unmapped."""
+
+    vaddr: int
+    nbytes: int
+    paddr: int | None
+
+
+class VirtualMemory:
+    """Reads kernel virtual addresses as the kernel's own linear mappings and page tables say.
+
+    Parameters
+    ----------
+    source : Source
+    arch : Arch
+    facts : Facts
+
+    Attributes
+    ----------
+    word : dtype
+        An unsigned long of the dumped kernel.
+    space : AddressSpace
+
+    Raises
+    ------
+    FactError, AddressError
+        If it can't be told how addresses are translated.
+    """
+
+    def __init__(self, source: Source, arch: Arch, facts: Facts) -> None:
+        self._source = source
+        self.space = arch.space(source, facts)
+        self.word = np.dtype(f"u{arch.bits // 8}").newbyteorder(self.space.byte_order)
+        self._max_vaddr = (1 << arch.bits) - 1
+        self._regions = sorted(self.space.regions)
+        self._region_starts = [region.start for region in self._regions]
+        self._tables: dict[int, Addresses] = {}
+
+    def is_kernel_vaddr(self, vaddr: int) -> bool:
+        """Tell whether an address can be one of the kernel's."""
+        return self.space.lowest_vaddr <= vaddr <= self._max_vaddr
+
+    def _table(self, paddr: int, dtype: np.dtype) -> Addresses:
+        table = self._tables.get(paddr)
+        if table is None:
+            try:
+                # A copy: the view may keep a whole window of the dump mapped.
+                table = self._source.view(paddr, _TABLE_NBYTES).view(dtype).astype(np.uint64)
+            except AddressError:
+                table = np.zeros(_TABLE_NBYTES // dtype.itemsize, np.uint64)
+            if len(self._tables) >= _MAX_CACHED_TABLES:
+                self._tables.clear()
+            self._tables[paddr] = table
+        return table
+
+    def _walk(self, paging: Paging, vaddrs: Addresses) -> Translation:
+        inside = np.uint64(_TABLE_NBYTES - 1)
+        entry_shift = np.uint64(paging.dtype.itemsize.bit_length() - 1)
+
+        def read_words(paddrs: Addresses) -> Addresses:
+            frames = paddrs & ~inside
+            index = (paddrs & inside) >> entry_shift
+            words = np.empty(len(paddrs), np.uint64)
+            order = np.argsort(frames, kind="stable")
+            edges = np.flatnonzero(np.diff(frames[order])) + 1
+            for rows in np.split(order, edges):
+                if len(rows):
+                    words[rows] = self._table(int(frames[rows[0]]), paging.dtype)[index[rows]]
+            return words
+
+        return walk(read_words, self.space.root & _U64_MAX, vaddrs, paging)
+
+    def extents(self, vaddr: int, nbytes: int) -> list[Extent]:
+        """Translate the range ``[vaddr, vaddr + nbytes)``.
+
+        Returns
+        -------
+        list of Extent
+            Together they are the range, in order; neighbours that the page tables map contiguously are one.
+
+        Raises
+        ------
+        AddressError
+            If the machine has no such addresses.
+        """
+        at, stop = vaddr, vaddr + nbytes
+        if not 0 <= vaddr <= stop <= self._max_vaddr:
+            raise AddressError(f"{nbytes} bytes at {vaddr:#x} are beyond the address space of the kernel")
+        extents: list[Extent] = []
+        while at < stop:
+            i = bisect.bisect_right(self._region_starts, at)
+            region = self._regions[i - 1] if i else None
+            if region is not None and at < region.stop:
+                end = min(stop, region.stop)
+                extents.append(Extent(at, end - at, region.paddr + at - region.start & _U64_MAX))
+            else:
+                end = min([stop, *self._region_starts[i : i + 1]])
+                extents += self.mapped(at, end)
+            at = end
+        return extents
+
+    def translate(self, vaddrs: Addresses) -> Translation:
+        """Translate single addresses by the page tables, which the machine must have."""
+        assert self.space.paging is not None
+        return self._walk(self.space.paging, vaddrs)
+
+    def mapped(self, vaddr: int, stop: int) -> list[Extent]:
+        """Translate ``[vaddr, stop)`` by the page tables alone; otherwise as `extents`."""
+        paging = self.space.paging
+        if paging is None:
+            return [Extent(vaddr, stop - vaddr, None)]
+        fine, coarse = (level.shift for level in reversed(paging.levels[-2:]))
+        starts = np.arange(vaddr >> coarse, -(-stop >> coarse), dtype=np.uint64) << np.uint64(coarse)
+        starts[:1] = vaddr
+        at = self._walk(paging, starts)
+        if (at.shifts < coarse).any():
+            # Some of it is mapped by single pages: translate all of those.
+            small = starts[at.shifts < coarse] & ~np.uint64((1 << coarse) - 1)
+            pages = (small[:, None] + (np.arange(1 << coarse - fine, dtype=np.uint64) << np.uint64(fine))).ravel()
+            pages = pages[(pages >= vaddr >> fine << fine) & (pages < stop)]
+            starts = np.sort(np.concatenate((starts[at.shifts >= coarse], np.maximum(pages, np.uint64(vaddr)))))
+            at = self._walk(paging, starts)
+        ends = np.append(starts[1:], np.uint64(stop))
+        return _merge(starts, ends, at.paddrs, at.mapped)
+
+    def read(self, vaddr: int, nbytes: int) -> bytes:
+        """Copy the bytes ``[vaddr, vaddr + nbytes)``.
+
+        Raises
+        ------
+        AddressError
+            If any of it is unmapped, or not in the dump.
+        """
+        return b"".join(self._view(extent).tobytes() for extent in self.extents(vaddr, nbytes))
+
+    def read_word(self, vaddr: int) -> int:
+        """Return the unsigned long at ``vaddr``; raises as `read` does."""
+        return int(np.frombuffer(self.read(vaddr, self.word.itemsize), self.word)[0])
+
+    def read_words(self, vaddrs: Addresses) -> tuple[Addresses, npt.NDArray[np.bool_]]:
+        """Read many unsigned longs at once.
+
+        Parameters
+        ----------
+        vaddrs : ndarray of shape (n,), dtype uint64
+
+        Returns
+        -------
+        words : ndarray of shape (n,), dtype uint64
+            0 where there is none.
+        found : ndarray of shape (n,), dtype bool
+            Whether the address is mapped, and what it's mapped to is in the dump.
+        """
+        paddrs, found = np.zeros(len(vaddrs), np.uint64), np.zeros(len(vaddrs), np.bool_)
+        for region in self._regions:
+            inside = (vaddrs >= region.start) & (vaddrs < region.stop)
+            paddrs[inside] = vaddrs[inside] - np.uint64(region.start) + np.uint64(region.paddr & _U64_MAX)
+            found |= inside
+        rest = np.flatnonzero(~found)
+        if self.space.paging is not None and len(rest):
+            at = self._walk(self.space.paging, vaddrs[rest])
+            paddrs[rest], found[rest] = at.paddrs, at.mapped
+        words = np.zeros(len(vaddrs), np.uint64)
+        for i in np.flatnonzero(found).tolist():
+            try:
+                words[i] = self._source.view(int(paddrs[i]), self.word.itemsize).view(self.word)[0]
+            except AddressError:
+                found[i] = False
+        return words, found
+
+    def _view(self, extent: Extent) -> ByteArray:
+        if extent.paddr is None:
+            raise AddressError(f"kernel address {extent.vaddr:#x} isn't mapped in the dump's page tables")
+        return self._source.view(extent.paddr, extent.nbytes)
+
+
+def _merge(starts: Addresses, ends: Addresses, paddrs: Addresses, mapped: npt.NDArray[np.bool_]) -> list[Extent]:
+    joined = mapped[1:] == mapped[:-1]
+    joined &= ~mapped[1:] | (paddrs[1:] - paddrs[:-1] == starts[1:] - starts[:-1])
+    fresh = np.append(True, ~joined)[: len(starts)]
+    firsts = np.flatnonzero(fresh)
+    lasts = np.append(firsts[1:] - 1, len(starts) - 1)
+    return [
+        Extent(start, end - start, paddr if is_mapped else None)
+        for start, end, paddr, is_mapped in zip(
+            starts[firsts].tolist(),
+            ends[lasts].tolist(),
+            paddrs[firsts].tolist(),
+            mapped[firsts].tolist(),
+            strict=True,
+        )
+    ]

@@ -1,0 +1,129 @@
+"""The crashed kernel as a dump shows it: its facts, its memory, and what only its memory can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from npdump.arch import Arch
+from npdump.errors import AddressError, FactError, VersionMismatch
+from npdump.facts import Facts
+from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
+from npdump.kernel.facts.external import Given, complete
+from npdump.kernel.facts.types import Types
+from npdump.kernel.kernel import Kernel
+from npdump.kernel.memory import VirtualMemory
+from npdump.sources import Source
+
+__all__ = ["find_kernel", "own_types", "utsname"]
+
+MAX_CONFLICTS_SHOWN = 5
+
+MAX_BTF_NBYTES = 1 << 28
+"""Kernels have some megabytes of it."""
+
+
+def find_kernel(
+    source: Source, arch: Arch, level: int, warn: Callable[[str], None], given: Given | None = None
+) -> Kernel | None:
+    """Find the kernel whose memory a dump holds.
+
+    Parameters
+    ----------
+    source : Source
+    arch : Arch
+    level : int
+        Dump level; 0 and 1 need no knowledge of the kernel.
+    warn : callable
+        Takes a line about what isn't known, or is contradicted.
+    given : Given, optional
+        What a file beside the dump tells.
+
+    Returns
+    -------
+    Kernel or None
+        None if the dump doesn't tell, and the level doesn't ask.
+
+    Raises
+    ------
+    FactError, AddressError
+        If the dump doesn't tell what the level asks for.
+    VersionMismatch
+        If the file is of another kernel.
+    """
+    try:
+        facts = _facts(source, arch, given, warn)
+        kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
+        if given is not None and source.vmcoreinfo is None:
+            _check_release(kernel, given)
+        return kernel
+    except (FactError, AddressError) as error:
+        if level > 1:
+            raise
+        warn(f"{error}: pages are kept whatever their kind")
+        return None
+
+
+def _facts(source: Source, arch: Arch, given: Given | None, warn: Callable[[str], None]) -> Facts:
+    if source.vmcoreinfo is not None:
+        facts = vmcoreinfo.parse(source.vmcoreinfo)
+    elif given is None:
+        raise FactError(
+            f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible without -x VMLINUX or -i FILE"
+        )
+    else:
+        facts = arch.locate(source.segments, given.link_base) if arch.locate else Facts({}, {})
+    if given is not None:
+        facts, conflicts = complete(facts, given)
+        for conflict in conflicts[:MAX_CONFLICTS_SHOWN]:
+            warn(f"{given.path}: {conflict}: the former is used")
+        if len(conflicts) > MAX_CONFLICTS_SHOWN:
+            warn(f"{given.path}: contradicts the dump about {len(conflicts)} facts in all: is it of this kernel?")
+    return facts.completed_by(vmcoreinfo_keys.known_by_release(facts.release))[0]
+
+
+def _check_release(kernel: Kernel, given: Given) -> None:
+    """Compare with what the kernel says of itself, where the dump's notes say nothing."""
+    fields = _read_utsname(kernel)
+    if fields is None:
+        raise VersionMismatch(f"{given.path}: doesn't fit the dump: there is no kernel where it should be")
+    given.check(fields[2].decode("ascii", "replace"), None)
+
+
+def _read_utsname(kernel: Kernel) -> tuple[bytes, ...] | None:
+    symbol = kernel.facts.get("SYMBOL(init_uts_ns)")
+    offset = kernel.facts.get("OFFSET(uts_namespace.name)")
+    if symbol is None:
+        return None
+    try:
+        # Where the offset isn't exported, the name follows a reference count of 4 bytes.
+        raw = kernel.memory.read(symbol + (4 if offset is None else offset), uname.FIELDS_NBYTES)
+    except AddressError:
+        return None
+    fields = uname.parse(raw)
+    return fields if fields[0] == b"Linux" else None
+
+
+def utsname(kernel: Kernel | None, arch: Arch) -> tuple[bytes, ...]:
+    """Return sysname, nodename, release, version, machine and domainname, as far as they are known."""
+    if kernel is None:
+        return uname.from_facts(None, arch.name)
+    return _read_utsname(kernel) or uname.from_facts(kernel.facts, arch.name)
+
+
+def own_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:
+    """Return the symbols and types that a kernel carries itself, None if it carries none that can be found.
+
+    Raises
+    ------
+    FactError, AddressError
+        If they should be there, and aren't or are damaged.
+    """
+    if not kallsyms.is_there(kernel.facts):
+        return None
+    memory = kernel.memory
+    symbols = kallsyms.read(kernel.facts, memory.read, memory.word)
+    start, stop = symbols.get("__start_BTF", 0), symbols.get("__stop_BTF", 0)
+    if not 0 < stop - start <= MAX_BTF_NBYTES:
+        return None
+    order = ">" if memory.word.byteorder == ">" else "<"
+    return symbols, btf.parse(memory.read(start, stop - start), order, memory.word.itemsize)

@@ -1,0 +1,82 @@
+"""Plug-ins: the modules of a package, and what other distributions add to it.
+
+Every package of plug-ins (machines, codecs, input and output formats, …) finds them here, by name. A module whose name
+begins with an underscore is a part of others and no plug-in. A distribution adds one with an entry point whose group
+is the package's name:
+
+    [options.entry_points]
+    npdump.codecs =
+        brotli = my_package.brotli
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+__all__ = ["each", "get", "names"]
+
+
+@cache
+def names(package: str) -> tuple[str, ...]:
+    """Return the names of the plug-ins that a package has itself, in alphabetical order.
+
+    Parameters
+    ----------
+    package : str
+        Such as ``npdump.codecs``.
+
+    Examples
+    --------
+    >>> names("npdump.codecs")
+    ('lzo', 'raw', 'snappy', 'zlib', 'zstd')
+    """
+    path = importlib.import_module(package).__path__
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_")))
+
+
+def each(package: str, attribute: str, first: str | None = None) -> Iterator[Any]:
+    """Yield what the plug-ins of a package offer, one import at a time.
+
+    Parameters
+    ----------
+    package : str
+    attribute : str
+        What a plug-in calls it, such as ``CODEC``; modules that have none are passed over.
+    first : str, optional
+        The plug-in to begin with, if there is one of that name.
+
+    Yields
+    ------
+    object
+        Those of other distributions come last: looking for them takes as long as importing all of npdump does.
+    """
+    for name in sorted(names(package), key=lambda name: name != first):
+        module = importlib.import_module(f"{package}.{name}")
+        if hasattr(module, attribute):
+            yield getattr(module, attribute)
+    for target in _added(package).values():
+        yield getattr(importlib.import_module(target), attribute)
+
+
+def get(package: str, name: str, attribute: str) -> Any:
+    """Return what one plug-in offers.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If there is no plug-in of that name.
+    """
+    target = f"{package}.{name}" if name in names(package) else _added(package).get(name, f"{package}.{name}")
+    return getattr(importlib.import_module(target), attribute)
+
+
+@cache
+def _added(package: str) -> dict[str, str]:
+    """Return the modules that entry points name, by the name of the plug-in."""
+    from importlib.metadata import entry_points  # 20 ms, and seldom needed
+
+    return {point.name: point.value for point in entry_points(group=package)}

@@ -1,0 +1,136 @@
+"""From the byte ranges of segments to page frames and file offsets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npdump.arrays import Words, disjoint, overlap
+from npdump.bitmap import Runs
+from npdump.errors import AddressError
+from npdump.storage.file import ByteArray, Storage
+
+__all__ = ["PageExtents", "page_runs"]
+
+
+def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
+    """Return the page frames of byte ranges ``[start, stop)``, as disjoint ascending runs.
+
+    A page of which a range holds only the tail counts, one of which it holds only the head doesn't. The kernel uses
+    neither (Linux ``mm/mm_init.c`` rounds the start of memory up and its end down); makedumpfile 1.7.9 takes them this
+    way, and a page that lies in two ranges is there by the second's rule.
+    """
+    first = start >> page_shift
+    last = stop >> page_shift
+    used = last > first
+    first, last = first[used], last[used]
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], np.maximum.accumulate(last[order])
+    if not len(first):
+        return np.empty((0, 2), np.int64)
+    fresh = np.append(True, first[1:] > last[:-1])
+    ends = np.append(np.flatnonzero(fresh)[1:] - 1, len(last) - 1)
+    return np.column_stack((first[fresh], last[ends]))
+
+
+class PageExtents:
+    """Where in a file each page of physical memory stands.
+
+    Parameters
+    ----------
+    storage : Storage
+    paddr, nbytes, offset : ndarray of shape (n,), dtype int64
+        Byte ranges of physical memory and their file offsets, in file order; they may overlap.
+    page_size : int
+        A power of two.
+    """
+
+    def __init__(self, storage: Storage, paddr: Words, nbytes: Words, offset: Words, page_size: int) -> None:
+        self._storage = storage
+        self._page_size = page_size
+        self._page_shift = shift = page_size.bit_length() - 1
+        used = nbytes > 0
+        start, stop, offset = disjoint(paddr[used], paddr[used] + nbytes[used], offset[used])
+        # Neighbours in memory that are neighbours in the file too are one extent.
+        is_next = (start[1:] == stop[:-1]) & (offset[1:] == offset[:-1] + (stop - start)[:-1])
+        is_first, is_last = np.append(True, ~is_next)[: len(start)], np.append(~is_next, True)[: len(start)]
+        start, stop, offset = start[is_first], stop[is_last], offset[is_first]
+
+        first, last = -(-start >> shift), stop >> shift
+        whole = first < last
+        self._starts: Words = first[whole]
+        self._stops: Words = last[whole]
+        self._offsets: Words = (offset + (first << shift) - start)[whole]
+        self._fragments = self._find_fragments(start, stop, offset)
+
+    def _find_fragments(self, start: Words, stop: Words, offset: Words) -> dict[int, list[tuple[int, int, int]]]:
+        """Return the (offset in page, nbytes, file offset) of the parts of each page that no extent covers wholly."""
+        shift, mask = self._page_shift, self._page_size - 1
+        fragments: dict[int, list[tuple[int, int, int]]] = {}
+        for i in np.flatnonzero((start & mask != 0) | (stop & mask != 0)).tolist():
+            head, tail, at = int(start[i]), int(stop[i]), int(offset[i])
+            edges = {head >> shift} if head & mask else set()
+            if tail & mask:
+                edges.add(tail >> shift)
+            for pfn in edges:
+                lower, upper = max(head, pfn << shift), min(tail, (pfn + 1) << shift)
+                fragments.setdefault(pfn, []).append((lower & mask, upper - lower, at + lower - head))
+        return fragments
+
+    def _piece(self, pfn: int, pfn_stop: int) -> tuple[int, ByteArray]:
+        """Return how many pages from ``pfn`` on (at most to ``pfn_stop``) stand together, and their bytes."""
+        i = int(np.searchsorted(self._starts, pfn, side="right")) - 1
+        if i >= 0 and pfn < self._stops[i]:
+            n = min(pfn_stop, int(self._stops[i])) - pfn
+            offset = int(self._offsets[i]) + ((pfn - int(self._starts[i])) << self._page_shift)
+            return n, self._storage.view(offset, n << self._page_shift)
+        parts = self._fragments.get(pfn)
+        if parts is None:
+            raise AddressError(f"physical page {pfn:#x} isn't in the dump")
+        page = np.zeros(self._page_size, np.uint8)
+        for at, nbytes, offset in parts:
+            page[at : at + nbytes] = self._storage.view(offset, nbytes)
+        return 1, page
+
+    def view(self, paddr: int, nbytes: int) -> ByteArray:
+        """See `npdump.sources.Source.view`."""
+        pfn = paddr >> self._page_shift
+        pfn_stop = -(-(paddr + nbytes) >> self._page_shift)
+        skip = paddr - (pfn << self._page_shift)
+        pieces = []
+        while pfn < pfn_stop:
+            n, data = self._piece(pfn, pfn_stop)
+            pieces.append(data)
+            pfn += n
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.uint8)])
+        return whole[skip : skip + nbytes]
+
+    def written(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.written`."""
+        if not (self._storage.may_have_holes and len(runs)):
+            return runs
+        start, stop = int(runs[0, 0]), int(runs[-1, 1])
+        i = int(np.searchsorted(self._starts, start, side="right")) - 1
+        if i < 0 or stop > self._stops[i]:
+            return runs
+        shift = self._page_shift
+        zero_offset = int(self._offsets[i]) - (int(self._starts[i]) << shift)
+        data = self._storage.data_ranges(zero_offset + (start << shift), zero_offset + (stop << shift)) - zero_offset
+        pages = np.column_stack((data[:, 0] >> shift, -(-data[:, 1] >> shift)))
+        # A page may hold the end of one range and the start of the next.
+        np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
+        return overlap(runs, pages[pages[:, 0] < pages[:, 1]])
+
+    def gather(self, runs: Runs, out: ByteArray) -> None:
+        """See `npdump.sources.Source.gather`."""
+        i = np.searchsorted(self._starts, runs[:, 0], side="right") - 1
+        if len(self._starts) and (i >= 0).all() and (runs[:, 1] <= self._stops[i]).all():
+            offsets = self._offsets[i] + ((runs[:, 0] - self._starts[i]) << self._page_shift)
+            self._storage.gather(offsets, (runs[:, 1] - runs[:, 0]) << self._page_shift, out.reshape(-1))
+            return
+        row = 0
+        for pfn, pfn_stop in runs.tolist():
+            while pfn < pfn_stop:
+                n, data = self._piece(pfn, pfn_stop)
+                out[row : row + n] = data.reshape(n, self._page_size)
+                row += n
+                pfn += n

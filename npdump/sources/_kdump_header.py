@@ -1,0 +1,247 @@
+"""The headers of kdump-compressed files: versions 0 to 6, any word size and byte order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npdump.errors import CorruptDump, TruncatedDump
+from npdump.layouts import ByteOrder, kdump
+from npdump.layouts.elf import BYTE_ORDERS
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
+from npdump.sources._notes import count_cpus, find_vmcoreinfo, make_note, parse_notes
+from npdump.storage.file import Storage
+
+__all__ = ["KdumpHeader", "incomplete_mark", "read_header"]
+
+BLOCK_SIZES = tuple(1 << shift for shift in range(12, 19))
+"""4 KiB to 256 KiB, as libkdumpfile."""
+
+MAX_NBYTES = 1 << 28
+"""Bound on what is read as headers, notes or erase information."""
+
+_HEAD_NBYTES = 464
+_ANY_CODEC = PageFlag.ZLIB | PageFlag.LZO | PageFlag.SNAPPY | PageFlag.ZSTD
+
+EM_ARM = 40
+
+# Names are those of ``uname -m``: word size and ELF e_machine.
+_MACHINES = {
+    b"x86_64": (64, 62),
+    b"aarch64": (64, 183),
+    b"ppc64": (64, 21),
+    b"ppc64le": (64, 21),
+    b"s390x": (64, 22),
+    b"riscv64": (64, 243),
+    b"loongarch64": (64, 258),
+    b"mips64": (64, 8),
+    b"ia64": (64, 50),
+    b"sparc64": (64, 43),
+    b"i386": (32, 3),
+    b"i486": (32, 3),
+    b"i586": (32, 3),
+    b"i686": (32, 3),
+    b"ppc": (32, 20),
+    b"mips": (32, 8),
+}
+
+
+def _machine(name: bytes) -> tuple[int, int]:
+    """Return word size and ELF e_machine by the name of a machine, zeros for an unknown one."""
+    # armv5tel, armv7l, armv8b, …
+    return (32, EM_ARM) if name.startswith(b"armv") else _MACHINES.get(name, (0, 0))
+
+
+@dataclass(frozen=True)
+class KdumpHeader:
+    """What the first blocks of a kdump-compressed file say.
+
+    Attributes
+    ----------
+    identity : bytes
+        What the parts of a split dump have in common: ``disk_dump_header`` without time and mark of incompleteness.
+    bits : {32, 64}
+    byte_order : {"<", ">"}
+    machine : int
+        ELF ``e_machine``; 0 if the header doesn't name a machine that is known.
+    page_size : int
+        Bytes; also of a block.
+    level : int
+        Dump level that the file was made with.
+    codec_flag : int
+        Compression that was chosen for the file.
+    status : int
+        Marks to be handed on: incomplete, excluded page structs.
+    start_pfn, end_pfn : int
+        Page frames that the file holds pages of; those of a part of a split dump aren't all.
+    ram_offset, kept_offset, desc_offset : int
+        Where bitmap 1, bitmap 2 and the page descriptors stand.
+    notes : bytes
+    vmcoreinfo_offset : int
+        Where ``vmcoreinfo`` stands in ``notes``.
+    eraseinfo : bytes
+    """
+
+    identity: bytes
+    bits: int
+    byte_order: ByteOrder
+    machine: int
+    utsname: tuple[bytes, ...]
+    timestamp: int
+    page_size: int
+    max_mapnr: int
+    n_cpus: int
+    phys_base: int
+    level: int
+    codec_flag: int
+    status: int
+    is_split: bool
+    start_pfn: int
+    end_pfn: int
+    ram_offset: int
+    kept_offset: int
+    desc_offset: int
+    notes: bytes
+    vmcoreinfo: bytes | None
+    vmcoreinfo_offset: int
+    eraseinfo: bytes
+
+
+def read_header(storage: Storage) -> KdumpHeader:
+    """Read the headers of a kdump-compressed or diskdump file.
+
+    Raises
+    ------
+    CorruptDump, TruncatedDump
+    """
+    bits, byte_order, disk = _disk_header(storage)
+    is_old = disk["signature"] == kdump.OLD_SIGNATURE
+    block = int(disk["block_size"])
+    n_sub_blocks, n_bitmap_blocks = int(disk["sub_hdr_size"]), int(disk["bitmap_blocks"])
+    sub = _sub_header(storage, bits, byte_order, -1 if is_old else int(disk["header_version"]), block, n_sub_blocks)
+    max_mapnr = sub["max_mapnr_64"] or int(disk["max_mapnr"])
+    bitmap_nbytes = n_bitmap_blocks * block
+    ram_offset = (1 + n_sub_blocks) * block
+    desc_offset = ram_offset + bitmap_nbytes
+    if not 0 < max_mapnr <= bitmap_nbytes * 8:
+        raise CorruptDump(f"{storage.path}: corrupt header: {max_mapnr} page frames, bitmaps of {bitmap_nbytes} bytes")
+    if desc_offset > storage.nbytes:
+        raise TruncatedDump(
+            f"{storage.path}: ends at byte {storage.nbytes}, before the end of its bitmaps at {desc_offset}: "
+            "it was cut short; copy it again"
+        )
+    # Old writers left out bitmap 1.
+    needed_nbytes = -(-max_mapnr // 8)
+    has_both = n_bitmap_blocks >= 2 * -(-needed_nbytes // block)
+    notes, vmcoreinfo_offset, vmcoreinfo_nbytes, n_cpus = _notes(storage, sub, byte_order)
+    is_split = bool(sub["split"])
+    utsname = tuple(disk["utsname"][name].item() for name in kdump.UTSNAME_FIELDS)
+    status = 0 if is_old else int(disk["status"])
+    identity = disk.copy()
+    identity["status"] = int(disk["status"]) & ~STATUS_INCOMPLETE
+    identity["tv_sec"] = identity["tv_usec"] = 0
+    return KdumpHeader(
+        identity=identity.tobytes(),
+        bits=bits,
+        byte_order=byte_order,
+        machine=_machine(utsname[4])[1],
+        utsname=utsname,
+        timestamp=int(disk["tv_sec"]),
+        page_size=block,
+        max_mapnr=max_mapnr,
+        n_cpus=n_cpus or max(int(disk["nr_cpus"]), 0),
+        phys_base=sub["phys_base"],
+        level=sub["dump_level"] & 0b11111,
+        codec_flag=status & int(_ANY_CODEC),
+        status=status & (STATUS_INCOMPLETE | STATUS_EXCLUDED_VMEMMAP),
+        is_split=is_split,
+        start_pfn=min(sub["start_pfn_64"] or sub["start_pfn"], max_mapnr) if is_split else 0,
+        end_pfn=min(sub["end_pfn_64"] or sub["end_pfn"], max_mapnr) if is_split else max_mapnr,
+        ram_offset=ram_offset,
+        kept_offset=ram_offset + bitmap_nbytes // 2 if has_both else ram_offset,
+        desc_offset=desc_offset,
+        notes=notes,
+        vmcoreinfo=notes[vmcoreinfo_offset:][:vmcoreinfo_nbytes] or None,
+        vmcoreinfo_offset=vmcoreinfo_offset,
+        eraseinfo=_extra(storage, sub, "eraseinfo"),
+    )
+
+
+def incomplete_mark(storage: Storage) -> tuple[int, bytes]:
+    """See `npdump.sources.Format.incomplete_mark`."""
+    _, _, disk = _disk_header(storage)
+    fields = disk.dtype.fields
+    assert fields is not None
+    kind, offset = fields["status"][:2]
+    return offset, np.array(int(disk["status"]) | STATUS_INCOMPLETE, kind).tobytes()
+
+
+def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:
+    """Find out the word size and byte order, which nothing states; return them and the header."""
+    head = storage.read(0, min(storage.nbytes, _HEAD_NBYTES)).ljust(_HEAD_NBYTES, b"\0")
+    plausible = []
+    for bits in (32, 64):
+        for byte_order in BYTE_ORDERS.values():
+            disk = np.frombuffer(head, kdump.header_dtype(bits, byte_order), 1)[0]
+            if (
+                0 <= disk["header_version"] < 1 << 16
+                and int(disk["block_size"]) in BLOCK_SIZES
+                and 0 <= int(disk["sub_hdr_size"]) * int(disk["block_size"]) <= MAX_NBYTES
+                and int(disk["bitmap_blocks"]) * int(disk["block_size"]) * 8 >= int(disk["max_mapnr"]) > 0
+            ):
+                plausible.append((bits, byte_order, disk))
+    if not plausible:
+        raise CorruptDump(f"{storage.path}: corrupt header: no word size or byte order makes sense of it")
+    named = [found for found in plausible if _machine(found[2]["utsname"]["machine"])[0] == found[0]]
+    return (named or plausible)[0]
+
+
+def _sub_header(
+    storage: Storage, bits: int, byte_order: ByteOrder, version: int, block: int, n_blocks: int
+) -> dict[str, int]:
+    """Return the fields of the sub header; those that the version doesn't have are 0, and all of them for -1."""
+    dtype = kdump.sub_header_dtype(bits, byte_order)
+    names = ("phys_base", *kdump.FIRST_VERSIONS)
+    if version < 0 or not n_blocks:
+        return dict.fromkeys(names, 0)
+    raw = storage.read(block, min(dtype.itemsize, max(storage.nbytes - block, 0))).ljust(dtype.itemsize, b"\0")
+    if bits == 32:
+        # libkdumpfile's rule: QEMU packs the structure for every 32-bit machine, as i386 does.
+        packed = np.frombuffer(raw, kdump.sub_header_dtype(bits, byte_order, padded=False), 1)[0]
+        offset, nbytes = int(packed["offset_vmcoreinfo"]), int(packed["size_vmcoreinfo"])
+        if (offset == 0 and nbytes == 0) or (offset > block and offset + nbytes <= block * (1 + n_blocks)):
+            dtype = packed.dtype
+    sub = np.frombuffer(raw, dtype, 1)[0]
+    return {name: int(sub[name]) if version >= kdump.FIRST_VERSIONS.get(name, 0) else 0 for name in names}
+
+
+def _extra(storage: Storage, sub: dict[str, int], name: str) -> bytes:
+    """Return the bytes that the sub header points to."""
+    offset, nbytes = sub[f"offset_{name}"], sub[f"size_{name}"]
+    if not nbytes or offset <= 0:
+        return b""
+    if nbytes > MAX_NBYTES:
+        raise CorruptDump(f"{storage.path}: corrupt sub header: {name} of {nbytes} bytes")
+    if offset + nbytes > storage.nbytes:
+        # What is appended to the end is lost with it; the rest may be whole.
+        return b""
+    return storage.read(offset, nbytes)
+
+
+def _notes(storage: Storage, sub: dict[str, int], byte_order: ByteOrder) -> tuple[bytes, int, int, int]:
+    """Return the note area, where VMCOREINFO stands in it and how long it is, and the number of CPUs.
+
+    A file of version 3 has VMCOREINFO without notes: it gets one, so that VMCOREINFO isn't lost in other formats.
+    """
+    area = _extra(storage, sub, "note")
+    notes = list(parse_notes(area, byte_order))
+    found = find_vmcoreinfo(notes)
+    if found:
+        return area, found.desc_offset, found.desc_nbytes, count_cpus(notes)
+    text = _extra(storage, sub, "vmcoreinfo")
+    if not text:
+        return area, 0, 0, count_cpus(notes)
+    area = area.ljust(-(-len(area) // 4) * 4, b"\0") + make_note(b"VMCOREINFO", text, byte_order)
+    found = find_vmcoreinfo(list(parse_notes(area, byte_order)))
+    return area, found.desc_offset if found else 0, len(text), count_cpus(notes)

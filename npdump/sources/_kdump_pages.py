@@ -1,0 +1,268 @@
+"""Where the pages of kdump-compressed files stand, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump import codecs
+from npdump.arrays import distinct, numbers_of
+from npdump.bitmap import BoolArray, Runs, runs_of
+from npdump.codecs import DecodePages
+from npdump.errors import AddressError, CodecError, CorruptDump
+from npdump.layouts import kdump
+from npdump.layouts.page_flag import PageFlag
+from npdump.sources import Stored
+from npdump.sources._kdump_header import KdumpHeader
+from npdump.storage.file import ByteArray, Storage
+
+__all__ = ["PageTable", "Part", "read_bitmap"]
+
+Words = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.intp]
+
+MAX_RUNS = 1 << 22
+"""Stretches of memory; real machines have some dozens. Bounds what a damaged bitmap makes us allocate."""
+
+_PIECE_NBYTES = 1 << 20
+_SCAN_NPAGES = 1 << 18
+_SPAN_SHIFT = 22
+_MAX_GAP_NBYTES = 1 << 16
+_FLAGS = np.zeros(2 + max(map(int, PageFlag)), np.bool_)
+_FLAGS[[int(PageFlag.RAW), *map(int, PageFlag)]] = True
+
+
+class Part(NamedTuple):
+    """A file with its header; one of several, if the dump is split."""
+
+    storage: Storage
+    header: KdumpHeader
+
+
+def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = MAX_RUNS) -> Runs:
+    """Return the page frames whose bits are set, as disjoint ascending runs.
+
+    Raises
+    ------
+    CorruptDump
+        If there are more than ``max_runs`` runs.
+    """
+    found: list[Runs] = [np.empty((0, 2), np.int64)]
+    n_runs = 0
+    for at in range(0, -(-max_mapnr // 8), _PIECE_NBYTES):
+        packed = storage.view(offset + at, min(_PIECE_NBYTES, -(-max_mapnr // 8) - at))
+        if packed.any():
+            bits = np.unpackbits(packed, bitorder="little", count=min(max_mapnr - at * 8, _PIECE_NBYTES * 8))
+            found.append(runs_of(bits.view(np.bool_)) + at * 8)
+            n_runs += len(found[-1])
+            if n_runs > max_runs:
+                raise CorruptDump(f"{storage.path}: corrupt bitmap: more than {max_runs} stretches of pages")
+    return _joined(np.concatenate(found))
+
+
+def _joined(runs: Runs) -> Runs:
+    """Join neighbours."""
+    is_first = np.append(True, runs[1:, 0] != runs[:-1, 1])[: len(runs)]
+    firsts = np.flatnonzero(is_first)
+    lasts = np.append(firsts[1:] - 1, len(runs) - 1)[: len(firsts)]
+    return np.column_stack((runs[firsts, 0], runs[lasts, 1]))
+
+
+def _lengths(runs: Runs) -> Words:
+    return runs[:, 1] - runs[:, 0]
+
+
+class PageTable:
+    """The page descriptors of a dump.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        In order of their page frames, which must not overlap.
+
+    Attributes
+    ----------
+    data_runs : ndarray of shape (k, 2), dtype int64
+        Page frames whose descriptors and data are there.
+    missing : tuple of two int, or None
+        The first page frames whose pages are in parts that aren't there.
+    n_elsewhere : int
+        Pages in such parts.
+    n_lost : int
+        Pages that bitmap 2 has and the file hasn't: it's incomplete, truncated or damaged.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        storage, header = parts[0]
+        self._page_size = header.page_size
+        self._desc = kdump.PAGE_DESC.newbyteorder(header.byte_order)
+        # Each page needs a descriptor, so the file's size bounds the number of runs.
+        n_descs = sum(max(part.storage.nbytes - part.header.desc_offset, 0) for part in parts) // self._desc.itemsize
+        kept = read_bitmap(storage, header.kept_offset, header.max_mapnr, max(n_descs, MAX_RUNS))
+        self._starts, self._stops = kept[:, 0], kept[:, 1]
+        self._ranks = np.cumsum(_lengths(kept)) - _lengths(kept)
+        self._n_kept = int(_lengths(kept).sum())
+        self._first_ranks = self._ranks_below(np.array([part.header.start_pfn for part in parts], np.int64))
+        self._stop_ranks = self._ranks_below(np.array([part.header.end_pfn for part in parts], np.int64))
+        starts = np.array([*(part.header.start_pfn for part in parts), header.max_mapnr], np.int64)
+        stops = np.array([0, *(part.header.end_pfn for part in parts)], np.int64)
+        has_pages = np.append(self._first_ranks, self._n_kept) > np.append(0, self._stop_ranks)
+        missing = np.column_stack((stops, starts))[has_pages].tolist()
+        self.missing: tuple[int, int] | None = tuple(missing[0]) if missing else None
+        self.n_elsewhere = self._n_kept - int((self._stop_ranks - self._first_ranks).sum())
+        self._zero_offsets = np.full(len(parts), -1, np.int64)
+        self._decoders: dict[int, DecodePages] = {}
+        self.n_lost = 0
+        self.data_runs = self._scan(kept)
+
+    def _ranks_below(self, pfns: Words) -> Words:
+        """Return how many kept pages there are below each page frame."""
+        i = np.searchsorted(self._starts, pfns, side="right") - 1
+        inside = np.minimum(pfns, self._stops[i]) - self._starts[i] if len(self._starts) else 0
+        return np.where(i < 0, 0, (self._ranks[i] if len(self._ranks) else 0) + inside)
+
+    def _scan(self, kept: Runs) -> Runs:
+        """Look at every descriptor once: which pages are there, and which one is each part's shared zero page."""
+        found: list[Runs] = [np.empty((0, 2), np.int64)]
+        for number, part in enumerate(self._parts):
+            first, stop = self._first_ranks[number], self._stop_ranks[number]
+            lowest = np.iinfo(np.int64).max
+            for rank in range(int(first), int(stop), _SCAN_NPAGES):
+                rank_stop = min(rank + _SCAN_NPAGES, int(stop))
+                desc = self._read_descs(number, rank, rank_stop)
+                there = self._is_there(part.storage, desc)
+                self.n_lost += len(there) - int(there.sum())
+                found.append(runs_of(there) + rank)
+                raw = desc["offset"][there & (desc["flags"] == PageFlag.RAW)]
+                lowest = min(lowest, int(raw.min(initial=lowest)))
+            if lowest <= part.storage.nbytes - self._page_size and not part.storage.view(lowest, self._page_size).any():
+                self._zero_offsets[number] = lowest
+        ranks = _joined(np.concatenate(found))
+        if not len(ranks):
+            return ranks
+        # Back from ranks to page frames: cut where the kept pages have gaps.
+        cuts = distinct(np.concatenate((ranks[:, 0], self._ranks)))
+        owner = np.searchsorted(ranks[:, 0], cuts, side="right") - 1
+        inside = (owner >= 0) & (cuts < ranks[owner, 1])
+        cuts, owner = cuts[inside], owner[inside]
+        i = np.searchsorted(self._ranks, cuts, side="right") - 1
+        starts = self._starts[i] + cuts - self._ranks[i]
+        ends = np.minimum(self._stops[i] - self._starts[i] + self._ranks[i], ranks[owner, 1])
+        return _joined(np.column_stack((starts, starts + ends - cuts)))
+
+    def _is_there(self, storage: Storage, desc: npt.NDArray[np.void]) -> BoolArray:
+        nbytes = desc["size"].astype(np.int64)
+        there = (desc["offset"] > 0) & (nbytes > 0) & (nbytes <= self._page_size)
+        there &= _FLAGS[np.minimum(desc["flags"], len(_FLAGS) - 1)]
+        there &= (desc["flags"] != PageFlag.RAW) | (nbytes == self._page_size)
+        return there & storage.covers(desc["offset"], nbytes)
+
+    def _read_descs(self, number: int, rank: int, rank_stop: int) -> npt.NDArray[np.void]:
+        """Return descriptors of one part; those behind the end of the file are zero."""
+        storage, header = self._parts[number]
+        offset = header.desc_offset + (rank - int(self._first_ranks[number])) * self._desc.itemsize
+        nbytes = (rank_stop - rank) * self._desc.itemsize
+        raw = storage.read(offset, min(nbytes, max(storage.nbytes - offset, 0)))
+        return np.frombuffer(raw.ljust(nbytes, b"\0"), self._desc)
+
+    def stored(self, runs: Runs) -> Stored:
+        """See `npdump.sources.OffersStored.stored`.
+
+        Raises
+        ------
+        AddressError
+            If a page isn't in the dump.
+        """
+        lengths = _lengths(runs)
+        n = int(lengths.sum())
+        i = self._owners(self._starts, self._stops, runs, "aren't in the dump")
+        self._owners(
+            self.data_runs[:, 0], self.data_runs[:, 1], runs, "were lost when the dump was made, or with the file's end"
+        )
+        ranks = numbers_of(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
+        desc = np.empty(n, self._desc)
+        numbers = np.searchsorted(self._first_ranks, ranks, side="right") - 1
+        # Descriptors that are near to each other are read together.
+        breaks = np.flatnonzero((np.diff(ranks) > _MAX_GAP_NBYTES // self._desc.itemsize) | (np.diff(numbers) != 0)) + 1
+        for first, stop in _pieces(breaks, n):
+            low, number = int(ranks[first]), int(numbers[first])
+            desc[first:stop] = self._read_descs(number, low, int(ranks[stop - 1]) + 1)[ranks[first:stop] - low]
+        offsets = desc["offset"].astype(np.int64)
+        is_zero = offsets == self._zero_offsets[numbers]
+        return Stored(numbers, offsets, desc["size"].astype(np.int64), desc["flags"].astype(np.uint32), is_zero)
+
+    @staticmethod
+    def _owners(starts: Words, stops: Words, runs: Runs, trouble: str) -> Rows:
+        """Return which of the ranges ``[starts, stops)`` has each run."""
+        i = np.searchsorted(starts, runs[:, 0], side="right") - 1
+        is_lacking = i < 0 if not len(stops) else (i < 0) | (runs[:, 1] > stops[i])
+        if is_lacking.any():
+            pfn, pfn_stop = runs[is_lacking][0]
+            raise AddressError(f"some of the physical pages {pfn:#x} to {pfn_stop:#x} {trouble}")
+        return i
+
+    def joined(self, stored: Stored) -> Any:
+        """See `npdump.sources.OffersStored.joined`."""
+        spans = [view.data for view, _, _ in self._spans(stored, max_gap=0)]
+        return spans[0] if len(spans) == 1 else b"".join(spans)
+
+    def buffers(self, stored: Stored) -> list[ByteArray]:
+        """See `npdump.sources.OffersStored.buffers`."""
+        pages: list[ByteArray] = []
+        for view, starts, stops in self._spans(stored, max_gap=_MAX_GAP_NBYTES):
+            pages += [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+        return pages
+
+    def decode(self, stored: Stored, out: ByteArray) -> None:
+        """See `npdump.sources.OffersStored.decode`.
+
+        Raises
+        ------
+        CorruptDump
+            If a page isn't what its descriptor says.
+        """
+        for flag in distinct(stored.flags[~stored.is_zero]).tolist():
+            chosen = np.flatnonzero((stored.flags == flag) & ~stored.is_zero)
+            if flag == PageFlag.RAW:
+                out[chosen] = np.frombuffer(self.joined(stored[chosen]), np.uint8).reshape(len(chosen), -1)
+            else:
+                out[chosen] = self._decoded(flag, self.buffers(stored[chosen]))
+        out[stored.is_zero] = 0
+
+    def _spans(self, stored: Stored, max_gap: int) -> Iterator[tuple[ByteArray, Words, Words]]:
+        """Yield stretches of a file that hold the next pages, and where in the stretch each of these stands."""
+        numbers, starts, stops = stored.numbers, stored.offsets, stored.offsets + stored.nbytes
+        gaps = starts[1:] - stops[:-1]
+        is_break = (gaps < 0) | (gaps > max_gap) | (numbers[1:] != numbers[:-1])
+        is_break |= starts[1:] >> _SPAN_SHIFT != starts[:-1] >> _SPAN_SHIFT
+        for first, stop in _pieces(np.flatnonzero(is_break) + 1, len(stored)):
+            low, high = int(starts[first]), int(stops[stop - 1])
+            view = self._parts[int(numbers[first])].storage.view(low, high - low)
+            yield view, starts[first:stop] - low, stops[first:stop] - low
+
+    def _decoded(self, flag: int, pages: Sequence[Any]) -> ByteArray:
+        """Uncompress pages of one codec into an array of shape (n, page_size)."""
+        decoder = self._decoders.get(flag)
+        path = self._parts[0].storage.path
+        if decoder is None:
+            codec = codecs.by_flag(flag)
+            if codec is None:
+                raise CorruptDump(f"{path}: corrupt page descriptor: flags {flag:#x} name no compression")
+            decoder = self._decoders[flag] = codec.decoder(self._page_size)
+        try:
+            decoded = decoder(pages)
+        except CodecError as error:
+            raise CorruptDump(f"{path}: a page {error}: the dump is damaged; copy it again") from None
+        return np.frombuffer(b"".join(decoded), np.uint8).reshape(len(pages), self._page_size)
+
+
+def _pieces(breaks: Rows, n: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of ``[0, n)`` that begin at 0 and at each break."""
+    if n:
+        edges = [0, *breaks.tolist(), n]
+        yield from pairwise(edges)

@@ -1,0 +1,60 @@
+"""VMCOREINFO in memory: the kernel keeps it in a page of its own, in dumps whose producer knew of no note as well."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.layouts import ByteOrder, elf
+from npdump.storage.file import Storage
+
+__all__ = ["as_note", "find_in_memory"]
+
+_NAME = b"VMCOREINFO\0"
+_BEGINNING = b"OSRELEASE="
+_MIN_PAGE_SIZE = 4096
+_MAX_NBYTES = 1 << 16
+"""The kernel's buffer is one page (Linux VMCOREINFO_BYTES)."""
+
+_STEP_NBYTES = 4 << 20
+_COMPLETE = re.compile(rb"(?:^|\n)PAGESIZE=\d+\n(?:.*\n)*SYMBOL\(\w+\)=", re.ASCII)
+_TEXT = re.compile(rb"[\n\x20-\x7e]+")
+
+
+def find_in_memory(storage: Storage, segments: npt.NDArray[np.void]) -> bytes | None:
+    """Search memory for a page that begins as VMCOREINFO does.
+
+    Parameters
+    ----------
+    storage : Storage
+    segments : ndarray of dtype npdump.sources.SEGMENT
+
+    Returns
+    -------
+    bytes or None
+        The text, up to the NUL behind it. Pages with something else that begins in the same way are passed over.
+    """
+    beginning = np.frombuffer(_BEGINNING[:8], np.uint64)[0]
+    for segment in segments:
+        paddr, filesz, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
+        skip = -paddr % _MIN_PAGE_SIZE
+        for at in range(skip, filesz, _STEP_NBYTES):
+            nbytes = min(_STEP_NBYTES, filesz - at) // _MIN_PAGE_SIZE * _MIN_PAGE_SIZE
+            # One word of each page: most of the dump isn't touched.
+            first_words = np.ndarray(
+                nbytes // _MIN_PAGE_SIZE, np.uint64, storage.view(offset + at, nbytes), strides=(_MIN_PAGE_SIZE,)
+            )
+            for page in np.flatnonzero(first_words == beginning).tolist():
+                start = at + page * _MIN_PAGE_SIZE
+                text = storage.read(offset + start, min(_MAX_NBYTES, filesz - start)).partition(b"\0")[0]
+                if text.startswith(_BEGINNING) and _TEXT.fullmatch(text) and _COMPLETE.search(text):
+                    return text
+    return None
+
+
+def as_note(text: bytes, byte_order: ByteOrder) -> bytes:
+    """Make the ELF note that a dump should have had, so that those who read the dump file find it."""
+    header = np.array([(len(_NAME), len(text), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
+    return header + _NAME.ljust(-(-len(_NAME) // 4) * 4, b"\0") + text.ljust(-(-len(text) // 4) * 4, b"\0")

@@ -1,0 +1,111 @@
+"""From the path of an input to random access: what is compressed as a whole, piped or flattened is taken apart.
+
+One file for each compression. To add one, add a module with a ``CONTAINER`` object: nothing else needs an edit.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import BinaryIO, Protocol
+
+from npdump import plugins
+from npdump.errors import SourceError
+from npdump.storage.file import Storage
+from npdump.storage.flattened import FlattenedStorage, is_flattened
+from npdump.storage.spool import Spooled, headed, spool
+
+__all__ = ["Container", "find", "open_storage"]
+
+_HEAD_NBYTES = 4096
+_MAX_DEPTH = 4
+_STDIN = "-"
+
+
+class Container(Protocol):
+    """What a module of this package offers as ``CONTAINER``."""
+
+    name: str
+    magics: tuple[bytes, ...]
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What reading raises for damaged data; EOFError is what it raises if the data end too early."""
+
+    def open(self, stream: BinaryIO) -> BinaryIO:
+        """Return a stream of what is inside.
+
+        Raises
+        ------
+        MissingDependency
+        """
+
+
+def find(head: bytes) -> Container | None:
+    """Return the container that begins with these bytes, None if it's none."""
+    container: Container
+    for container in plugins.each(__name__, "CONTAINER"):
+        if head.startswith(container.magics):
+            return container
+    return None
+
+
+def open_storage(
+    path: str, use_mmap: bool, work_dir: str | None, tell: Callable[[str], None], stack: ExitStack
+) -> Storage:
+    """Open an input for random access.
+
+    Parameters
+    ----------
+    path : str
+        A file, a device, a pipe, or ``-`` for the standard input.
+    use_mmap : bool
+        See `npdump.storage.file.Storage`.
+    work_dir : str or None
+        Where a temporary file goes, if one is needed.
+    tell : callable
+        Takes a line about it.
+    stack : ExitStack
+        Closes what was opened.
+
+    Raises
+    ------
+    SourceError, SinkError, MissingDependency
+    """
+    storage = _open(path, use_mmap, work_dir, tell, stack)
+    if is_flattened(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))):
+        storage = FlattenedStorage(storage)
+        if storage.is_truncated:
+            tell(f"{path}: is flattened and was cut short: what is there is used")
+    return storage
+
+
+def _open(path: str, use_mmap: bool, work_dir: str | None, tell: Callable[[str], None], stack: ExitStack) -> Storage:
+    try:
+        status = os.fstat(sys.stdin.fileno()) if path == _STDIN else os.stat(path)
+        is_stream = path == _STDIN or stat.S_ISFIFO(status.st_mode)
+        if not is_stream:
+            storage = Storage(path, use_mmap)
+            stack.callback(storage.close)
+            if find(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))) is None:
+                return storage
+        raw: BinaryIO = sys.stdin.buffer if path == _STDIN else stack.enter_context(open(path, "rb"))  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"{path}: can't be opened: {why}") from None
+    stream: BinaryIO = raw
+    errors: tuple[type[Exception], ...] = ()
+    for _ in range(_MAX_DEPTH):
+        head, stream = headed(stream, _HEAD_NBYTES, path, errors)
+        container = find(head)
+        if container is None:
+            break
+        stream = container.open(stream)
+        errors += container.errors
+    spooled: Spooled = spool(stream, path, work_dir, errors, use_mmap, status)
+    stack.callback(spooled.close)
+    tell(spooled.note)
+    return spooled

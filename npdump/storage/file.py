@@ -1,0 +1,238 @@
+"""Bytes in: a file, block device or ``/proc/vmcore``, read without knowing what the bytes mean.
+
+Looking goes through windows of mmap(2), which is one to two orders of magnitude faster on ``/proc/vmcore`` than
+read(2) (HATAYAMA Daisuke, "kdump, vmcore: support mmap() on /proc/vmcore", Linux 3.11). One window is mapped at a
+time and given back when the next is asked for, so that the dump is never resident as a whole. Where mmap fails
+(some regions of ``/proc/vmcore``, special files) the same bytes come from pread(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.arrays import Words
+from npdump.errors import SourceError, TruncatedDump
+
+__all__ = ["ByteArray", "Storage", "room_for_pages"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+WINDOW_NBYTES = 4 << 20
+"""Bytes mapped at a time; larger windows gained nothing in measurements and cost resident memory."""
+
+STRAY_NBYTES = 1 << 14
+"""The first so small view of an area is read with pread(2): a new window costs as much as ten such reads."""
+
+
+_BLOCK_NBYTES = 512
+"""Unit of ``st_blocks`` (stat(3type))."""
+
+
+def room_for_pages(npages: int, page_size: int) -> ByteArray:
+    """Return an array to read pages into, of shape (npages, page_size), in memory that processes forked later share.
+
+    Pages begin where the memory's do. What the allocator returns is 16 bytes off, and AMD's processors copy three and
+    a half times slower where the target's address is a few bytes ahead of the source's, modulo 4096.
+    """
+    return np.frombuffer(mmap.mmap(-1, npages * page_size), np.uint8).reshape(npages, page_size)
+
+
+class Storage:
+    """Random access to the bytes of one file.
+
+    Parameters
+    ----------
+    path : str
+        A regular file, a block device or a file in ``/proc``.
+    use_mmap : bool
+        False reads everything through pread(2).
+
+    Attributes
+    ----------
+    path : str
+    nbytes : int
+        Size of the file or device.
+    may_have_holes : bool
+        Whether some of its bytes may be zeros that no disk has.
+
+    Raises
+    ------
+    SourceError
+        If the path can't be opened or isn't something that one can read at any offset.
+
+    Notes
+    -----
+    All reads name their offset, so forked processes may share one instance.
+    """
+
+    _copies_views = True
+    """Whether `gather` copies what `view` returns; always right, and for a file of the system's not the fastest."""
+
+    may_have_holes = False
+
+    def __init__(self, path: str, use_mmap: bool = True) -> None:
+        self.path = path
+        self._data_start = self._data_stop = 0
+        self._use_mmap = use_mmap
+        self._window: ByteArray | None = None
+        self._window_start = 0
+        self._missed_area = -1
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SourceError(f"{path}: can't be opened: {error.strerror}") from None
+        status = os.fstat(self._fd)
+        mode = status.st_mode
+        # Copying out of a mapping costs twice as much as pread(2), for its page faults; but not of /proc/vmcore.
+        is_in_proc = status.st_dev == os.stat("/proc").st_dev
+        self._copies_views = use_mmap and is_in_proc
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            self.close()
+            kind = "directory" if stat.S_ISDIR(mode) else "pipe, socket or character device"
+            raise SourceError(f"{path}: is a {kind}: a vmcore must be a file or a block device")
+        # Block devices report st_size 0.
+        self.nbytes = os.lseek(self._fd, 0, os.SEEK_END)
+        # /proc/vmcore and /proc/kcore are regular files of no blocks, and have no holes.
+        is_short = status.st_blocks * _BLOCK_NBYTES < self.nbytes
+        self.may_have_holes = stat.S_ISREG(mode) and is_short and not is_in_proc
+
+    def close(self) -> None:
+        """Give the window and the file descriptor back; a second call does nothing."""
+        self._window = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def same_file(self, other: os.stat_result) -> bool:
+        """Tell whether ``other`` is this very file or device."""
+        return os.path.samestat(os.fstat(self._fd), other)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Copy ``nbytes`` bytes from ``offset``; for small reads here and there.
+
+        Raises
+        ------
+        TruncatedDump
+            If the file ends before.
+        """
+        self._check(offset, nbytes)
+        return self._pread(offset, nbytes)
+
+    def view(self, offset: int, nbytes: int) -> ByteArray:
+        """Return ``nbytes`` bytes from ``offset`` as a read-only array, without copying them where mmap works.
+
+        Raises
+        ------
+        TruncatedDump
+            If the file ends before: touching a mapping there would kill the process (SIGBUS).
+        """
+        window, start = self._window, self._window_start
+        if window is None or offset < start or offset + nbytes > start + len(window):
+            area = offset // WINDOW_NBYTES
+            if nbytes <= STRAY_NBYTES and area != self._missed_area:
+                self._missed_area = area
+                self._check(offset, nbytes)
+                return np.frombuffer(self._pread(offset, nbytes), np.uint8)
+            window, start = self._map(offset, nbytes)
+        return window[offset - start : offset - start + nbytes]
+
+    def covers(self, offset: npt.NDArray[np.int64], nbytes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell which of the ranges ``[offset, offset + nbytes)`` are wholly in the file; offsets may be negative."""
+        return (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
+
+    def gather(self, offsets: Words, nbytes: Words, out: ByteArray) -> None:
+        """Copy several ranges, one after the other, into an array of as many bytes.
+
+        Raises
+        ------
+        TruncatedDump
+            If the file ends before the end of one.
+        """
+        self._check(0, int((offsets + nbytes).max(initial=0)))
+        at = 0
+        if self._copies_views:
+            for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
+                out[at : at + n] = self.view(offset, n)
+                at += n
+            return
+        room, fd = out.data, self._fd
+        for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
+            try:
+                n_read = os.preadv(fd, [room[at : at + n]], offset)
+            except OSError as error:
+                raise self._unreadable(offset, error) from None
+            if n_read < n:
+                room[at + n_read : at + n] = self._pread(offset + n_read, n - n_read)
+            at += n
+
+    def data_ranges(self, start: int, stop: int) -> Words:
+        """Return what of ``[start, stop)`` isn't a hole; disjoint and ascending, shape (n, 2).
+
+        A sparse file's holes read as zeros (lseek(2), SEEK_DATA; Linux 3.1). They needn't be read to know that.
+        """
+        if not self.may_have_holes:
+            return np.array([[start, stop]])
+        found = []
+        at = start
+        while at < stop:
+            # What is remembered saves the walk through a long range's extents, which SEEK_HOLE would do each time.
+            if not self._data_start <= at < self._data_stop:
+                self._data_start, self._data_stop = self._next_data(at)
+            if self._data_start >= stop:
+                break
+            found.append((max(at, self._data_start), min(self._data_stop, stop)))
+            at = self._data_stop
+        return np.array(found, np.int64).reshape(-1, 2)
+
+    def _next_data(self, at: int) -> tuple[int, int]:
+        """Return where the next range that isn't a hole begins and ends; at the file's end if there is none."""
+        try:
+            start = os.lseek(self._fd, at, os.SEEK_DATA)
+            return start, os.lseek(self._fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            # ENXIO: the rest is a hole. Else the file system can't tell: all of it may be data.
+            return (self.nbytes if error.errno == errno.ENXIO else at), self.nbytes
+
+    def _check(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
+            raise TruncatedDump(
+                f"{self.path}: ends at byte {self.nbytes}, but bytes {offset} to {offset + nbytes} are needed: "
+                "the file was cut short; copy it again"
+            )
+
+    def _map(self, offset: int, nbytes: int) -> tuple[ByteArray, int]:
+        self._check(offset, nbytes)
+        # Dropping the last reference unmaps the old window before the new one is mapped.
+        self._window = None
+        if self._use_mmap:
+            start = offset - offset % mmap.ALLOCATIONGRANULARITY
+            stop = min(max(offset + nbytes, start + WINDOW_NBYTES), self.nbytes)
+            try:
+                mapped = mmap.mmap(self._fd, stop - start, mmap.MAP_SHARED, mmap.PROT_READ, offset=start)
+            except (OSError, ValueError):
+                pass
+            else:
+                self._window, self._window_start = np.frombuffer(mapped, np.uint8), start
+                return self._window, start
+        return np.frombuffer(self._pread(offset, nbytes), np.uint8), offset
+
+    def _pread(self, offset: int, nbytes: int) -> bytes:
+        try:
+            data = os.pread(self._fd, nbytes, offset)
+            while len(data) < nbytes:
+                more = os.pread(self._fd, nbytes - len(data), offset + len(data))
+                if not more:
+                    raise TruncatedDump(f"{self.path}: ended at byte {offset + len(data)} while it was read")
+                data += more
+        except OSError as error:
+            raise self._unreadable(offset, error) from None
+        return data
+
+    def _unreadable(self, offset: int, error: OSError) -> SourceError:
+        return SourceError(f"{self.path}: can't be read at byte {offset}: {error.strerror}")

@@ -1,0 +1,125 @@
+"""Dumps in the flattened format, read where they are: no rearranged copy is made."""
+
+from __future__ import annotations
+
+import os
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.arrays import Words, disjoint
+from npdump.errors import CorruptDump, TruncatedDump
+from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
+from npdump.storage.file import ByteArray, Storage
+
+__all__ = ["FlattenedStorage", "is_flattened"]
+
+
+def is_flattened(head: bytes) -> bool:
+    """Tell from the first bytes whether a file is flattened."""
+    return head.startswith(SIGNATURE)
+
+
+class FlattenedStorage(Storage):
+    """The file that a flattened one stands for.
+
+    Records come in any order; of two for the same bytes the later one holds; what no record has is 0.
+
+    Parameters
+    ----------
+    inner : Storage
+        The flattened file.
+
+    Attributes
+    ----------
+    is_truncated : bool
+        The end mark is missing.
+
+    Raises
+    ------
+    CorruptDump
+        If a record can't be one.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        self.path = inner.path
+        self._inner = inner
+        offsets, sizes, places, self.is_truncated = _read_records(inner)
+        if not len(offsets):
+            raise TruncatedDump(f"{inner.path}: is flattened, but no record is whole: it was cut short; copy it again")
+        self._starts, self._stops, self._places = _later_wins(offsets, offsets + sizes, places)
+        self.nbytes = int(self._stops.max())
+
+    def close(self) -> None:
+        """Do nothing: the flattened file belongs to who opened it."""
+
+    def same_file(self, other: os.stat_result) -> bool:
+        """See `npdump.storage.file.Storage.same_file`."""
+        return self._inner.same_file(other)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `npdump.storage.file.Storage.read`."""
+        return self.view(offset, nbytes).tobytes()
+
+    def view(self, offset: int, nbytes: int) -> ByteArray:
+        """See `npdump.storage.file.Storage.view`; what crosses a record's end is copied."""
+        self._check(offset, nbytes)
+        stop = offset + nbytes
+        first = int(np.searchsorted(self._stops, offset, side="right"))
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        if last - first == 1 and self._starts[first] <= offset and stop <= self._stops[first]:
+            return self._inner.view(int(self._places[first]) + offset - int(self._starts[first]), nbytes)
+        out = np.zeros(nbytes, np.uint8)
+        for start, end, place in zip(
+            self._starts[first:last].tolist(),
+            self._stops[first:last].tolist(),
+            self._places[first:last].tolist(),
+            strict=True,
+        ):
+            low, high = max(start, offset), min(end, stop)
+            out[low - offset : high - offset] = self._inner.view(place + low - start, high - low)
+        return out
+
+    def covers(self, offset: Words, nbytes: Words) -> npt.NDArray[np.bool_]:
+        """See `npdump.storage.file.Storage.covers`; in a truncated file, what no record has is missing."""
+        inside = super().covers(offset, nbytes)
+        if not self.is_truncated:
+            return inside
+        # Joined stretches of records, which a range must not leave.
+        fresh = np.append(True, self._starts[1:] != self._stops[:-1])
+        starts = self._starts[fresh]
+        stops = self._stops[np.append(np.flatnonzero(fresh)[1:] - 1, len(fresh) - 1)]
+        i = np.searchsorted(starts, offset, side="right") - 1
+        return inside & (i >= 0) & (offset + nbytes <= stops[i])
+
+
+def _read_records(inner: Storage) -> tuple[Words, Words, Words, bool]:
+    """Return offset, size and place in the flattened file of each whole record, and whether the end mark is missing."""
+    offsets, sizes, places = array("q"), array("q"), array("q")
+    at = HEADER_NBYTES
+    is_truncated = True
+    while at + RECORD.size <= inner.nbytes:
+        offset, size = RECORD.unpack(inner.read(at, RECORD.size))
+        at += RECORD.size
+        if offset == size == -1:
+            is_truncated = False
+            break
+        if offset < 0 or size <= 0 or offset + size > 1 << 62:
+            raise CorruptDump(f"{inner.path}: corrupt record at byte {at}: offset {offset}, size {size}")
+        if at + size > inner.nbytes:
+            break
+        offsets.append(offset)
+        sizes.append(size)
+        places.append(at)
+        at += size
+    return np.array(offsets, np.int64), np.array(sizes, np.int64), np.array(places, np.int64), is_truncated
+
+
+def _later_wins(starts: Words, stops: Words, places: Words) -> tuple[Words, Words, Words]:
+    """Sort the records by offset, and cut those that later ones write over."""
+    order = np.argsort(starts, kind="stable")
+    if (starts[order][1:] >= stops[order][:-1]).all():
+        return starts[order], stops[order], places[order]
+    # That one lets the first win.
+    return disjoint(starts[::-1], stops[::-1], places[::-1])

@@ -1,0 +1,152 @@
+"""A stream, kept in a temporary file that has no name and no blocks for zeros."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import BinaryIO, cast
+
+from npdump.errors import SinkError, SourceError
+from npdump.storage.file import Storage
+
+__all__ = ["Spooled", "headed", "spool"]
+
+_CHUNK_NBYTES = 1 << 20
+_HOLE_NBYTES = 1 << 16
+_ZEROS = bytes(_HOLE_NBYTES)
+_MIB = 1 << 20
+
+
+class Spooled(Storage):
+    """A temporary file.
+
+    Attributes
+    ----------
+    note : str
+        What was unpacked, where, and how much room it takes.
+    """
+
+    def __init__(self, file: BinaryIO, path: str, use_mmap: bool, origin: os.stat_result, note: str) -> None:
+        super().__init__(f"/proc/self/fd/{file.fileno()}", use_mmap)
+        self.path = path
+        self.note = note
+        self._origin = origin
+
+    def same_file(self, other: os.stat_result) -> bool:
+        """Tell whether ``other`` is the file that this one was made of."""
+        return os.path.samestat(self._origin, other)
+
+
+class _Headed(io.RawIOBase):
+    """A stream of which the first bytes were read already."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self._head:
+            n = min(len(buffer), len(self._head))
+            buffer[:n], self._head = self._head[:n], self._head[n:]
+            return n
+        data = self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def headed(stream: BinaryIO, nbytes: int, path: str, errors: tuple[type[Exception], ...]) -> tuple[bytes, BinaryIO]:
+    """Return the first bytes of a stream, and a stream of all its bytes.
+
+    Raises
+    ------
+    SourceError
+        If it can't be read.
+    """
+    head = b""
+    failures: tuple[type[Exception], ...] = (EOFError, OSError, *errors)
+    try:
+        while len(head) < nbytes and (more := stream.read(nbytes - len(head))):
+            head += more
+    except failures as error:
+        raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
+    return head, cast(BinaryIO, io.BufferedReader(_Headed(head, stream), _CHUNK_NBYTES))
+
+
+def spool(
+    stream: BinaryIO,
+    path: str,
+    directory: str | None,
+    errors: tuple[type[Exception], ...],
+    use_mmap: bool,
+    origin: os.stat_result,
+) -> Spooled:
+    """Copy a stream into a temporary file.
+
+    Parameters
+    ----------
+    stream : file object
+    path : str
+        What messages call it.
+    directory : str or None
+        Where the file goes; None for TMPDIR or its default.
+    errors : tuple of exception types
+        What reading raises for damaged data.
+    use_mmap : bool
+    origin : stat_result
+        Of the file that the stream comes from.
+
+    Raises
+    ------
+    SourceError
+        If the stream is damaged.
+    SinkError
+        If there is no room.
+    """
+    import tempfile  # half of npdump's own start-up time, and seldom needed
+
+    directory = directory or tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            is_whole = _copy(stream, cast(BinaryIO, file), path, errors)
+            status = os.fstat(file.fileno())
+            note = (
+                f"{path}: unpacked to a temporary file in {directory}: {_mib(status.st_size)} MiB, of which "
+                f"{_mib(status.st_blocks * 512)} MiB take room"
+            )
+            if not is_whole:
+                note += "; it was cut short: what is there is used"
+            return Spooled(cast(BinaryIO, file), path, use_mmap, origin, note)
+    except OSError as error:
+        raise SinkError(f"{directory}: can't hold {path} unpacked: {error.strerror}: give another --work-dir") from None
+
+
+def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Exception], ...]) -> bool:
+    """Copy all bytes, zeros as holes; return False if the stream ended too early."""
+    nbytes = 0
+    is_whole = True
+    failures: tuple[type[Exception], ...] = (OSError, *errors)
+    while True:
+        try:
+            chunk = stream.read(_CHUNK_NBYTES)
+        except EOFError:
+            is_whole, chunk = False, b""
+        except failures as error:
+            raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
+        if not chunk:
+            break
+        for at in range(0, len(chunk), _HOLE_NBYTES):
+            piece = chunk[at : at + _HOLE_NBYTES]
+            if piece != _ZEROS[: len(piece)]:
+                file.seek(nbytes + at)
+                file.write(piece)
+        nbytes += len(chunk)
+    file.truncate(nbytes)
+    file.flush()
+    return is_whole
+
+
+def _mib(nbytes: int) -> int:
+    return -(-nbytes // _MIB)

@@ -1,0 +1,178 @@
+"""What stands where in a kdump-compressed file, header version 6.
+
+References
+----------
+makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpfile check when they open a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npdump.arrays import Words
+from npdump.bitmap import Bitmap
+from npdump.layouts import kdump
+from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
+from npdump.sinks import Placement
+from npdump.sources._notes import reordered
+from npdump.storage.file import ByteArray
+from npdump.writers import Dump
+
+__all__ = ["KdumpLayout", "ceil_div"]
+
+_U32_MAX = 0xFFFFFFFF
+
+
+class KdumpLayout:
+    """Says which bytes of a kdump-compressed file stand where.
+
+    Parameters
+    ----------
+    dump : Dump
+    codec_flag : PageFlag
+        The file's codec.
+    n_kept : int
+        Pages in the file, zero pages included: it fixes where the page data begin.
+
+    Attributes
+    ----------
+    data_offset : int
+        Where the first stored page goes; what comes before has the same size whatever the pages hold.
+    """
+
+    def __init__(self, dump: Dump, codec_flag: PageFlag, n_kept: int) -> None:
+        self._dump = dump
+        self._status = int(codec_flag) | dump.source.history.status
+        self._byte_order = dump.byte_order
+        self._max_mapnr = dump.scan.max_mapnr - dump.first_pfn
+        self._page_size = block = dump.source.page_size
+        sub_header = kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64)
+        self._note_offset = block + sub_header.itemsize
+        self._eraseinfo = dump.source.history.eraseinfo
+        extra_nbytes = len(dump.source.notes) + len(self._eraseinfo)
+        self._sub_hdr_size = ceil_div(sub_header.itemsize + extra_nbytes, block)
+        self._bitmap_nbytes = ceil_div(ceil_div(self._max_mapnr, 8), block) * block
+        self._bitmap_offset = (1 + self._sub_hdr_size) * block
+        self._desc_nbytes = kdump.PAGE_DESC.itemsize
+        self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
+        self.zero_offset = self._desc_offset + n_kept * self._desc_nbytes
+        self.data_offset = self.zero_offset + block * dump.drops_zero
+        self._zero_place = self._words(np.array([self.zero_offset]), np.array([block]), np.array([0]))[0]
+
+    def disk_header(self, complete: bool) -> Placement:
+        """Return block 0.
+
+        It's written first as that of an incomplete file and last as it should be, where it can be written twice, so
+        that a dump whose writer was killed doesn't look whole.
+        """
+        dump = self._dump
+        disk = np.zeros(1, kdump.header_dtype(dump.bits, self._byte_order))
+        disk["signature"] = kdump.SIGNATURE
+        disk["header_version"] = kdump.HEADER_VERSION
+        for name, value in zip(kdump.UTSNAME_FIELDS, dump.utsname, strict=True):
+            disk["utsname"][name] = value
+        disk["tv_sec"] = dump.timestamp
+        disk["status"] = self._status | (0 if complete else STATUS_INCOMPLETE)
+        disk["block_size"] = self._page_size
+        disk["sub_hdr_size"] = self._sub_hdr_size
+        disk["bitmap_blocks"] = 2 * self._bitmap_nbytes // self._page_size
+        disk["max_mapnr"] = min(self._max_mapnr, _U32_MAX)
+        disk["nr_cpus"] = dump.source.n_cpus
+        return 0, disk.tobytes().ljust(self._page_size, b"\0")
+
+    def head(self, complete: bool) -> Iterator[Placement]:
+        """Yield all that comes before the bitmaps, and the zero page."""
+        dump = self._dump
+        # QEMU's notes of a little-endian POWER guest are big-endian; who reads this file takes them for the kernel's.
+        notes = reordered(dump.source.notes, dump.source.byte_order, self._byte_order)
+        yield self.disk_header(complete)
+        sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64))
+        sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1
+        sub["dump_level"] = dump.level
+        if notes:
+            sub["offset_note"] = self._note_offset
+            sub["size_note"] = len(notes)
+        if dump.source.vmcoreinfo:
+            sub["offset_vmcoreinfo"] = self._note_offset + dump.source.vmcoreinfo_offset
+            sub["size_vmcoreinfo"] = len(dump.source.vmcoreinfo)
+        if self._eraseinfo:
+            # makedumpfile appends it to the file; readers go by the offset. Here it's known before the pages are.
+            sub["offset_eraseinfo"] = self._note_offset + len(notes)
+            sub["size_eraseinfo"] = len(self._eraseinfo)
+        if dump.part:
+            sub["split"] = 1
+            part = [max(pfn - dump.first_pfn, 0) for pfn in dump.part]
+            sub["start_pfn_64"], sub["end_pfn_64"] = part
+            word_max = (1 << dump.bits) - 1
+            sub["start_pfn"], sub["end_pfn"] = (min(pfn, word_max) for pfn in part)
+        sub["max_mapnr_64"] = self._max_mapnr
+        blocks = sub.tobytes() + notes + self._eraseinfo
+        yield self._page_size, blocks.ljust(self._sub_hdr_size * self._page_size, b"\0")
+        if dump.drops_zero:
+            yield self.zero_offset, bytes(self._page_size)
+
+    def bitmaps(self, ram: Bitmap, kept: Bitmap) -> Iterator[Placement]:
+        """Yield the part of both bitmaps that belongs to a window; what is all zero stays a hole in the file."""
+        for number, bitmap in enumerate((ram, kept)):
+            start = (bitmap.pfn_start - self._dump.first_pfn) // 8
+            offset = self._bitmap_offset + number * self._bitmap_nbytes + max(start, 0)
+            yield from _without_holes(offset, bitmap.packed[max(-start, 0) :])
+        is_last = kept.pfn_stop == self._dump.scan.max_mapnr
+        if is_last and self._bitmap_offset + 2 * self._bitmap_nbytes == self.data_offset:
+            # An empty dump ends with its bitmaps: the file must be as long as the header says.
+            yield self.data_offset - 1, b"\0"
+
+    def descriptor_area(self, n_pages: int) -> tuple[int, int]:
+        """Return where the page descriptors begin, and their bytes; a part of a split dump has only its own pages'."""
+        return self._desc_offset, n_pages * self._desc_nbytes
+
+    def places(self, offsets: Words, sizes: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint32]) -> Words:
+        """Return where pages stand; those of no size are zero pages.
+
+        Returns
+        -------
+        ndarray of shape (n, 2), dtype int64
+            The first two words of their descriptors.
+        """
+        words = self._words(offsets, sizes, flags)
+        words[sizes == 0] = self._zero_place
+        return words
+
+    def _words(self, offsets: Words, sizes: npt.NDArray[Any], flags: npt.NDArray[Any]) -> Words:
+        # Of two 32-bit fields the first is the lower half of a little-endian word.
+        lower, upper = (sizes, flags) if self._byte_order == "<" else (flags, sizes)
+        return np.column_stack((offsets, upper.astype(np.int64) << 32 | lower))
+
+    def zero_places(self, n: int) -> Words:
+        """Return those of ``n`` zero pages, which share one; shape (n, 2)."""
+        return np.full((n, 2), self._zero_place)
+
+    def descriptors(self, rank: int, places: Words) -> Placement:
+        """Return page descriptors.
+
+        Parameters
+        ----------
+        rank : int
+            Number of kept pages before the first of these.
+        places : ndarray of shape (n, 2), dtype int64
+            What `places` returns of them.
+        """
+        desc = np.zeros((len(places), self._desc_nbytes // 8), np.dtype(np.int64).newbyteorder(self._byte_order))
+        desc[:, :2] = places
+        return self._desc_offset + rank * self._desc_nbytes, desc.view(np.uint8).reshape(-1)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _without_holes(offset: int, packed: ByteArray) -> Iterator[Placement]:
+    step = 1 << 16
+    for at in range(0, len(packed), step):
+        piece = packed[at : at + step]
+        if piece.any():
+            yield offset + at, piece
