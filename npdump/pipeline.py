@@ -13,7 +13,7 @@ from typing import NamedTuple
 from npdump import codecs, writers
 from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
-from npdump.cli.inputs import given_of, open_storages
+from npdump.cli.inputs import load_external, open_storages
 from npdump.cli.options import Options
 from npdump.cli.outputs import open_sinks, split_npages, split_ranges
 from npdump.cli.report import Reporter
@@ -29,7 +29,7 @@ from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sinks import Sink
 from npdump.sources import Source, open_source
 from npdump.storage.file import Storage
-from npdump.writers import Dump, How, Writer
+from npdump.writers import DumpPlan, WriteOptions, Writer
 
 __all__ = ["Result", "filter_dump"]
 
@@ -62,11 +62,11 @@ def filter_dump(options: Options, report: Reporter) -> Result:
         source = open_source(*storages)
         arch = by_machine(source.machine, source.bits)
         levels = (options.dump_level, *options.retry_levels)
-        _tell_history(source, levels[0], options.reassemble, report)
+        _report_history(source, levels[0], options.reassemble, report)
         kernel = None
         if not options.reassemble:
             level = max(levels) & ~source.history.level
-            kernel = find_kernel(source, arch, level, report.warning, given_of(options))
+            kernel = find_kernel(source, arch, level, report.warning, load_external(options))
         release = kernel.facts.release if kernel else None
         report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
         for level, next_level in zip(levels, (*levels[1:], None), strict=True):
@@ -103,7 +103,7 @@ def _make(
     with report.stage(_SCAN):
         trust = Trust(level & ~history.level, report.warning, options.strict)
         scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
-        dump = Dump(
+        dump = DumpPlan(
             source=source,
             kernel=kernel,
             scan=scan,
@@ -130,11 +130,11 @@ def _make(
     return _summary(dump, dump_writers, nbytes, report), dump.level
 
 
-def _how(options: Options, source: Source, report: Reporter) -> How:
+def _how(options: Options, source: Source, report: Reporter) -> WriteOptions:
     codec = codecs.get(options.codec)
     if options.reassemble:
         codec = codecs.by_flag(source.history.codec_flag) or codec
-    return How(
+    return WriteOptions(
         codec=codec,
         engine=options.zlib_engine if options.codec == "zlib" else None,
         n_workers=options.num_threads,
@@ -145,7 +145,7 @@ def _how(options: Options, source: Source, report: Reporter) -> How:
     )
 
 
-def _tell_history(source: Source, level: int, reassemble: bool, report: Reporter) -> None:
+def _report_history(source: Source, level: int, reassemble: bool, report: Reporter) -> None:
     """Say what an earlier filter did to the input that the user may not expect."""
     history = source.history
     if level | history.level != level and not reassemble:
@@ -229,12 +229,12 @@ def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sin
 def _give_up(writer: Writer, sink: Sink) -> None:
     """Leave a file that says that it's incomplete; if that fails too, the first error is what the user needs."""
     with suppress(SinkError):
-        writer.cut_short(sink)
+        writer.mark_incomplete(sink)
         if sink.can_rewrite:
             sink.close()
 
 
-def _summary(dump: Dump, dump_writers: Sequence[Writer], nbytes: int, report: Reporter) -> Summary:
+def _summary(dump: DumpPlan, dump_writers: Sequence[Writer], nbytes: int, report: Reporter) -> Summary:
     scan = dump.scan
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
     return Summary(

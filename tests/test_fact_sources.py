@@ -170,7 +170,7 @@ def own_facts(name):
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         raw = kernel.memory.read(start, stop - start)
-    facts = vmcoreinfo_keys.describe(symbols, btf.parse(raw, "<", 8), release_of(name), "BTF")
+    facts = vmcoreinfo_keys.from_types(symbols, btf.parse(raw, "<", 8), release_of(name), "BTF")
     return {key: fact.value for key, fact in facts.items()}, raw
 
 

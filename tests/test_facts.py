@@ -117,7 +117,7 @@ def test_the_kernels_own_types_agree_with_vmcoreinfo(name):
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         types = btf.parse(kernel.memory.read(start, stop - start), "<", 8)
-    own = vmcoreinfo_keys.describe(symbols, types, kernel.facts.release, "BTF")
+    own = vmcoreinfo_keys.from_types(symbols, types, kernel.facts.release, "BTF")
     _, conflicts = kernel.facts.completed_by(own)
     assert [key for key, _ in conflicts] == ["SYMBOL(mem_section)"]
     shared = [key for key, _ in own.items() if key in kernel.facts]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from npdump.cli.options import NOT_YET, Options, build_parser, parse
+from npdump.cli.options import UNSUPPORTED_OPTIONS, Options, build_parser, parse
 from npdump.errors import UsageError
 
 FILES = ["vmcore", "dumpfile"]
@@ -177,7 +177,7 @@ MAKEDUMPFILE_ONLY = [
 def test_options_that_are_not_there_yet_are_refused_by_name(line: str) -> None:
     text = refusal(*line.split())
     assert "is not supported by npdump yet" in text
-    assert any(f"option {option.flag} " in text for option in NOT_YET)
+    assert any(f"option {option.flag} " in text for option in UNSUPPORTED_OPTIONS)
 
 
 def test_every_refused_option_is_tried_above() -> None:
@@ -186,7 +186,7 @@ def test_every_refused_option_is_tried_above() -> None:
         for line in MAKEDUMPFILE_ONLY
         for word in line.split()
     }
-    assert {option.flag for option in NOT_YET} <= tried
+    assert {option.flag for option in UNSUPPORTED_OPTIONS} <= tried
 
 
 def test_help_and_version_come_before_the_rules() -> None:
@@ -200,7 +200,7 @@ def test_help_shows_each_option_once_and_names_the_refused_ones() -> None:
     options, refused = build_parser().format_help().split("refused for now:")
     for flag in ("-d LEVEL", "-c ", "-l ", "-p ", "-z ", "-E ", "-f ", "-D ", "--check-params", "--num-threads N"):
         assert options.count(f"  {flag}") == 1
-    for option in NOT_YET:
+    for option in UNSUPPORTED_OPTIONS:
         assert option.flag in refused.replace(".", "").replace(",", "").split()
         assert f"  {option.flag} " not in options
 

@@ -73,7 +73,7 @@ class Arch(NamedTuple):
     locate: Callable[[npt.NDArray[np.void], int | None], Facts] | None = None
 
 
-_OTHERS = {
+UNSUPPORTED_MACHINES = {
     2: "sparc",
     3: "i386",
     4: "m68k",
@@ -117,7 +117,11 @@ def by_machine(machine: int, bits: int) -> Arch:
         if arch.machine == machine and bits in arch.elf_bits:
             return arch
         known.append(arch.name)
-    name = f"{bits}-bit {_OTHERS[machine]}" if machine in _OTHERS else f"unknown machine (ELF e_machine {machine})"
+    name = (
+        f"{bits}-bit {UNSUPPORTED_MACHINES[machine]}"
+        if machine in UNSUPPORTED_MACHINES
+        else f"unknown machine (ELF e_machine {machine})"
+    )
 
     def space(source: Source, facts: Facts) -> AddressSpace:
         raise FactError(
@@ -125,4 +129,4 @@ def by_machine(machine: int, bits: int) -> Arch:
             f"(it knows {', '.join(known)})"
         )
 
-    return Arch(_OTHERS.get(machine, "unknown"), machine, bits, space, elf_bits=(bits,))
+    return Arch(UNSUPPORTED_MACHINES.get(machine, "unknown"), machine, bits, space, elf_bits=(bits,))

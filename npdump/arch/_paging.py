@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from npdump.layouts import ByteOrder
 
-__all__ = ["AddressSpace", "Entry", "Level", "Paging", "Part", "Region", "Translation", "walk"]
+__all__ = ["AddressBits", "AddressSpace", "Entry", "Level", "Paging", "Region", "Translation", "walk"]
 
 Addresses = npt.NDArray[np.uint64]
 ReadWords = Callable[[Addresses], Addresses]
 """Reads the table entries at physical addresses; what isn't in the dump reads as 0."""
 
 
-class Part(NamedTuple):
+class AddressBits(NamedTuple):
     """Some bits of an entry, and how far up they go to take their place in a physical address (down if negative)."""
 
     mask: int
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     Attributes
     ----------
     mask, value : int
-    address : tuple of Part
+    address : tuple of AddressBits
         Where the physical address is, of a page or of the next table.
     page_shift : int or None
         log2 of the bytes that an entry of this kind maps; None if it leads to another table.
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
     mask: int
     value: int
-    address: tuple[Part, ...]
+    address: tuple[AddressBits, ...]
     page_shift: int | None = None
 
 
@@ -122,7 +122,7 @@ class Translation(NamedTuple):
     shifts: npt.NDArray[np.uint8]
 
 
-def _address(words: Addresses, parts: tuple[Part, ...]) -> Addresses:
+def _address(words: Addresses, parts: tuple[AddressBits, ...]) -> Addresses:
     address = np.zeros_like(words)
     for mask, up in parts:
         bits = words & np.uint64(mask)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging
 from npdump.facts import Facts
 from npdump.sources import Source
 
@@ -27,26 +27,29 @@ _SUPERSECTION = 1 << 18
 
 def short_paging(byte_order: str = "<") -> Paging:
     """Return the form of the page tables without LPAE, as the hardware reads them."""
-    supersection_address = (Part(0xFF000000), Part(0xF << 20, 12), Part(0xF << 5, 31))
+    supersection_address = (AddressBits(0xFF000000), AddressBits(0xF << 20, 12), AddressBits(0xF << 5, 31))
     first = Level(
         "pgd",
         20,
         12,
         (
-            Entry(_SECTION | _SUPERSECTION, _SECTION, (Part(0xFFF00000),), 20),
+            Entry(_SECTION | _SUPERSECTION, _SECTION, (AddressBits(0xFFF00000),), 20),
             Entry(_SECTION | _SUPERSECTION, _SECTION | _SUPERSECTION, supersection_address, 24),
-            Entry(0b11, 0b01, (Part(0xFFFFFC00),)),
+            Entry(0b11, 0b01, (AddressBits(0xFFFFFC00),)),
         ),
     )
     second = Level(
-        "pte", 12, 8, (Entry(0b10, 0b10, (Part(0xFFFFF000),), 12), Entry(0b11, 0b01, (Part(0xFFFF0000),), 16))
+        "pte",
+        12,
+        8,
+        (Entry(0b10, 0b10, (AddressBits(0xFFFFF000),), 12), Entry(0b11, 0b01, (AddressBits(0xFFFF0000),), 16)),
     )
     return Paging((first, second), np.dtype(f"{byte_order}u4"))
 
 
 def long_paging(byte_order: str = "<") -> Paging:
     """Return the form of the page tables with LPAE."""
-    address = (Part((1 << 40) - (1 << 12)),)
+    address = (AddressBits((1 << 40) - (1 << 12)),)
     table = Entry(0b11, 0b11, address)
     levels = (
         Level("pgd", 30, 2, (Entry(0b11, 0b01, address, 30), table)),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Facts
 from npdump.sources import Source
@@ -27,15 +27,15 @@ _BLOCK = 0b01
 _TABLE_OR_PAGE = 0b11
 
 
-def _address(page_shift: int, is_52_bit: bool) -> tuple[Part, ...]:
+def _address(page_shift: int, is_52_bit: bool) -> tuple[AddressBits, ...]:
     """Return where the physical address stands in a descriptor."""
     if page_shift == 16:
         # LPA: bits 15:12 hold address bits 51:48; they are 0 on hardware without it.
-        return Part((1 << 48) - (1 << 16)), Part(0xF << 12, 36)
+        return AddressBits((1 << 48) - (1 << 16)), AddressBits(0xF << 12, 36)
     if is_52_bit:
         # LPA2: bits 9:8 hold address bits 51:50 in place of the shareability, and 49:48 are address bits.
-        return Part((1 << 50) - (1 << page_shift)), Part(0b11 << 8, 42)
-    return (Part((1 << 48) - (1 << page_shift)),)
+        return AddressBits((1 << 50) - (1 << page_shift)), AddressBits(0b11 << 8, 42)
+    return (AddressBits((1 << 48) - (1 << page_shift)),)
 
 
 def paging(page_shift: int, va_bits: int, is_52_bit: bool = False) -> Paging:

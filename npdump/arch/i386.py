@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging
 from npdump.facts import Facts
 from npdump.sources import Source
 
@@ -24,8 +24,8 @@ _U32_MAX = (1 << 32) - 1
 
 def paging(is_pae: bool) -> Paging:
     """Return the form of the page tables."""
-    address = (Part((1 << 52) - (1 << 12) if is_pae else _U32_MAX & ~0xFFF),)
-    large_address = address if is_pae else (Part(_U32_MAX & ~0x3FFFFF), Part(0xFF << 13, 19))
+    address = (AddressBits((1 << 52) - (1 << 12) if is_pae else _U32_MAX & ~0xFFF),)
+    large_address = address if is_pae else (AddressBits(_U32_MAX & ~0x3FFFFF), AddressBits(0xFF << 13, 19))
     large_shift = 21 if is_pae else 22
     table = Entry(_PRESENT, _PRESENT, address)
     large = Entry(_PRESENT | _PSE, _PRESENT | _PSE, large_address, large_shift)

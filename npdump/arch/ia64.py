@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.facts import Facts
 from npdump.sources import Source
 
@@ -28,7 +28,7 @@ _IMAGE_ALIGNMENT = 64 << 20
 def paging(page_shift: int, n_levels: int) -> Paging:
     """Return the form of the page tables; those of region 5 begin at the top table's first entry."""
     bits = page_shift - 3
-    address = (Part((1 << 50) - (1 << 12)),)
+    address = (AddressBits((1 << 50) - (1 << 12)),)
     names = ("pgd", "pud", "pmd") if n_levels == 4 else ("pgd", "pmd")
     levels = [Level("pte", page_shift, bits, (Entry(_PRESENT, _PRESENT, address, page_shift),))]
     for depth, name in enumerate(reversed(names), 1):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Facts
 from npdump.sources import Source
@@ -28,7 +28,7 @@ _WINDOWS = (0x8000000000000000, 0x9000000000000000)
 def paging(page_shift: int) -> Paging:
     """Return the form of the three-level page tables of a page size."""
     bits = page_shift - 3
-    address = (Part(_PADDR_MASK & ~((1 << page_shift) - 1)),)
+    address = (AddressBits(_PADDR_MASK & ~((1 << page_shift) - 1)),)
     # Entries for tables are their addresses in a direct map window.
     table = Entry(_HUGE, 0, address)
     huge_shift = page_shift + bits

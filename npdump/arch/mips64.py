@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Facts
 from npdump.sources import Source
@@ -36,7 +36,7 @@ _REGIONS = (
 def paging(page_shift: int, byte_order: str) -> Paging:
     """Return the form of the three-level page tables of a page size."""
     bits = page_shift - 3
-    address = (Part(_PADDR_MASK & ~((1 << page_shift) - 1)),)
+    address = (AddressBits(_PADDR_MASK & ~((1 << page_shift) - 1)),)
     # Entries for tables are their addresses in an unmapped window.
     table = Entry(0, 0, address)
     huge_shift = page_shift + bits

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import AddressError, FactError
 from npdump.facts import Facts
 from npdump.layouts import ByteOrder
@@ -33,8 +33,8 @@ _POINTERS = ("SYMBOL(prb)", "SYMBOL(log_buf)", "SYMBOL(mem_section)", "SYMBOL(vm
 def radix_paging(page_shift: int) -> Paging:
     """Return the form of the radix tree; its entries are big-endian on little-endian kernels as well."""
     pte_bits = 21 - page_shift
-    page = (Part((1 << 57) - (1 << page_shift)),)
-    table = Entry(_VALID | _LEAF, _VALID, (Part((1 << 60) - (1 << 8)),))
+    page = (AddressBits((1 << 57) - (1 << page_shift)),)
+    table = Entry(_VALID | _LEAF, _VALID, (AddressBits((1 << 60) - (1 << 8)),))
 
     def leaf(shift: int) -> Entry:
         return Entry(_VALID | _LEAF, _VALID | _LEAF, page, shift)
@@ -74,16 +74,16 @@ def hash_paging(page_shift: int, version: tuple[int, ...], byte_order: str) -> P
     """
     if version >= (4, 6):
         bits = 53 if version >= (4, 11) else 57
-        page = (Part((1 << bits) - (1 << page_shift)),)
+        page = (AddressBits((1 << bits) - (1 << page_shift)),)
         marks: tuple[tuple[int, int], ...] = ((_VALID | _LEAF, _VALID | _LEAF),)
         pte_marks: tuple[tuple[int, int], ...] = ((_VALID, _VALID),)
     else:
         rpn_shift = {12: 18 if version >= (4, 5) else 17, 16: 32 if version >= (4, 5) else 30}[page_shift]
-        page = (Part(_U64_MAX & ~((1 << rpn_shift) - 1), page_shift - rpn_shift),)
+        page = (AddressBits(_U64_MAX & ~((1 << rpn_shift) - 1), page_shift - rpn_shift),)
         pte_marks = ((0b10, 0b10),) if version >= (4, 5) else ((0b01, 0b01),)
         marks = ((0b01, 0b01), (0b10, 0b10))
     # Any other entry that isn't 0 is the address of a table, virtual or physical.
-    table = Entry(0, 0, (Part(_TABLE_MASK),))
+    table = Entry(0, 0, (AddressBits(_TABLE_MASK),))
     levels: list[Level] = []
     shift = page_shift
     for name, bits in zip(("pte", "pmd", "pud", "pgd"), _index_bits(page_shift, version), strict=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Facts
 from npdump.sources import Source
@@ -27,7 +27,7 @@ _DEFAULT_PHYS_RAM_BASE = 0x80200000
 
 def paging(va_bits: int) -> Paging:
     """Return the form of the page tables for 39, 48 or 57 bits of virtual addresses."""
-    address = (Part(_PPN, 2),)
+    address = (AddressBits(_PPN, 2),)
     # An entry that may be read, written or executed is a page, at any level; one that may not leads to a table.
     table = Entry(_VALID | _READ_WRITE_EXECUTE, _VALID, address)
     levels = [Level("pte", 12, 9, (Entry(_VALID, _VALID, address, 12),))]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import AddressError, FactError
 from npdump.facts import Facts
 from npdump.sources import Source
@@ -46,8 +46,8 @@ _HIGHEST = (1 << 64) - 1
 
 def paging(n_levels: int) -> Paging:
     """Return the form of the page tables: 2 levels (segment table on top) to 5 (region first table on top)."""
-    table_address = (Part(_HIGHEST & ~0xFFF),)
-    page_table_address = (Part(_HIGHEST & ~0x7FF),)
+    table_address = (AddressBits(_HIGHEST & ~0xFFF),)
+    page_table_address = (AddressBits(_HIGHEST & ~0x7FF),)
 
     def region(name: str, shift: int, table_type: int, is_large: bool) -> Level:
         mask = _INVALID | _TABLE_TYPE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Facts
 from npdump.sources import Source
@@ -26,8 +26,8 @@ _TTE_PADDR = (1 << 56) - (1 << _PAGE_SHIFT)
 
 def paging(n_levels: int) -> Paging:
     """Return the form of the page tables: 4 levels since Linux v3.8.13 with 53-bit addresses, 3 before."""
-    page = (Part(_TTE_PADDR),)
-    table = Entry(_HUGE, 0, (Part((1 << 64) - (1 << _PAGE_SHIFT)),))
+    page = (AddressBits(_TTE_PADDR),)
+    table = Entry(_HUGE, 0, (AddressBits((1 << 64) - (1 << _PAGE_SHIFT)),))
     levels = [Level("pte", _PAGE_SHIFT, _INDEX_BITS, (Entry(_PRESENT, _PRESENT, page, _PAGE_SHIFT),))]
     for depth, name in enumerate(("pmd", "pud", "pgd")[: n_levels - 1], 1):
         shift = _PAGE_SHIFT + depth * _INDEX_BITS

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump.arch import Arch
-from npdump.arch._paging import AddressSpace, Entry, Level, Paging, Part, Region
+from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Fact, Facts
 from npdump.sources import Source
@@ -43,7 +43,7 @@ def paging(n_levels: int, encryption_mask: int = 0) -> Paging:
 
     ``encryption_mask`` is a bit (the C-bit of AMD memory encryption) that stands amid the address bits of each entry.
     """
-    address = (Part(_PADDR_MASK & ~encryption_mask),)
+    address = (AddressBits(_PADDR_MASK & ~encryption_mask),)
     table = Entry(_PRESENT, _PRESENT, address)
 
     def page(shift: int) -> Entry:

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from npdump import sources, storage
 from npdump.cli.options import Options
 from npdump.cli.report import Reporter
-from npdump.kernel.facts.external import Given
+from npdump.kernel.facts.external import ExternalFacts
 from npdump.storage import open_storage
 from npdump.storage.file import Storage
 from npdump.storage.flattened import is_flattened
 
-__all__ = ["given_of", "holds_dump", "open_storages"]
+__all__ = ["holds_dump", "load_external", "open_storages"]
 
 
 def holds_dump(path: str) -> bool:
@@ -26,7 +26,7 @@ def holds_dump(path: str) -> bool:
             head = file.read(sources.HEAD_NBYTES)
     except OSError:
         return False
-    return is_flattened(head) or storage.find(head) is not None or sources.find(head) is not None
+    return is_flattened(head) or storage.detect(head) is not None or sources.detect(head) is not None
 
 
 def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:
@@ -36,10 +36,10 @@ def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[
     ]
 
 
-def given_of(options: Options) -> Given | None:
+def load_external(options: Options) -> ExternalFacts | None:
     """Return the facts of the file that the command line gives, None if it gives none."""
     if options.vmlinux is None and options.vmcoreinfo is None:
         return None
-    from npdump.kernel.facts.vmlinux import given_facts
+    from npdump.kernel.facts.vmlinux import load_external
 
-    return given_facts(options)
+    return load_external(options)

@@ -31,7 +31,7 @@ MAX_SPLITBLOCK_KIB = 1 << 36
 ZLIB_ENGINES = ("isal", "libdeflate", "zlib")
 
 
-class NotYet(NamedTuple):
+class UnsupportedOption(NamedTuple):
     """An option of makedumpfile that npdump knows by name and refuses."""
 
     flag: str
@@ -39,16 +39,16 @@ class NotYet(NamedTuple):
     purpose: str
 
 
-NOT_YET = (
-    NotYet("-e", None, "it excludes the page structs of excluded pages"),
-    NotYet("-X", None, "it excludes the pages of Xen's user domains"),
-    NotYet("--config", "FILE", "it erases kernel data"),
-    NotYet("--diskset", "VMCORE", "it reads sadump disk sets"),
-    NotYet("--eppic", "MACRO", "it erases kernel data"),
-    NotYet("--extension", "FILE", "it loads a makedumpfile extension"),
-    NotYet("--xen-syms", "FILE", "it reads the hypervisor's facts"),
-    NotYet("--xen-vmcoreinfo", "FILE", "it reads the hypervisor's facts"),
-    NotYet("--xen_phys_start", "ADDRESS", "it belongs to Xen dumps"),
+UNSUPPORTED_OPTIONS = (
+    UnsupportedOption("-e", None, "it excludes the page structs of excluded pages"),
+    UnsupportedOption("-X", None, "it excludes the pages of Xen's user domains"),
+    UnsupportedOption("--config", "FILE", "it erases kernel data"),
+    UnsupportedOption("--diskset", "VMCORE", "it reads sadump disk sets"),
+    UnsupportedOption("--eppic", "MACRO", "it erases kernel data"),
+    UnsupportedOption("--extension", "FILE", "it loads a makedumpfile extension"),
+    UnsupportedOption("--xen-syms", "FILE", "it reads the hypervisor's facts"),
+    UnsupportedOption("--xen-vmcoreinfo", "FILE", "it reads the hypervisor's facts"),
+    UnsupportedOption("--xen_phys_start", "ADDRESS", "it belongs to Xen dumps"),
 )
 
 
@@ -75,7 +75,7 @@ COMMANDS = {
 }
 """By the name of the module of :mod:`npdump.cli.commands` that does it."""
 
-WORDS = ("info", "explain", "completion")
+SUBCOMMANDS = ("info", "explain", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 DESCRIPTION = """\
@@ -156,7 +156,7 @@ def parse(argv: Sequence[str]) -> Options:
         No file is looked at.
     """
     parser = build_parser()
-    word = argv[0] if argv and argv[0] in WORDS else None
+    word = argv[0] if argv and argv[0] in SUBCOMMANDS else None
     arguments, operands = _split(parser, argv[1:] if word else argv)
     values = vars(parser.parse_args(arguments))
     values["command"] = _command(word, values)
@@ -202,7 +202,8 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump explain [OPTION]... VMCORE PFN|ADDRESS\n"
         "       npdump completion bash|zsh|fish",
         description=DESCRIPTION,
-        epilog=f"Options of makedumpfile that are refused for now: {', '.join(option.flag for option in NOT_YET)}.",
+        epilog="Options of makedumpfile that are refused for now: "
+        f"{', '.join(option.flag for option in UNSUPPORTED_OPTIONS)}.",
         add_help=False,
         allow_abbrev=False,  # _split() has expanded them
     )
@@ -227,7 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_fact_options(parser.add_argument_group("kernel facts"))
     _add_question_options(parser.add_argument_group("questions, instead of making a DUMPFILE"))
     _add_message_options(parser.add_argument_group("messages"))
-    for option in NOT_YET:
+    for option in UNSUPPORTED_OPTIONS:
         parser.add_argument(
             option.flag,
             dest="refused",

@@ -13,7 +13,7 @@ from npdump import plugins
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
 
-__all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "checked", "get", "joined"]
+__all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "decoder_of", "encoder_of", "get"]
 
 EncodePages = Callable[[Any, Any], tuple[Any, Sequence[int]]]
 """Takes pages (an array of shape (n, page_size), dtype uint8) and which of them to compress (ascending rows).
@@ -33,7 +33,7 @@ class Codec(Protocol):
     flag: PageFlag
     engine_names: tuple[str, ...]
     """In order of preference."""
-    n_worth_a_worker: int | None
+    min_batches_per_worker: int | None
     """How many batches pay for a process of their own; None: it would do nothing but copy."""
 
     def engines(self) -> list[str]:
@@ -80,7 +80,7 @@ def by_flag(flag: int) -> Codec | None:
     return next((codec for codec in all_codecs() if codec.flag == flag), None)
 
 
-def joined(compress: Callable[[Sequence[Any]], list[Any]], page_size: int) -> EncodePages:
+def encoder_of(compress: Callable[[Sequence[Any]], list[Any]], page_size: int) -> EncodePages:
     """Make an encoder of a function that compresses the pages of a list one by one."""
 
     def encode_pages(pages: Any, rows: Any) -> tuple[bytes, list[int]]:
@@ -96,7 +96,7 @@ def joined(compress: Callable[[Sequence[Any]], list[Any]], page_size: int) -> En
     return encode_pages
 
 
-def checked(decode: Callable[[Any], Any], page_size: int, errors: tuple[type[Exception], ...]) -> DecodePages:
+def decoder_of(decode: Callable[[Any], Any], page_size: int, errors: tuple[type[Exception], ...]) -> DecodePages:
     """Make a decoder of a function that decodes one page.
 
     Parameters

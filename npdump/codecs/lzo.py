@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked, joined
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
@@ -55,7 +55,7 @@ class Lzo:
     name = "lzo"
     flag = PageFlag.LZO
     engine_names = tuple(_ENGINES)
-    n_worth_a_worker = 64
+    min_batches_per_worker = 64
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""
@@ -72,7 +72,7 @@ class Lzo:
             # Level 1 is lzo1x_1_compress(); no header of python-lzo's own.
             return list(map(compress, pages, repeat(1), repeat(False)))
 
-        return joined(encode, page_size)
+        return encoder_of(encode, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
@@ -80,7 +80,7 @@ class Lzo:
         if name == "liblzo2":
             return _liblzo2_decoder(library, page_size)
         decompress = library.decompress
-        return checked(lambda page: decompress(page, False, page_size), page_size, (library.error,))
+        return decoder_of(lambda page: decompress(page, False, page_size), page_size, (library.error,))
 
 
 def _liblzo2_decoder(library: ctypes.CDLL, page_size: int) -> DecodePages:
@@ -96,7 +96,7 @@ def _liblzo2_decoder(library: ctypes.CDLL, page_size: int) -> DecodePages:
             raise CodecError(f"liblzo2 says {code}")
         return ctypes.string_at(out, out_nbytes.value)
 
-    return checked(decode_page, page_size, (CodecError,))
+    return decoder_of(decode_page, page_size, (CodecError,))
 
 
 def _liblzo2_encoder(library: ctypes.CDLL, page_size: int) -> EncodePages:
@@ -113,7 +113,7 @@ def _liblzo2_encoder(library: ctypes.CDLL, page_size: int) -> EncodePages:
             raise CodecError("liblzo2 failed to compress a page")
         return ctypes.string_at(out, out_nbytes.value)
 
-    return joined(lambda pages: list(map(encode_page, pages)), page_size)
+    return encoder_of(lambda pages: list(map(encode_page, pages)), page_size)
 
 
 CODEC = Lzo()

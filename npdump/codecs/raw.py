@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked
+from npdump.codecs import DecodePages, EncodePages, decoder_of
 from npdump.layouts.page_flag import PageFlag
 
 __all__ = ["CODEC"]
@@ -16,7 +16,7 @@ class Raw:
     name = "raw"
     flag = PageFlag.RAW
     engine_names = ("builtin",)
-    n_worth_a_worker = None
+    min_batches_per_worker = None
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""
@@ -33,7 +33,7 @@ class Raw:
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
-        return checked(lambda page: page, page_size, ())
+        return decoder_of(lambda page: page, page_size, ())
 
 
 CODEC = Raw()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked, joined
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -27,7 +27,7 @@ class Snappy:
     name = "snappy"
     flag = PageFlag.SNAPPY
     engine_names = tuple(_ENGINES)
-    n_worth_a_worker = 64
+    min_batches_per_worker = 64
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""
@@ -41,7 +41,7 @@ class Snappy:
         def encode(pages: Sequence[Any]) -> list[Any]:
             return list(map(compress, pages))
 
-        return joined(encode, page_size)
+        return encoder_of(encode, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
@@ -53,7 +53,7 @@ class Snappy:
         def decode(page: Any) -> Any:
             return decompress(page) if bytes(page[: len(preamble)]) == preamble else b""
 
-        return checked(decode, page_size, (module.DecompressionError,))
+        return decoder_of(decode, page_size, (module.DecompressionError,))
 
 
 def _varint(number: int) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from npdump.codecs import DecodePages, EncodePages, checked, joined
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
 
@@ -57,7 +57,7 @@ class Zlib:
     name = "zlib"
     flag = PageFlag.ZLIB
     engine_names = tuple(_ENGINES)
-    n_worth_a_worker = 8
+    min_batches_per_worker = 8
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""
@@ -72,7 +72,7 @@ class Zlib:
             def encode(pages: Sequence[Any]) -> list[bytes]:
                 return list(map(compress, pages, repeat(LEVEL)))
 
-            return joined(encode, page_size)
+            return encoder_of(encode, page_size)
 
         # A window as large as the page finds all that there is to find, and is quicker to set up.
         window_bits = min(page_size.bit_length() - 1, MAX_WINDOW_BITS)
@@ -81,7 +81,7 @@ class Zlib:
         def encode_isal(pages: Sequence[Any]) -> list[bytes]:
             return list(map(compress, pages, repeat(LEVEL), repeat(form), repeat(memory), repeat(window_bits)))
 
-        return joined(encode_isal, page_size)
+        return encoder_of(encode_isal, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
@@ -90,9 +90,9 @@ class Zlib:
         name, module = choose("zlib-compressed input", _ENGINES)
         if name == "isal":
             new_igzip, form = module.IgzipDecompressor, module.DECOMP_ZLIB
-            return checked(lambda page: new_igzip(form).decompress(page, limit), page_size, (module.IsalError,))
+            return decoder_of(lambda page: new_igzip(form).decompress(page, limit), page_size, (module.IsalError,))
         new = zlib.decompressobj
-        return checked(lambda page: new().decompress(page, limit), page_size, (zlib.error,))
+        return decoder_of(lambda page: new().decompress(page, limit), page_size, (zlib.error,))
 
 
 CODEC = Zlib()

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import IO, Any, BinaryIO, cast
 
-from npdump.codecs import DecodePages, EncodePages, checked, joined
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
@@ -45,7 +45,7 @@ class Zstd:
     name = "zstd"
     flag = PageFlag.ZSTD
     engine_names = tuple(_ENGINES)
-    n_worth_a_worker = 8
+    min_batches_per_worker = 8
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""
@@ -66,14 +66,14 @@ class Zstd:
         def encode(pages: Sequence[Any]) -> list[bytes]:
             return list(map(compress, pages))
 
-        return joined(encode, page_size)
+        return encoder_of(encode, page_size)
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
         name, module = choose("zstd-compressed input", _ENGINES)
         if name == "compression.zstd":
             new = module.ZstdDecompressor
-            return checked(lambda page: new().decompress(page, page_size + 1), page_size, (module.ZstdError,))
+            return decoder_of(lambda page: new().decompress(page, page_size + 1), page_size, (module.ZstdError,))
         decompress = module.ZstdDecompressor().decompress
         stated_nbytes = module.frame_content_size
 
@@ -81,7 +81,7 @@ class Zstd:
             # The frame says how much will be allocated for it; it may leave that out.
             return decompress(page, page_size) if stated_nbytes(page) in (page_size, -1) else b""
 
-        return checked(decode, page_size, (module.ZstdError,))
+        return decoder_of(decode, page_size, (module.ZstdError,))
 
 
 class _Frames(io.RawIOBase):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import Words, numbers_of
+from npdump.arrays import Words, expand
 from npdump.bitmap import Bitmap, BoolArray, Runs
 from npdump.sources import Source
 from npdump.storage.file import ByteArray
@@ -37,7 +37,7 @@ class PageBatch(NamedTuple):
     @property
     def pfns(self) -> Words:
         """Page frame of each page; shape (npages,), dtype int64."""
-        return numbers_of(self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0])
+        return expand(self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0])
 
 
 def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
@@ -101,11 +101,11 @@ def read_pages(
     ndarray of shape (m, page_size), dtype uint8
         A view of ``room``.
     """
-    runs = source.written(batch.runs) if drops_zero else batch.runs
+    runs = source.maybe_nonzero(batch.runs) if drops_zero else batch.runs
     if runs is batch.runs:
         rows = np.arange(batch.npages)
     else:
-        rows = np.searchsorted(batch.pfns, numbers_of(runs[:, 0], runs[:, 1] - runs[:, 0]))
+        rows = np.searchsorted(batch.pfns, expand(runs[:, 0], runs[:, 1] - runs[:, 0]))
     pages = room[: len(rows)]
     source.gather(runs, pages)
     return rows, pages

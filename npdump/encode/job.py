@@ -76,5 +76,5 @@ class Job(Protocol):
     def finish_what_fits(self, prepared: Any, encoded: Encoded, offset: int, n_written: int) -> Done:
         """Do the last step for the first pages of a batch, of which ``n_written`` bytes are in the file."""
 
-    def cut(self, offset: int) -> None:
+    def truncate(self, offset: int) -> None:
         """Take back what was written at ``offset`` and behind it."""

@@ -42,7 +42,7 @@ def default_workers(n_batches: int, page_nbytes: int, n_enough: int | None) -> i
     page_nbytes : int
         Bytes of the pages in a batch.
     n_enough : int or None
-        `npdump.codecs.Codec.n_worth_a_worker`.
+        `npdump.codecs.Codec.min_batches_per_worker`.
     """
     if n_enough is None:
         return 1
@@ -244,7 +244,7 @@ class _Crew:
         self.dismiss()
         self._processes.clear()
         self._offset = self._finished_stop
-        self._job.cut(self._offset)
+        self._job.truncate(self._offset)
         tickets = [self._tickets.pop(number) for number in sorted(self._tickets)]
         for ticket in tickets:
             if not ticket.is_written:

@@ -8,13 +8,13 @@ from npdump.arch import Arch
 from npdump.errors import AddressError, FactError, VersionMismatch
 from npdump.facts import Facts
 from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
-from npdump.kernel.facts.external import Given, complete
+from npdump.kernel.facts.external import ExternalFacts, complete
 from npdump.kernel.facts.types import Types
 from npdump.kernel.kernel import Kernel
 from npdump.kernel.memory import VirtualMemory
 from npdump.sources import Source
 
-__all__ = ["find_kernel", "own_types", "utsname"]
+__all__ = ["embedded_types", "find_kernel", "utsname"]
 
 MAX_CONFLICTS_SHOWN = 5
 
@@ -23,7 +23,7 @@ MAX_BTF_NBYTES = 1 << 28
 
 
 def find_kernel(
-    source: Source, arch: Arch, level: int, warn: Callable[[str], None], given: Given | None = None
+    source: Source, arch: Arch, level: int, warn: Callable[[str], None], given: ExternalFacts | None = None
 ) -> Kernel | None:
     """Find the kernel whose memory a dump holds.
 
@@ -35,7 +35,7 @@ def find_kernel(
         Dump level; 0 and 1 need no knowledge of the kernel.
     warn : callable
         Takes a line about what isn't known, or is contradicted.
-    given : Given, optional
+    given : ExternalFacts, optional
         What a file beside the dump tells.
 
     Returns
@@ -63,7 +63,7 @@ def find_kernel(
         return None
 
 
-def _facts(source: Source, arch: Arch, given: Given | None, warn: Callable[[str], None]) -> Facts:
+def _facts(source: Source, arch: Arch, given: ExternalFacts | None, warn: Callable[[str], None]) -> Facts:
     if source.vmcoreinfo is not None:
         facts = vmcoreinfo.parse(source.vmcoreinfo)
     elif given is None:
@@ -78,10 +78,10 @@ def _facts(source: Source, arch: Arch, given: Given | None, warn: Callable[[str]
             warn(f"{given.path}: {conflict}: the former is used")
         if len(conflicts) > MAX_CONFLICTS_SHOWN:
             warn(f"{given.path}: contradicts the dump about {len(conflicts)} facts in all: is it of this kernel?")
-    return facts.completed_by(vmcoreinfo_keys.known_by_release(facts.release))[0]
+    return facts.completed_by(vmcoreinfo_keys.page_type_macros(facts.release))[0]
 
 
-def _check_release(kernel: Kernel, given: Given) -> None:
+def _check_release(kernel: Kernel, given: ExternalFacts) -> None:
     """Compare with what the kernel says of itself, where the dump's notes say nothing."""
     fields = _read_utsname(kernel)
     if fields is None:
@@ -110,7 +110,7 @@ def utsname(kernel: Kernel | None, arch: Arch) -> tuple[bytes, ...]:
     return _read_utsname(kernel) or uname.from_facts(kernel.facts, arch.name)
 
 
-def own_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:
+def embedded_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:
     """Return the symbols and types that a kernel carries itself, None if it carries none that can be found.
 
     Raises

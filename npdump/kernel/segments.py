@@ -14,7 +14,7 @@ from npdump.errors import FactError
 from npdump.kernel.memory import VirtualMemory
 from npdump.sources import Source
 
-__all__ = ["NO_VADDR", "as_kdump"]
+__all__ = ["NO_VADDR", "with_kernel_vaddrs"]
 
 NO_VADDR = (1 << 64) - 1
 """Stands for the address of memory that the kernel doesn't map all the time (i386 highmem)."""
@@ -24,7 +24,7 @@ _MAX_PADDR = 1 << 62
 _N_SAMPLES = 64
 
 
-def as_kdump(source: Source, memory: VirtualMemory) -> npt.NDArray[np.void]:
+def with_kernel_vaddrs(source: Source, memory: VirtualMemory) -> npt.NDArray[np.void]:
     """Return a source's segments with the kernel's addresses.
 
     Parameters

@@ -14,12 +14,12 @@ from npdump.pages.struct_page import StructPage
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
 from npdump.sources import Source
 
-__all__ = ["PageStory", "explain"]
+__all__ = ["PageExplanation", "explain"]
 
 ALL_LEVELS = range(32)
 
 
-class PageStory(NamedTuple):
+class PageExplanation(NamedTuple):
     """What is to be told of a page.
 
     Attributes
@@ -45,7 +45,7 @@ class PageStory(NamedTuple):
 
 def explain(
     source: Source, page: StructPage, struct_pages: StructPages, pfn: int, free_blocks: FreeBlocks | None = None
-) -> PageStory:
+) -> PageExplanation:
     """Tell what a page is.
 
     Parameters
@@ -60,7 +60,7 @@ def explain(
     """
     own = _pair(source, struct_pages, pfn)
     if own is None:
-        return PageStory({}, {}, pfn, 0, {})
+        return PageExplanation({}, {}, pfn, 0, {})
     traits, own_order = _judge(own, pfn, page, source, free_blocks)
     fields = {name: int(own[0][name]) for name in own.dtype.names or () if name not in ("order", "dtor")}
     head, order, classes = pfn, 0, {}
@@ -81,7 +81,9 @@ def explain(
                 classes[level] = page_class
                 if n > 1 and first_order > order:
                     head, order = first, first_order
-    return PageStory(fields, _reasons(traits, fields, page, own_order), head, order, dict(sorted(classes.items())))
+    return PageExplanation(
+        fields, _reasons(traits, fields, page, own_order), head, order, dict(sorted(classes.items()))
+    )
 
 
 def _is_ram(source: Source, pfn: int) -> bool:

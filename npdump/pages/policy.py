@@ -45,7 +45,7 @@ class Trait(IntEnum):
     HWPOISON = 1 << 8
     """A machine check reported the memory as broken; reading it may raise another."""
     OFFLINE = 1 << 9
-    """Given back to the hypervisor or taken away (balloon, virtio-mem, Hyper-V)."""
+    """ExternalFacts back to the hypervisor or taken away (balloon, virtio-mem, Hyper-V)."""
 
 
 class PageClass(IntEnum):

@@ -34,7 +34,7 @@ class Sink(Protocol):
             If it can't be written for another reason.
         """
 
-    def place(self, placements: Iterable[Placement]) -> None:
+    def write_all(self, placements: Iterable[Placement]) -> None:
         """Write several placements."""
 
     def reserve(self, offset: int, nbytes: int) -> None:
@@ -45,7 +45,7 @@ class Sink(Protocol):
         NoSpace
         """
 
-    def cut(self, offset: int) -> None:
+    def truncate(self, offset: int) -> None:
         """Take back, where that's possible, what was placed at ``offset`` and behind it."""
 
     def close(self) -> None:

@@ -114,8 +114,8 @@ class FileSink:
         error.n_written = n_written
         return error
 
-    def place(self, placements: Iterable[Placement]) -> None:
-        """See `npdump.sinks.Sink.place`."""
+    def write_all(self, placements: Iterable[Placement]) -> None:
+        """See `npdump.sinks.Sink.write_all`."""
         for offset, data in placements:
             self.write(offset, data)
 
@@ -132,8 +132,8 @@ class FileSink:
             if error.errno in _FULL:
                 raise self._full(0, f"has no room for {nbytes} bytes at {offset}: {error.strerror}") from None
 
-    def cut(self, offset: int) -> None:
-        """See `npdump.sinks.Sink.cut`."""
+    def truncate(self, offset: int) -> None:
+        """See `npdump.sinks.Sink.truncate`."""
         # A device has no end that could be moved.
         with suppress(OSError):
             os.ftruncate(self._fd, min(offset, os.fstat(self._fd).st_size))

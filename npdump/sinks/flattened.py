@@ -84,15 +84,15 @@ class FlattenedSink:
             raise SinkError(f"standard output: can't be written: {error.strerror}") from None
         self._shared[:] = _COUNT.pack(written)
 
-    def place(self, placements: Iterable[Placement]) -> None:
-        """See `npdump.sinks.Sink.place`."""
+    def write_all(self, placements: Iterable[Placement]) -> None:
+        """See `npdump.sinks.Sink.write_all`."""
         for offset, data in placements:
             self.write(offset, data)
 
     def reserve(self, offset: int, nbytes: int) -> None:
         """Do nothing: a stream has no places."""
 
-    def cut(self, offset: int) -> None:
+    def truncate(self, offset: int) -> None:
         """Do nothing: what went down a stream can't be taken back."""
 
     def close(self) -> None:

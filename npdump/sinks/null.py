@@ -18,7 +18,7 @@ class NullSink:
     def write(self, offset: int, data: Any) -> None:
         """Forget the bytes."""
 
-    def place(self, placements: Iterable[Placement]) -> None:
+    def write_all(self, placements: Iterable[Placement]) -> None:
         """Compute the placements, and forget them."""
         for _ in placements:
             pass
@@ -26,7 +26,7 @@ class NullSink:
     def reserve(self, offset: int, nbytes: int) -> None:
         """Do nothing."""
 
-    def cut(self, offset: int) -> None:
+    def truncate(self, offset: int) -> None:
         """Do nothing."""
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ __all__ = [
     "OffersStored",
     "Source",
     "Stored",
-    "find",
+    "detect",
     "open_source",
 ]
 
@@ -136,7 +136,7 @@ class Source(Protocol):
             If a page of that range isn't in the dump. Bytes of a partly dumped page that no segment covers are 0.
         """
 
-    def written(self, runs: Runs) -> Runs:
+    def maybe_nonzero(self, runs: Runs) -> Runs:
         """Return the page frames of ``runs`` that may hold anything but zeros, as far as is known without reading."""
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
@@ -258,7 +258,7 @@ def open_source(*storages: Storage) -> Source:
     return source_format.join(storages)
 
 
-def find(head: bytes) -> Format | None:
+def detect(head: bytes) -> Format | None:
     """Return the format of files that begin with these bytes, None if it's none."""
     source_format: Format
     for source_format in plugins.each(__name__, "FORMAT"):
@@ -271,7 +271,7 @@ def _recognise(storage: Storage) -> Format:
     if not storage.nbytes:
         raise UnknownFormat(f"{storage.path}: is empty: no dump was written to it")
     head = storage.read(0, min(storage.nbytes, HEAD_NBYTES))
-    source_format = find(head)
+    source_format = detect(head)
     if source_format is not None:
         return source_format
     for magic, words in _NOT_READ.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npdump.arrays import Words, disjoint, overlap
+from npdump.arrays import Words, intersect, resolve_overlaps
 from npdump.bitmap import Runs
 from npdump.errors import AddressError
 from npdump.storage.file import ByteArray, Storage
@@ -49,7 +49,7 @@ class PageExtents:
         self._page_size = page_size
         self._page_shift = shift = page_size.bit_length() - 1
         used = nbytes > 0
-        start, stop, offset = disjoint(paddr[used], paddr[used] + nbytes[used], offset[used])
+        start, stop, offset = resolve_overlaps(paddr[used], paddr[used] + nbytes[used], offset[used])
         # Neighbours in memory that are neighbours in the file too are one extent.
         is_next = (start[1:] == stop[:-1]) & (offset[1:] == offset[:-1] + (stop - start)[:-1])
         is_first, is_last = np.append(True, ~is_next)[: len(start)], np.append(~is_next, True)[: len(start)]
@@ -104,8 +104,8 @@ class PageExtents:
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.uint8)])
         return whole[skip : skip + nbytes]
 
-    def written(self, runs: Runs) -> Runs:
-        """See `npdump.sources.Source.written`."""
+    def maybe_nonzero(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.maybe_nonzero`."""
         if not (self._storage.may_have_holes and len(runs)):
             return runs
         start, stop = int(runs[0, 0]), int(runs[-1, 1])
@@ -118,7 +118,7 @@ class PageExtents:
         pages = np.column_stack((data[:, 0] >> shift, -(-data[:, 1] >> shift)))
         # A page may hold the end of one range and the start of the next.
         np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
-        return overlap(runs, pages[pages[:, 0] < pages[:, 1]])
+        return intersect(runs, pages[pages[:, 0] < pages[:, 1]])
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npdump import codecs
-from npdump.arrays import distinct, numbers_of
+from npdump.arrays import expand, unique
 from npdump.bitmap import BoolArray, Runs, runs_of
 from npdump.codecs import DecodePages
 from npdump.errors import AddressError, CodecError, CorruptDump
@@ -146,7 +146,7 @@ class PageTable:
         if not len(ranks):
             return ranks
         # Back from ranks to page frames: cut where the kept pages have gaps.
-        cuts = distinct(np.concatenate((ranks[:, 0], self._ranks)))
+        cuts = unique(np.concatenate((ranks[:, 0], self._ranks)))
         owner = np.searchsorted(ranks[:, 0], cuts, side="right") - 1
         inside = (owner >= 0) & (cuts < ranks[owner, 1])
         cuts, owner = cuts[inside], owner[inside]
@@ -184,7 +184,7 @@ class PageTable:
         self._owners(
             self.data_runs[:, 0], self.data_runs[:, 1], runs, "were lost when the dump was made, or with the file's end"
         )
-        ranks = numbers_of(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
+        ranks = expand(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
         desc = np.empty(n, self._desc)
         numbers = np.searchsorted(self._first_ranks, ranks, side="right") - 1
         # Descriptors that are near to each other are read together.
@@ -226,7 +226,7 @@ class PageTable:
         CorruptDump
             If a page isn't what its descriptor says.
         """
-        for flag in distinct(stored.flags[~stored.is_zero]).tolist():
+        for flag in unique(stored.flags[~stored.is_zero]).tolist():
             chosen = np.flatnonzero((stored.flags == flag) & ~stored.is_zero)
             if flag == PageFlag.RAW:
                 out[chosen] = np.frombuffer(self.joined(stored[chosen]), np.uint8).reshape(len(chosen), -1)

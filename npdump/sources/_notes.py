@@ -18,7 +18,7 @@ __all__ = [
     "make_note",
     "page_size_of",
     "parse_notes",
-    "reordered",
+    "with_byte_order",
 ]
 
 
@@ -51,7 +51,7 @@ def parse_notes(area: bytes, byte_order: ByteOrder) -> Iterator[Note]:
             yield Note(name, note_type, desc_offset, descsz, offset)
 
 
-def reordered(area: bytes, byte_order: ByteOrder, wanted: ByteOrder) -> bytes:
+def with_byte_order(area: bytes, byte_order: ByteOrder, wanted: ByteOrder) -> bytes:
     """Return a note area with the headers of its notes in another byte order; the descriptions stay as they are."""
     if byte_order == wanted:
         return area

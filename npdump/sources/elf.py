@@ -168,9 +168,9 @@ class ElfSource:
         """See `npdump.sources.Source.view`."""
         return self._extents.view(paddr, nbytes)
 
-    def written(self, runs: Runs) -> Runs:
-        """See `npdump.sources.Source.written`."""
-        return self._extents.written(runs)
+    def maybe_nonzero(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.maybe_nonzero`."""
+        return self._extents.maybe_nonzero(runs)
 
     def gather(self, runs: Runs, out: ByteArray) -> None:
         """See `npdump.sources.Source.gather`."""

@@ -106,8 +106,8 @@ class KdumpSource:
             self._cache[pfn] = page
         return page
 
-    def written(self, runs: Runs) -> Runs:
-        """See `npdump.sources.Source.written`: the file's writer may have kept zero pages."""
+    def maybe_nonzero(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.maybe_nonzero`: the file's writer may have kept zero pages."""
         return runs
 
     def gather(self, runs: Runs, out: ByteArray) -> None:

@@ -16,9 +16,9 @@ from npdump import plugins
 from npdump.errors import SourceError
 from npdump.storage.file import Storage
 from npdump.storage.flattened import FlattenedStorage, is_flattened
-from npdump.storage.spool import Spooled, headed, spool
+from npdump.storage.spool import Spooled, peek, spool
 
-__all__ = ["Container", "find", "open_storage"]
+__all__ = ["Container", "detect", "open_storage"]
 
 _HEAD_NBYTES = 4096
 _MAX_DEPTH = 4
@@ -44,7 +44,7 @@ class Container(Protocol):
         """
 
 
-def find(head: bytes) -> Container | None:
+def detect(head: bytes) -> Container | None:
     """Return the container that begins with these bytes, None if it's none."""
     container: Container
     for container in plugins.each(__name__, "CONTAINER"):
@@ -54,7 +54,7 @@ def find(head: bytes) -> Container | None:
 
 
 def open_storage(
-    path: str, use_mmap: bool, work_dir: str | None, tell: Callable[[str], None], stack: ExitStack
+    path: str, use_mmap: bool, work_dir: str | None, warn: Callable[[str], None], stack: ExitStack
 ) -> Storage:
     """Open an input for random access.
 
@@ -66,7 +66,7 @@ def open_storage(
         See `npdump.storage.file.Storage`.
     work_dir : str or None
         Where a temporary file goes, if one is needed.
-    tell : callable
+    warn : callable
         Takes a line about it.
     stack : ExitStack
         Closes what was opened.
@@ -75,22 +75,22 @@ def open_storage(
     ------
     SourceError, SinkError, MissingDependency
     """
-    storage = _open(path, use_mmap, work_dir, tell, stack)
+    storage = _open(path, use_mmap, work_dir, warn, stack)
     if is_flattened(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))):
         storage = FlattenedStorage(storage)
         if storage.is_truncated:
-            tell(f"{path}: is flattened and was cut short: what is there is used")
+            warn(f"{path}: is flattened and was cut short: what is there is used")
     return storage
 
 
-def _open(path: str, use_mmap: bool, work_dir: str | None, tell: Callable[[str], None], stack: ExitStack) -> Storage:
+def _open(path: str, use_mmap: bool, work_dir: str | None, warn: Callable[[str], None], stack: ExitStack) -> Storage:
     try:
         status = os.fstat(sys.stdin.fileno()) if path == _STDIN else os.stat(path)
         is_stream = path == _STDIN or stat.S_ISFIFO(status.st_mode)
         if not is_stream:
             storage = Storage(path, use_mmap)
             stack.callback(storage.close)
-            if find(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))) is None:
+            if detect(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))) is None:
                 return storage
         raw: BinaryIO = sys.stdin.buffer if path == _STDIN else stack.enter_context(open(path, "rb"))  # noqa: SIM115
     except (OSError, ValueError) as error:
@@ -99,13 +99,13 @@ def _open(path: str, use_mmap: bool, work_dir: str | None, tell: Callable[[str],
     stream: BinaryIO = raw
     errors: tuple[type[Exception], ...] = ()
     for _ in range(_MAX_DEPTH):
-        head, stream = headed(stream, _HEAD_NBYTES, path, errors)
-        container = find(head)
+        head, stream = peek(stream, _HEAD_NBYTES, path, errors)
+        container = detect(head)
         if container is None:
             break
         stream = container.open(stream)
         errors += container.errors
     spooled: Spooled = spool(stream, path, work_dir, errors, use_mmap, status)
     stack.callback(spooled.close)
-    tell(spooled.note)
+    warn(spooled.note)
     return spooled

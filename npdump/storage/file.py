@@ -19,14 +19,14 @@ import numpy.typing as npt
 from npdump.arrays import Words
 from npdump.errors import SourceError, TruncatedDump
 
-__all__ = ["ByteArray", "Storage", "room_for_pages"]
+__all__ = ["ByteArray", "Storage", "page_buffer"]
 
 ByteArray = npt.NDArray[np.uint8]
 
 WINDOW_NBYTES = 4 << 20
 """Bytes mapped at a time; larger windows gained nothing in measurements and cost resident memory."""
 
-STRAY_NBYTES = 1 << 14
+PREAD_MAX_NBYTES = 1 << 14
 """The first so small view of an area is read with pread(2): a new window costs as much as ten such reads."""
 
 
@@ -34,7 +34,7 @@ _BLOCK_NBYTES = 512
 """Unit of ``st_blocks`` (stat(3type))."""
 
 
-def room_for_pages(npages: int, page_size: int) -> ByteArray:
+def page_buffer(npages: int, page_size: int) -> ByteArray:
     """Return an array to read pages into, of shape (npages, page_size), in memory that processes forked later share.
 
     Pages begin where the memory's do. What the allocator returns is 16 bytes off, and AMD's processors copy three and
@@ -71,7 +71,7 @@ class Storage:
     All reads name their offset, so forked processes may share one instance.
     """
 
-    _copies_views = True
+    _gathers_by_mmap = True
     """Whether `gather` copies what `view` returns; always right, and for a file of the system's not the fastest."""
 
     may_have_holes = False
@@ -82,7 +82,7 @@ class Storage:
         self._use_mmap = use_mmap
         self._window: ByteArray | None = None
         self._window_start = 0
-        self._missed_area = -1
+        self._last_miss = -1
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -91,7 +91,7 @@ class Storage:
         mode = status.st_mode
         # Copying out of a mapping costs twice as much as pread(2), for its page faults; but not of /proc/vmcore.
         is_in_proc = status.st_dev == os.stat("/proc").st_dev
-        self._copies_views = use_mmap and is_in_proc
+        self._gathers_by_mmap = use_mmap and is_in_proc
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             self.close()
             kind = "directory" if stat.S_ISDIR(mode) else "pipe, socket or character device"
@@ -135,8 +135,8 @@ class Storage:
         window, start = self._window, self._window_start
         if window is None or offset < start or offset + nbytes > start + len(window):
             area = offset // WINDOW_NBYTES
-            if nbytes <= STRAY_NBYTES and area != self._missed_area:
-                self._missed_area = area
+            if nbytes <= PREAD_MAX_NBYTES and area != self._last_miss:
+                self._last_miss = area
                 self._check(offset, nbytes)
                 return np.frombuffer(self._pread(offset, nbytes), np.uint8)
             window, start = self._map(offset, nbytes)
@@ -156,7 +156,7 @@ class Storage:
         """
         self._check(0, int((offsets + nbytes).max(initial=0)))
         at = 0
-        if self._copies_views:
+        if self._gathers_by_mmap:
             for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
                 out[at : at + n] = self.view(offset, n)
                 at += n

@@ -8,7 +8,7 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import Words, disjoint
+from npdump.arrays import Words, resolve_overlaps
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.storage.file import ByteArray, Storage
@@ -122,4 +122,4 @@ def _later_wins(starts: Words, stops: Words, places: Words) -> tuple[Words, Word
     if (starts[order][1:] >= stops[order][:-1]).all():
         return starts[order], stops[order], places[order]
     # That one lets the first win.
-    return disjoint(starts[::-1], stops[::-1], places[::-1])
+    return resolve_overlaps(starts[::-1], stops[::-1], places[::-1])

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 from npdump.errors import SinkError, SourceError
 from npdump.storage.file import Storage
 
-__all__ = ["Spooled", "headed", "spool"]
+__all__ = ["Spooled", "peek", "spool"]
 
 _CHUNK_NBYTES = 1 << 20
 _HOLE_NBYTES = 1 << 16
@@ -57,7 +57,7 @@ class _Headed(io.RawIOBase):
         return len(data)
 
 
-def headed(stream: BinaryIO, nbytes: int, path: str, errors: tuple[type[Exception], ...]) -> tuple[bytes, BinaryIO]:
+def peek(stream: BinaryIO, nbytes: int, path: str, errors: tuple[type[Exception], ...]) -> tuple[bytes, BinaryIO]:
     """Return the first bytes of a stream, and a stream of all its bytes.
 
     Raises

@@ -17,10 +17,10 @@ from npdump.pages.scan import PageScan
 from npdump.sinks import Sink
 from npdump.sources import Source
 
-__all__ = ["Dump", "How", "Writer", "get"]
+__all__ = ["DumpPlan", "WriteOptions", "Writer", "get"]
 
 
-class Dump(NamedTuple):
+class DumpPlan(NamedTuple):
     """What is to be written.
 
     Attributes
@@ -68,7 +68,7 @@ class Dump(NamedTuple):
         return bool(self.level & 1)
 
 
-class How(NamedTuple):
+class WriteOptions(NamedTuple):
     """How the work is done; nothing of it changes what the dump file says.
 
     Attributes
@@ -118,7 +118,7 @@ class Writer(Protocol):
     n_shared: int
     n_left_out: int | None
 
-    def __init__(self, dump: Dump, how: How) -> None: ...
+    def __init__(self, dump: DumpPlan, options: WriteOptions) -> None: ...
 
     def begin(self, sink: Sink) -> int:
         """Write all that comes before the pages, marked as incomplete if that can be undone; return how many bytes."""
@@ -129,7 +129,7 @@ class Writer(Protocol):
     def end(self, sink: Sink) -> None:
         """Mark the file as complete."""
 
-    def cut_short(self, sink: Sink) -> None:
+    def mark_incomplete(self, sink: Sink) -> None:
         """Make the best of a file that got no further."""
 
 

@@ -18,9 +18,9 @@ from npdump.bitmap import Bitmap
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
 from npdump.sinks import Placement
-from npdump.sources._notes import reordered
+from npdump.sources._notes import with_byte_order
 from npdump.storage.file import ByteArray
-from npdump.writers import Dump
+from npdump.writers import DumpPlan
 
 __all__ = ["KdumpLayout", "ceil_div"]
 
@@ -32,7 +32,7 @@ class KdumpLayout:
 
     Parameters
     ----------
-    dump : Dump
+    dump : DumpPlan
     codec_flag : PageFlag
         The file's codec.
     n_kept : int
@@ -44,7 +44,7 @@ class KdumpLayout:
         Where the first stored page goes; what comes before has the same size whatever the pages hold.
     """
 
-    def __init__(self, dump: Dump, codec_flag: PageFlag, n_kept: int) -> None:
+    def __init__(self, dump: DumpPlan, codec_flag: PageFlag, n_kept: int) -> None:
         self._dump = dump
         self._status = int(codec_flag) | dump.source.history.status
         self._byte_order = dump.byte_order
@@ -88,7 +88,7 @@ class KdumpLayout:
         """Yield all that comes before the bitmaps, and the zero page."""
         dump = self._dump
         # QEMU's notes of a little-endian POWER guest are big-endian; who reads this file takes them for the kernel's.
-        notes = reordered(dump.source.notes, dump.source.byte_order, self._byte_order)
+        notes = with_byte_order(dump.source.notes, dump.source.byte_order, self._byte_order)
         yield self.disk_header(complete)
         sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64))
         sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1

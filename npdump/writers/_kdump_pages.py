@@ -19,8 +19,8 @@ from npdump.encode.pool import slots_needed
 from npdump.errors import NoSpace
 from npdump.sinks import Sink
 from npdump.sources import OffersStored, Stored
-from npdump.storage.file import ByteArray, room_for_pages
-from npdump.writers import Dump, How
+from npdump.storage.file import ByteArray, page_buffer
+from npdump.writers import DumpPlan, WriteOptions
 from npdump.writers._kdump_layout import KdumpLayout
 
 __all__ = ["PageJob", "StoredJob"]
@@ -72,12 +72,12 @@ class Batch(NamedTuple):
 class _Job:
     """What both jobs have in common; see `npdump.encode.job.Job`."""
 
-    def __init__(self, dump: Dump, how: How, sink: Sink, layout: KdumpLayout, n_pages: int) -> None:
+    def __init__(self, dump: DumpPlan, options: WriteOptions, sink: Sink, layout: KdumpLayout, n_pages: int) -> None:
         self._dump = dump
-        self._how = how
+        self._options = options
         self._sink = sink
         self._layout = layout
-        self._known = KnownPages(n_pages if how.share else 0)
+        self._known = KnownPages(n_pages if options.share else 0)
 
     @property
     def is_repeatable(self) -> bool:
@@ -116,9 +116,9 @@ class _Job:
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self._dump.drops_zero else 0
         return Done(batch.npages, n_zero, len(batch.twins), nbytes)
 
-    def cut(self, offset: int) -> None:
-        """See `npdump.encode.job.Job.cut`."""
-        self._sink.cut(offset)
+    def truncate(self, offset: int) -> None:
+        """See `npdump.encode.job.Job.truncate`."""
+        self._sink.truncate(offset)
 
     def finish_what_fits(self, batch: Batch, encoded: Encoded, offset: int, n_written: int) -> Done:
         """See `npdump.encode.job.Job.finish_what_fits`."""
@@ -126,7 +126,7 @@ class _Job:
             return Done(0, 0, 0, 0)
         stops = np.cumsum(encoded.sizes, dtype=np.int64)
         n_stored = int(np.searchsorted(stops, n_written, side="right"))
-        self._sink.cut(offset + int(stops[:n_stored].max(initial=0)))
+        self._sink.truncate(offset + int(stops[:n_stored].max(initial=0)))
         n = int(batch.rows[n_stored]) if n_stored < len(stops) else batch.npages
         if not n:
             return Done(0, 0, 0, 0)
@@ -142,7 +142,7 @@ class _Job:
         return self.finish(first, Encoded(sizes, flags, None), offset)
 
     def _page_encoder(self) -> PageEncoder:
-        return PageEncoder(self._how.codec, self._how.engine, self._dump.source.page_size)
+        return PageEncoder(self._options.codec, self._options.engine, self._dump.source.page_size)
 
 
 class PageJob(_Job):
@@ -151,12 +151,14 @@ class PageJob(_Job):
     The pages are read once, into buffers that workers share with the calling process.
     """
 
-    def __init__(self, dump: Dump, how: How, sink: Sink, layout: KdumpLayout, n_pages: int, n_workers: int) -> None:
-        super().__init__(dump, how, sink, layout, n_pages)
+    def __init__(
+        self, dump: DumpPlan, options: WriteOptions, sink: Sink, layout: KdumpLayout, n_pages: int, n_workers: int
+    ) -> None:
+        super().__init__(dump, options, sink, layout, n_pages)
         page_size, n_buffers = dump.source.page_size, slots_needed(n_workers)
-        self._buffers = [room_for_pages(how.batch_npages, page_size) for _ in range(n_buffers)]
+        self._buffers = [page_buffer(options.batch_npages, page_size) for _ in range(n_buffers)]
         self._free = list(range(n_buffers))
-        self._recalled = room_for_pages(max(COMPARED_NBYTES // page_size, 1), page_size)
+        self._recalled = page_buffer(max(COMPARED_NBYTES // page_size, 1), page_size)
 
     def prepare(self, batch: PageBatch) -> Batch:
         """See `npdump.encode.job.Job.prepare`."""
@@ -166,7 +168,7 @@ class PageJob(_Job):
         samples = samples_of(pages)
         rows = np.flatnonzero(~is_zero(pages, samples)) if drops_zero else np.arange(len(pages))
         slots, twins, twin_slots = np.full(len(rows), NO_SLOT), NONE, NONE
-        if self._how.share and len(rows):
+        if self._options.share and len(rows):
             slots, suspects, identities = self._known.look_up(keys_of(samples[rows]), batch.pfns[read[rows]])
             is_equal = self._are_equal(pages, rows[suspects], identities)
             slots[suspects[~is_equal]] = NO_SLOT
@@ -217,7 +219,7 @@ class StoredJob(_Job):
         stored = source.stored(batch.runs)
         rows = np.flatnonzero(~stored.is_zero) if self._dump.drops_zero else np.arange(batch.npages)
         slots, twins, twin_slots = np.full(len(rows), NO_SLOT), NONE, NONE
-        if self._how.share:
+        if self._options.share:
             # Pages that share their place in the input do so again: here the place is the key.
             positions = stored.offsets[rows] + (stored.numbers[rows].astype(np.int64) << _PART_SHIFT)
             keys = keys_of(positions.astype(np.uint64).reshape(-1, 1))
@@ -227,16 +229,16 @@ class StoredJob(_Job):
 
     def make_encoder(self) -> Callable[[Stored], Encoded]:
         """See `npdump.encode.job.Job.make_encoder`."""
-        dump, how = self._dump, self._how
+        dump, options = self._dump, self._options
         assert isinstance(dump.source, OffersStored)
         return StoredEncoder(
             dump.source,
             dump.source.history,
             self._page_encoder(),
-            int(how.codec.flag),
+            int(options.codec.flag),
             dump.source.page_size,
             dump.drops_zero,
-            how.as_stored,
+            options.as_stored,
         )
 
 

@@ -17,15 +17,15 @@ from npdump.bitmap import Runs, runs_of
 from npdump.encode.batches import batches, is_zero, read_pages
 from npdump.encode.job import Done
 from npdump.errors import FactError, NoSpace, SinkError
-from npdump.kernel.segments import NO_VADDR, as_kdump
+from npdump.kernel.segments import NO_VADDR, with_kernel_vaddrs
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.pages.scan import Window
 from npdump.sinks import Sink
 from npdump.sources import SEGMENT
 from npdump.sources._notes import find_eraseinfo, make_note
-from npdump.storage.file import room_for_pages
-from npdump.writers import Dump, How
+from npdump.storage.file import page_buffer
+from npdump.writers import DumpPlan, WriteOptions
 
 __all__ = ["WRITER"]
 
@@ -73,11 +73,11 @@ class _Joiner:
         return np.concatenate((*self._finished, self._last))
 
 
-def _drop_zero_pages(dump: Dump, how: How, window: Window) -> int:
+def _drop_zero_pages(dump: DumpPlan, options: WriteOptions, window: Window) -> int:
     """Take zero pages out of a window's kept ones; return how many they are."""
-    buffer = room_for_pages(how.batch_npages, dump.source.page_size)
+    buffer = page_buffer(options.batch_npages, dump.source.page_size)
     n_zero = 0
-    for batch in batches(window.kept, 0, how.batch_npages):
+    for batch in batches(window.kept, 0, options.batch_npages):
         rows, pages = read_pages(dump.source, batch, buffer)
         is_left_out = np.ones(batch.npages, np.bool_)
         is_left_out[rows] = is_zero(pages)
@@ -125,7 +125,7 @@ def _homes(segments: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
     return home
 
 
-def _with_vaddrs(dump: Dump, how: How) -> npt.NDArray[np.void]:
+def _with_vaddrs(dump: DumpPlan, options: WriteOptions) -> npt.NDArray[np.void]:
     """Return the segments to be written, with kernel addresses if they can be told."""
     segments = dump.source.segments
     # QEMU writes physical addresses, or zeros.
@@ -134,17 +134,17 @@ def _with_vaddrs(dump: Dump, how: How) -> npt.NDArray[np.void]:
     why = "the dump doesn't tell about its kernel"
     try:
         if dump.kernel is not None:
-            return as_kdump(dump.source, dump.kernel.memory)
+            return with_kernel_vaddrs(dump.source, dump.kernel.memory)
     except FactError as error:
         why = str(error)
-    how.warn(f"{dump.source.path}: {why}: the ELF dump has no kernel addresses (p_vaddr): gdb can't read it")
+    options.warn(f"{dump.source.path}: {why}: the ELF dump has no kernel addresses (p_vaddr): gdb can't read it")
     return segments
 
 
 class ElfWriter:
     """See `npdump.writers.Writer`."""
 
-    def __init__(self, dump: Dump, how: How) -> None:
+    def __init__(self, dump: DumpPlan, options: WriteOptions) -> None:
         source = dump.source
         self._source = source
         self._page_shift = source.page_size.bit_length() - 1
@@ -155,11 +155,11 @@ class ElfWriter:
         joiner = _Joiner(source.data_runs)
         for window in dump.scan.windows():
             if dump.drops_zero:
-                self.n_zero += _drop_zero_pages(dump, how, window)
+                self.n_zero += _drop_zero_pages(dump, options, window)
             joiner.add(window)
         runs = joiner.runs()
         self.n_left_out: int | None = dump.scan.n_ram - int((runs[:, 1] - runs[:, 0]).sum())
-        segments = _with_vaddrs(dump, how)
+        segments = _with_vaddrs(dump, options)
         has_vaddrs = bool(segments["vaddr"].any())
         self._segments = np.concatenate([_cut(seg, runs, self._page_shift, has_vaddrs) for seg in segments])
         self._n_headers = 1 + len(self._segments)
@@ -222,13 +222,13 @@ class ElfWriter:
 
     def begin(self, sink: Sink) -> int:
         """See `npdump.writers.Writer.begin`."""
-        sink.place([(0, self._headers(complete=not sink.can_rewrite)), (self._note_offset, self._notes)])
+        sink.write_all([(0, self._headers(complete=not sink.can_rewrite)), (self._note_offset, self._notes)])
         return self._data_offset
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
         page_size = self._source.page_size
-        buffer = room_for_pages(COPY_NBYTES // page_size, page_size)
+        buffer = page_buffer(COPY_NBYTES // page_size, page_size)
         for segment in self._segments[self._with_data]:
             start, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
             at, stop = start, start + nbytes
@@ -253,13 +253,13 @@ class ElfWriter:
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
         if sink.can_rewrite:
-            sink.place([(0, self._headers(complete=True))])
+            sink.write_all([(0, self._headers(complete=True))])
 
-    def cut_short(self, sink: Sink) -> None:
-        """See `npdump.writers.Writer.cut_short`."""
+    def mark_incomplete(self, sink: Sink) -> None:
+        """See `npdump.writers.Writer.mark_incomplete`."""
         if sink.can_rewrite:
-            sink.cut(self._written_stop)
-            sink.place([(0, self._headers(complete=False))])
+            sink.truncate(self._written_stop)
+            sink.write_all([(0, self._headers(complete=False))])
 
 
 WRITER = ElfWriter

@@ -9,7 +9,7 @@ from npdump.encode.batches import PageBatch, batches
 from npdump.encode.job import Done, Job
 from npdump.sinks import Sink
 from npdump.sources import OffersStored
-from npdump.writers import Dump, How
+from npdump.writers import DumpPlan, WriteOptions
 from npdump.writers._kdump_layout import KdumpLayout, ceil_div
 from npdump.writers._kdump_pages import PageJob, StoredJob
 
@@ -19,17 +19,17 @@ COPIED_PER_COMPRESSED = 4
 """How many times more pages a batch has whose pages are only copied."""
 
 
-def _only_copies(dump: Dump, how: How) -> bool:
+def _only_copies(dump: DumpPlan, options: WriteOptions) -> bool:
     """Tell whether nearly all pages are stored already as they will be."""
-    is_same = dump.source.history.codec_flag == how.codec.flag
-    return isinstance(dump.source, OffersStored) and (how.as_stored or is_same)
+    is_same = dump.source.history.codec_flag == options.codec.flag
+    return isinstance(dump.source, OffersStored) and (options.as_stored or is_same)
 
 
-def _for_copying(how: How) -> How:
+def _for_copying(options: WriteOptions) -> WriteOptions:
     """Return what suits copies of compressed pages: larger batches, and no workers where nothing is compressed."""
-    return how._replace(
-        batch_npages=how.batch_npages * COPIED_PER_COMPRESSED,
-        n_workers=1 if how.n_workers is None else how.n_workers,
+    return options._replace(
+        batch_npages=options.batch_npages * COPIED_PER_COMPRESSED,
+        n_workers=1 if options.n_workers is None else options.n_workers,
     )
 
 
@@ -38,40 +38,40 @@ class KdumpWriter:
 
     n_left_out = None
 
-    def __init__(self, dump: Dump, how: How) -> None:
+    def __init__(self, dump: DumpPlan, options: WriteOptions) -> None:
         self._dump = dump
-        self._how = _for_copying(how) if _only_copies(dump, how) else how
+        self._options = _for_copying(options) if _only_copies(dump, options) else options
         self.n_zero = self.n_shared = 0
         self._part = dump.part or (0, dump.scan.max_mapnr)
         n_kept = self.n_pages = 0
         for window in dump.scan.windows():
             n_kept += window.kept.count()
             self.n_pages += window.kept.part(*self._part).count()
-        self._layout = KdumpLayout(dump, how.codec.flag, n_kept)
+        self._layout = KdumpLayout(dump, options.codec.flag, n_kept)
 
     def begin(self, sink: Sink) -> int:
         """See `npdump.writers.Writer.begin`."""
-        sink.place(self._layout.head(complete=not sink.can_rewrite))
+        sink.write_all(self._layout.head(complete=not sink.can_rewrite))
         for window in self._dump.scan.windows():
-            sink.place(self._layout.bitmaps(window.ram, window.kept))
+            sink.write_all(self._layout.bitmaps(window.ram, window.kept))
         # Descriptors are written after what they point to, which may have taken the last room.
         sink.reserve(*self._layout.descriptor_area(self.n_pages))
         return self._layout.data_offset
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
-        n_batches = ceil_div(self.n_pages, self._how.batch_npages)
-        n_workers = self._how.n_workers
+        n_batches = ceil_div(self.n_pages, self._options.batch_npages)
+        n_workers = self._options.n_workers
         if n_workers is None:
-            batch_nbytes = self._how.batch_npages * self._dump.source.page_size
-            n_workers = pool.default_workers(n_batches, batch_nbytes, self._how.codec.n_worth_a_worker)
+            batch_nbytes = self._options.batch_npages * self._dump.source.page_size
+            n_workers = pool.default_workers(n_batches, batch_nbytes, self._options.codec.min_batches_per_worker)
         n_workers = min(n_workers, n_batches)
         job: Job
         if isinstance(self._dump.source, OffersStored):
-            job = StoredJob(self._dump, self._how, sink, self._layout, self.n_pages)
+            job = StoredJob(self._dump, self._options, sink, self._layout, self.n_pages)
         else:
-            job = PageJob(self._dump, self._how, sink, self._layout, self.n_pages, n_workers)
-        for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._how.warn):
+            job = PageJob(self._dump, self._options, sink, self._layout, self.n_pages, n_workers)
+        for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._options.warn):
             self.n_zero += done.n_zero
             self.n_shared += done.n_shared
             yield done
@@ -79,17 +79,17 @@ class KdumpWriter:
     def _batches(self) -> Iterator[PageBatch]:
         rank = 0
         for window in self._dump.scan.windows():
-            for batch in batches(window.kept.part(*self._part), rank, self._how.batch_npages):
+            for batch in batches(window.kept.part(*self._part), rank, self._options.batch_npages):
                 rank += batch.npages
                 yield batch
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
         if sink.can_rewrite:
-            sink.place([self._layout.disk_header(complete=True)])
+            sink.write_all([self._layout.disk_header(complete=True)])
 
-    def cut_short(self, sink: Sink) -> None:
-        """See `npdump.writers.Writer.cut_short`: the header says so already, and lost pages have no descriptor."""
+    def mark_incomplete(self, sink: Sink) -> None:
+        """See `npdump.writers.Writer.mark_incomplete`: the header says so already."""
 
 
 WRITER = KdumpWriter

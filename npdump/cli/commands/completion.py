@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import NamedTuple
 
-from npdump.cli.options import WORDS, Options, build_parser
+from npdump.cli.options import SUBCOMMANDS, Options, build_parser
 from npdump.cli.report import Reporter
 from npdump.errors import UsageError
 
@@ -67,7 +67,7 @@ _npdump() {{
         COMPREPLY=($(compgen -W {shlex.quote(flags)} -- "$word"))
     else
         COMPREPLY=($(compgen -f -- "$word"))
-        ((COMP_CWORD == 1)) && COMPREPLY+=($(compgen -W {shlex.quote(" ".join(WORDS))} -- "$word"))
+        ((COMP_CWORD == 1)) && COMPREPLY+=($(compgen -W {shlex.quote(" ".join(SUBCOMMANDS))} -- "$word"))
     fi
 }}
 complete -o filenames -F _npdump npdump
@@ -92,7 +92,7 @@ def _zsh(options: list[_Option]) -> str:
     return f"""#compdef npdump
 # zsh completion of npdump; made by "npdump completion zsh"
 _arguments -s \\
-{"".join(lines)}    '1:file or command:{{_files; compadd {" ".join(WORDS)}}}' \\
+{"".join(lines)}    '1:file or command:{{_files; compadd {" ".join(SUBCOMMANDS)}}}' \\
     '*:file:_files'
 """
 
@@ -100,7 +100,7 @@ _arguments -s \\
 def _fish(options: list[_Option]) -> str:
     lines = ['# fish completion of npdump; made by "npdump completion fish"']
     first = "__fish_is_first_token"
-    lines.append(f"complete -c npdump -n {first} -a {shlex.quote(' '.join(WORDS))}")
+    lines.append(f"complete -c npdump -n {first} -a {shlex.quote(' '.join(SUBCOMMANDS))}")
     for option in options:
         names = [f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags]
         value = " -r" if option.metavar else ""

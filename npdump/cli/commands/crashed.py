@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from npdump.arch import Arch, by_machine
-from npdump.cli.inputs import given_of, open_storages
+from npdump.cli.inputs import load_external, open_storages
 from npdump.cli.options import Options
 from npdump.cli.report import Reporter
 from npdump.kernel.kernel import Kernel
@@ -42,6 +42,6 @@ def open_crashed(options: Options, report: Reporter) -> Iterator[Crashed]:
         storages = open_storages(options, report, stack)
         source = open_source(*storages)
         arch = by_machine(source.machine, source.bits)
-        kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, given_of(options))
+        kernel = find_kernel(source, arch, _ANY_KIND_OF_PAGE, report.warning, load_external(options))
         assert kernel is not None  # at that level it's an error
         yield Crashed(source, arch, kernel, storages)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from npdump.cli.commands.crashed import Crashed, open_crashed
-from npdump.cli.inputs import given_of
+from npdump.cli.inputs import load_external
 from npdump.cli.options import Options
 from npdump.cli.report import Reporter
 from npdump.encode.batches import is_zero
 from npdump.errors import AddressError, FactError, UsageError
 from npdump.facts import Facts
 from npdump.kernel.memmap import find
-from npdump.kernel.probe import own_types
+from npdump.kernel.probe import embedded_types
 from npdump.pages.explain import explain, flag_names
 from npdump.pages.free_lists import read_free_lists
 from npdump.pages.policy import DumpLevel, PageClass
@@ -75,11 +75,11 @@ def find_pfn(crashed: Crashed, text: str) -> tuple[int, str]:
 
 def _flag_enum(crashed: Crashed, options: Options, report: Reporter) -> dict[str, int]:
     """Return the bit numbers of the page flags by name, from the best source that there is."""
-    given = given_of(options)
+    given = load_external(options)
     if given is not None and given.types is not None:
         return given.types.enums.get("pageflags", {})
     try:
-        own = own_types(crashed.kernel)
+        own = embedded_types(crashed.kernel)
     except (FactError, AddressError) as error:
         report.warning(f"{error}: some flags have no names")
         own = None

@@ -10,12 +10,12 @@ from typing import Any
 from npdump import codecs
 from npdump.arch import by_machine
 from npdump.bitmap import Runs
-from npdump.cli.inputs import given_of, open_storages
+from npdump.cli.inputs import load_external, open_storages
 from npdump.cli.options import Options
 from npdump.cli.report import Reporter
 from npdump.errors import AddressError, FactError
 from npdump.kernel import dmesg
-from npdump.kernel.facts.external import Given
+from npdump.kernel.facts.external import ExternalFacts
 from npdump.kernel.kernel import Kernel
 from npdump.kernel.probe import find_kernel, utsname
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
@@ -47,11 +47,11 @@ def run(options: Options, report: Reporter) -> None:
     with ExitStack() as stack:
         storages = open_storages(options, report, stack)
         source = open_source(*storages)
-        facts = describe(source, sum(storage.nbytes for storage in storages), given_of(options))
+        facts = describe(source, sum(storage.nbytes for storage in storages), load_external(options))
     report.answer(json.dumps(facts, indent=1) if options.json else as_text(facts))
 
 
-def describe(source: Source, file_nbytes: int, given: Given | None) -> dict[str, Any]:
+def describe(source: Source, file_nbytes: int, given: ExternalFacts | None) -> dict[str, Any]:
     """Collect what `run` prints, in the order in which it's printed."""
     missing: list[str] = []
     facts: dict[str, Any] = {

@@ -18,7 +18,7 @@ from npdump.errors import SourceError
 from npdump.pages.policy import PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.sources import Source
-from npdump.storage.file import room_for_pages
+from npdump.storage.file import page_buffer
 
 __all__ = ["run"]
 
@@ -91,7 +91,7 @@ def count_zero(source: Source, scan: PageScan, progress: partial[None]) -> int:
     """Count the pages of zeros among those that the scan keeps."""
     n_zero = 0
     npages = BATCH_NBYTES // source.page_size
-    buffer = room_for_pages(npages, source.page_size)
+    buffer = page_buffer(npages, source.page_size)
     for window in scan.windows():
         for batch in batches(window.kept, 0, npages):
             try:

@@ -13,7 +13,7 @@ from npdump.errors import SinkError, SourceError, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.sinks.file import FileSink
 from npdump.storage.file import Storage
-from npdump.storage.spool import headed
+from npdump.storage.spool import peek
 
 __all__ = ["run"]
 
@@ -32,12 +32,12 @@ def run(options: Options, report: Reporter) -> None:
     assert options.dumpfile is not None
     if sys.stdin is None or sys.stdin.isatty():
         raise SourceError(f"{_NAME}: is a terminal: -R reads a flattened dump: redirect a file or a pipe")
-    head, stream = headed(sys.stdin.buffer, HEADER_NBYTES, _NAME, ())
-    container = storage.find(head)
+    head, stream = peek(sys.stdin.buffer, HEADER_NBYTES, _NAME, ())
+    container = storage.detect(head)
     errors: tuple[type[Exception], ...] = container.errors if container else ()
     failures: tuple[type[Exception], ...] = (EOFError, OSError, *errors)
     if container:
-        head, stream = headed(container.open(stream), HEADER_NBYTES, _NAME, errors)
+        head, stream = peek(container.open(stream), HEADER_NBYTES, _NAME, errors)
     if not head.startswith(SIGNATURE):
         raise SourceError(f"{_NAME}: isn't a flattened dump: it begins with {head[:8].hex(' ')}")
     sink = FileSink(options.dumpfile, options.force)
@@ -80,6 +80,6 @@ def _mark(sink: FileSink) -> None:
     """Have the file say that it's incomplete, if it's so far that it can."""
     # What can't be read, for want of its header or of rights, doesn't look whole either.
     with suppress(SourceError, SinkError), closing(Storage(sink.path)) as storage:
-        source_format = sources.find(storage.read(0, min(storage.nbytes, sources.HEAD_NBYTES)))
+        source_format = sources.detect(storage.read(0, min(storage.nbytes, sources.HEAD_NBYTES)))
         if source_format is not None:
-            sink.place([source_format.incomplete_mark(storage)])
+            sink.write_all([source_format.incomplete_mark(storage)])

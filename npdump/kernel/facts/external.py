@@ -8,7 +8,7 @@ from npdump.errors import VersionMismatch
 from npdump.facts import Facts
 from npdump.kernel.facts.types import Types
 
-__all__ = ["Given", "complete"]
+__all__ = ["ExternalFacts", "complete"]
 
 _RUN_TIME = frozenset(
     "KERNELOFFSET CRASHTIME PAGESIZE NUMBER(phys_base) NUMBER(pgtable_l5_enabled) NUMBER(sme_mask) NUMBER(VA_BITS) "
@@ -21,7 +21,7 @@ _RUN_TIME = frozenset(
 _ALIKE_IN_NAME = frozenset(("SYMBOL(mem_section)",))
 
 
-class Given(NamedTuple):
+class ExternalFacts(NamedTuple):
     """What a file tells.
 
     Attributes
@@ -61,7 +61,7 @@ class Given(NamedTuple):
             )
 
 
-def complete(facts: Facts, given: Given) -> tuple[Facts, list[str]]:
+def complete(facts: Facts, given: ExternalFacts) -> tuple[Facts, list[str]]:
     """Add what a file tells to what the dump says; the dump's word holds.
 
     Returns

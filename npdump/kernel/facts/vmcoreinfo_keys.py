@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from npdump.facts import Fact, Facts
 from npdump.kernel.facts.types import Types
 
-__all__ = ["KEYS", "describe", "known_by_release", "release_of"]
+__all__ = ["KEYS", "from_types", "page_type_macros", "release_of"]
 
 _SYMBOLS = (
     "mem_map vmem_map mem_section pkmap_count pkmap_count_next system_utsname init_uts_ns _stext swapper_pg_dir "
@@ -97,7 +97,7 @@ def release_of(banner: str | None) -> str | None:
     return match[1] if match else None
 
 
-def describe(symbols: Mapping[str, int], types: Types, release: str | None, origin: str) -> Facts:
+def from_types(symbols: Mapping[str, int], types: Types, release: str | None, origin: str) -> Facts:
     """Work out what VMCOREINFO would say.
 
     Parameters
@@ -115,7 +115,7 @@ def describe(symbols: Mapping[str, int], types: Types, release: str | None, orig
         In the order of `KEYS`.
     """
     values: dict[str, Fact] = {}
-    known = dict(known_by_release(release).items()) if types.enums else {}
+    known = dict(page_type_macros(release).items()) if types.enums else {}
     for key in KEYS:
         kind, _, name = key.removesuffix(")").partition("(")
         value = _VALUE_OF[kind](name, symbols, types)
@@ -175,7 +175,7 @@ def _signed(value: int) -> int:
 _VALUE_OF = {"SYMBOL": _symbol, "SIZE": _size, "OFFSET": _offset, "LENGTH": _length, "NUMBER": _number}
 
 
-def known_by_release(release: str | None) -> Facts:
+def page_type_macros(release: str | None) -> Facts:
     """Return the page types that were macros in a kernel's release, which no debug information tells."""
     version = Facts({}, {"OSRELEASE": release} if release else {}).version
     for first, stop, values in _MACROS:

@@ -22,10 +22,10 @@ from npdump.cli.options import Options
 from npdump.codecs.zstd import open_frames
 from npdump.errors import CodecError, FactError, NpdumpError, SourceError
 from npdump.kernel.facts import dwarf, vmcoreinfo, vmcoreinfo_keys
-from npdump.kernel.facts.external import Given
+from npdump.kernel.facts.external import ExternalFacts
 from npdump.kernel.facts.types import Types
 
-__all__ = ["given_facts", "read_vmlinux"]
+__all__ = ["load_external", "read_vmlinux"]
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/local/lib/debug")
 MAX_VMCOREINFO_NBYTES = 1 << 20
@@ -44,7 +44,7 @@ _OPENERS = {
 }
 
 
-def given_facts(options: Options) -> Given | None:
+def load_external(options: Options) -> ExternalFacts | None:
     """Return the facts of the file that the command line gives, None if it gives none.
 
     Raises
@@ -59,7 +59,7 @@ def given_facts(options: Options) -> Given | None:
     return None
 
 
-def _read_vmcoreinfo(path: str) -> Given:
+def _read_vmcoreinfo(path: str) -> ExternalFacts:
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_VMCOREINFO_NBYTES)
@@ -68,10 +68,10 @@ def _read_vmcoreinfo(path: str) -> Given:
     facts = vmcoreinfo.parse(text, f"-i {path}")
     if facts.release is None:
         raise FactError(f"{path}: isn't a VMCOREINFO file: it has no OSRELEASE; npdump -g makes one from a vmlinux")
-    return Given(path, facts, facts.text("BUILD-ID"), facts.get("SYMBOL(_stext)"))
+    return ExternalFacts(path, facts, facts.text("BUILD-ID"), facts.get("SYMBOL(_stext)"))
 
 
-def read_vmlinux(path: str, work_dir: str | None = None) -> Given:
+def read_vmlinux(path: str, work_dir: str | None = None) -> ExternalFacts:
     """Read a kernel's own file, which may be compressed.
 
     Parameters
@@ -97,9 +97,9 @@ def read_vmlinux(path: str, work_dir: str | None = None) -> Given:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SourceError(f"{path}: can't be read: {reason}") from None
     release = vmcoreinfo_keys.release_of(vmlinux.banner)
-    facts = vmcoreinfo_keys.describe(vmlinux.symbols, vmlinux.types, release, f"{vmlinux.origin} of {path}")
+    facts = vmcoreinfo_keys.from_types(vmlinux.symbols, vmlinux.types, release, f"{vmlinux.origin} of {path}")
     base = next((vmlinux.symbols[name] for name in _LINK_BASES if name in vmlinux.symbols), None)
-    return Given(path, facts, vmlinux.build_id, base, vmlinux.types)
+    return ExternalFacts(path, facts, vmlinux.build_id, base, vmlinux.types)
 
 
 @contextmanager

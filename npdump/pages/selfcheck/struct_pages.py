@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import distinct
+from npdump.arrays import unique
 from npdump.bitmap import mask_of
 from npdump.kernel.kernel import Kernel, MemMap
 from npdump.kernel.memmap import find
@@ -273,7 +273,7 @@ def _in_free_blocks(is_free: npt.NDArray[np.bool_], orders: npt.NDArray[np.uint8
 
 
 def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[np.bool_]:
-    asked = distinct(vaddrs)
+    asked = unique(vaddrs)
     verdicts = np.fromiter(map(kernel.memory.is_kernel_vaddr, asked.tolist()), np.bool_, len(asked))
     return verdicts[np.searchsorted(asked, vaddrs)]
 
