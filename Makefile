@@ -30,6 +30,7 @@ lint: lint-ruff lint-mypy lint-imports
 
 lint-ruff: $(VENV)/.dev
 	$(BIN)/ruff check --output-format concise
+	$(BIN)/ruff format --check --quiet
 
 lint-mypy: $(VENV)/.dev
 	$(BIN)/mypy

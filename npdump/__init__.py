@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """npdump: make small crash dumps by leaving out the pages that nobody needs.
 
 The pipeline, one module or package per word:

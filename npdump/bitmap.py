@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One bit per page frame, least significant first: what dump files store and what drives the writers."""
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Runs = npt.NDArray[np.int64]
 Allocate = Callable[[int], npt.NDArray[np.uint8]]
 """Makes an array of so many bytes, all 0."""
 
-_POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
+_POPCOUNT = np.array([(byte).bit_count() for byte in range(256)], np.uint8)
 _STEP_NBYTES = 1 << 13
 """Bytes unpacked at a time: 65,536 page frames."""
 

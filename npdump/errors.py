@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Everything that npdump raises on purpose.
 
 A message is one line, ``what: where: why; what to do``, and is meant for the user. ``exit_code`` is what the command

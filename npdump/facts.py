@@ -1,12 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Facts about the crashed kernel: what files and notes say, without reading dumped memory."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from npdump.errors import FactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Fact", "Facts"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The composition: one vmcore in, one dump file out.
 
 storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
@@ -5,31 +6,34 @@ storage → source → facts → arch → memory → memmap → pages → bitmap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from npdump import codecs, writers
 from npdump.arch import Arch, by_machine
 from npdump.bitmap import Runs, in_file, in_memory
 from npdump.cli.inputs import load_external, open_storages
-from npdump.cli.options import Options
 from npdump.cli.outputs import open_sinks, split_npages, split_ranges
-from npdump.cli.report import Reporter
 from npdump.cli.summary import Summary
 from npdump.encode.batches import BATCH_NBYTES
 from npdump.encode.job import Seconds
 from npdump.errors import NoSpace, SinkError, UsageError
-from npdump.kernel.kernel import Kernel
 from npdump.kernel.probe import find_kernel, utsname
 from npdump.pages.policy import PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
-from npdump.sinks import Sink
 from npdump.sources import Source, open_source
-from npdump.storage.file import Storage
 from npdump.writers import DumpPlan, WriteOptions, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
+    from npdump.kernel.kernel import Kernel
+    from npdump.sinks import Sink
+    from npdump.storage.file import Storage
 
 __all__ = ["Result", "filter_dump"]
 

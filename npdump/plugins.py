@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Plug-ins: the modules of a package, and what other distributions add to it.
 
 Every package of plug-ins (machines, codecs, input and output formats, …) finds them here, by name. A module whose name
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["each", "get", "names"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures that every test may use."""
 
 from __future__ import annotations
@@ -7,13 +8,16 @@ import os
 import shutil
 import subprocess
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 pytest.register_assert_rewrite("harness", "judging", "peers")
 
 import harness  # noqa: E402  (after its asserts are told to explain themselves)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FIXTURES = harness.TESTS / "fixtures"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """npdump with workers that die: ``python tests/dying.py WHEN ARGUMENT...``
 
 WHEN is "encoding" (the worker that has a batch in the middle is killed while it compresses it, as soon as another

@@ -1,13 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One dump by npdump against the reference of what upstream makedumpfile keeps."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import CODEC_FLAGS, Reference, run_ok
 from readers import open_dump
 from readers.compare import content_digest, difference, pfn_digest
 from readers.validate import X86_64, Machine, problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def check_level(

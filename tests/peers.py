@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Other programs that read or make dumps, where they are installed."""
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The synthetic machines that the tests build, each for one thing that real dumps may bring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from builders import notes as note
 from builders.elf import FileShape, Load
 from builders.kernels import KERNELS, Kernel
 from builders.pages import Block
 from builders.vmcore import KASLR, LA57, Description, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MIB, GIB = 1 << 20, 1 << 30
 LOW = (0x1000, 0x9FC00)  # ends inside a page, as the BIOS reports it

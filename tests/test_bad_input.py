@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Input that is wrong in some way: one clear line, exit 1, nothing lost, nothing left that looks whole."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The builders and the oracle against makedumpfile: what judges npdump is judged first."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Machines and layouts of which there is no real vmcore here, built entry by entry from their manuals.
 
 What an entry looks like is written out for each of them, without the declarations of npdump.

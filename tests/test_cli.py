@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line as a whole: letters, exit codes, report, and what must not change the result."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From any form of dump to any other: the pages stay the same, whoever wrote and whoever reads."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ import json
 import struct
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import harness
 import peers
@@ -15,6 +16,9 @@ import pytest
 from readers import KdumpFile, open_dump
 from readers.compare import content_digest
 from readers.validate import problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME, RELEASE = "x86_64-6.1", "6.1"
 ZERO_PAGE = bytes(4096)

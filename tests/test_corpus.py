@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A directory of further vmcores with references: NPDUMP_CORPUS, or shared/corpus beside the repository."""
 
 import harness

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel log of every generation, whole, wrapped, cut short and damaged, from memory that the tests built."""
 
 from __future__ import annotations

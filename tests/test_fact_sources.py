@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every fact that npdump asks for, by where it can be learnt, in real kernels: the sources must agree.
 
 V is the dump's VMCOREINFO as the tests' own reader sees it, D the DWARF of the kernel's vmlinux, B the BTF and kallsyms

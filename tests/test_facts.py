@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel facts from VMCOREINFO, BTF, kallsyms, DWARF and -i files: they must agree, and belong to the dump."""
 
 from __future__ import annotations

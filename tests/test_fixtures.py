@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The distilled vmcores: what they expand to is what their references were made from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Machines with a lot of memory: what is found in them, by npdump and by makedumpfile, is what was built."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Real vmcores that come with the project, distilled: what npdump keeps is what upstream makedumpfile keeps."""
 
 import pytest

@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Outputs with too little room: a dump ends after the last whole page that fits, and says that it's incomplete."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import harness
 import numpy as np
@@ -14,6 +15,9 @@ from readers import ElfDump, KdumpFile
 from readers.elf import PAGE_SIZE
 from readers.kdump import INCOMPLETE
 from readers.validate import problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 

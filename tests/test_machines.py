@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Real vmcores of other machines than x86_64: big-endian, 32-bit and 64 KiB-page ones among them.
 
 The references are those of makedumpfile on the machine itself, from the whole vmcores.
@@ -62,7 +63,7 @@ def _with_machine(vmcore, path, name: str, machine: int):
     return path
 
 
-@pytest.mark.parametrize("machine, words", [(15, "parisc"), (0x9026, "alpha"), (0x7777, "e_machine 30583")])
+@pytest.mark.parametrize(("machine", "words"), [(15, "parisc"), (0x9026, "alpha"), (0x7777, "e_machine 30583")])
 def test_a_machine_that_is_not_known_is_named(machine, words, distilled, tmp_path):
     vmcore = _with_machine(distilled("machines/ppc64el-6.1"), tmp_path / "vmcore", "ppc64el-6.1", machine)
     refused = run("-d", "31", vmcore, tmp_path / "dump")

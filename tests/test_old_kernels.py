@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Kernels before 4.4, of which no real dump can be had here: built by the tests' own builder, by layout."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: getopt_long's syntax, makedumpfile's meanings, npdump's rules."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The page walk against published vectors: libkdumpfile's tables and translations for every machine that it has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The programs that npdump's output is for: they open it and read the right bytes."""
 
 import hashlib

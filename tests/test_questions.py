@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What one can ask of a dump: the kernel log, --vtop, info, explain, --mem-usage, completion."""
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def test_info_of_what_is_no_dump(tmp_path):
     assert result.returncode == 1 and len(result.stderr.splitlines()) <= 3
 
 
-@pytest.mark.parametrize("name", ("x86_64-5.10", "x86_64-6.12", "x86_64-7.2"))
+@pytest.mark.parametrize("name", ["x86_64-5.10", "x86_64-6.12", "x86_64-7.2"])
 def test_explanations_are_the_references(distilled, name):
     """At the levels at which a page is said to go, makedumpfile leaves it out, and at no other."""
     vmcore = distilled(name)
@@ -165,13 +166,13 @@ def test_explain_refuses_what_is_no_page(distilled, text):
     assert result.returncode == 1 and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("name", ("x86_64-6.1", "x86_64-7.2"))
+@pytest.mark.parametrize("name", ["x86_64-6.1", "x86_64-7.2"])
 def test_mem_usage_adds_up(distilled, name):
     """The table must say what --show-stats says at level 31, and hold all pages."""
     vmcore = distilled(name)
     usage = json.loads(harness.run_ok("--mem-usage", "--json", vmcore).stdout)
     stats = harness.run_ok("--dry-run", "--show-stats", "-d31", vmcore).stdout
-    pairs = re.findall(r"^(.*?)\s*: (0x[0-9a-f]+)$", stats, re.M)
+    pairs = re.findall(r"^(.*?)\s*: (0x[0-9a-f]+)$", stats, re.MULTILINE)
     numbers = {label.strip(): int(number, 16) for label, number in pairs}
     assert usage["zero"] == numbers["Pages filled with zero"]
     assert usage["non_pri_cache"] == numbers["Non-private cache pages"]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Messages, progress and the report."""
 
 import io
@@ -186,7 +187,7 @@ def test_stages_are_measured_and_add_up(clock: Clock, capsys: pytest.CaptureFixt
     reporter = Reporter(8)
     with reporter.stage("Copying data"):
         clock.now += 0.5
-    with pytest.raises(KeyError), reporter.stage("Copying data"):
+    with pytest.raises(KeyError), reporter.stage("Copying data"):  # noqa: PT012
         clock.now += 0.25
         raise KeyError
     assert reporter.seconds_by_stage == {"Copying data": 0.75}

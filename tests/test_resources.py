@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How many workers are used by default: what control groups and memory allow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From each form of dump to each other one and back, on every whole vmcore there is; by npdump and by others.
 
 A level-31 dump stands for the vmcore: what has no data there is never asked for.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The self-check: a kernel that changed in a way that its VMCOREINFO doesn't tell must not cost pages in silence.
 
 Each case alters the VMCOREINFO of a real dump as if npdump didn't know of one of the changes that kernels went through

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Holes of a sparse input hold zeros like any others: with and without them the output is the same."""
 
 import subprocess

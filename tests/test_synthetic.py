@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """npdump on machines that were built for the purpose, held against the scalar oracle."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The output does not depend on how many workers make it, nor on how many live to see it."""
 
 from __future__ import annotations

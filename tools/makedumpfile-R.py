@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Rearrange a dump from the flattened format: makedumpfile-R.py DUMPFILE < FLATTENED
 
 Stands alone, so that it can be copied to the machine that receives a dump; takes Python 3.6 and its standard library.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Machines, one file each: declarations of what differs between them.
 
 To add a machine, add a module with an ``ARCH`` object: nothing else needs an edit.
@@ -6,17 +7,20 @@ To add a machine, add a module with an ``ARCH`` object: nothing else needs an ed
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from npdump import plugins
-from npdump.arch._paging import AddressSpace
 from npdump.errors import FactError
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from npdump.arch._paging import AddressSpace
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["Arch", "by_machine"]
 

@@ -1,14 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Address spaces of any machine: their form is data, one vectorised walk reads all page tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.layouts import ByteOrder
+if TYPE_CHECKING:
+    from npdump.layouts import ByteOrder
 
 __all__ = ["AddressBits", "AddressSpace", "Entry", "Level", "Paging", "Region", "Translation", "walk"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """32-bit ARM: short descriptors, and the long ones of LPAE.
 
 References
@@ -8,12 +9,16 @@ Arm Architecture Reference Manual for Armv7-A, B3 (virtual memory system archite
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "long_paging", "short_paging"]
 

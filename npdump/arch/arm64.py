@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """arm64: pages of 4, 16 and 64 KiB, virtual addresses of 36 to 52 bits, physical ones of 48 or 52.
 
 References
@@ -8,13 +9,17 @@ Arm Architecture Reference Manual, D8 (VMSAv8-64 translation table formats); Lin
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

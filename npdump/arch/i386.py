@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """i386, with PAE (3 levels, 8-byte entries) and without (2 levels, 4-byte entries).
 
 References
@@ -7,12 +8,16 @@ Intel SDM volume 3, chapter 5 (paging); Linux ``arch/x86/include/asm/pgtable-{2,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ia64 (Itanium; its support left Linux with v6.7): regions by the top three address bits, 3 or 4 levels of tables.
 
 References
@@ -7,12 +8,16 @@ Linux v6.6 ``arch/ia64/include/asm/page.h``, ``asm/pgtable.h`` and ``Documentati
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """64-bit MIPS, as of the Loongson-3 kernels for which Linux has kdump: three levels, either byte order.
 
 References
@@ -8,13 +9,17 @@ MIPS64 Architecture, volume III (privileged resource architecture: address space
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """32-bit PowerPC: low memory, which is mapped linearly and holds all that decides about pages.
 
 References
@@ -7,10 +8,14 @@ Linux ``arch/powerpc/include/asm/page.h`` (PAGE_OFFSET) and ``arch/powerpc/Kconf
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from npdump.arch import Arch
 from npdump.arch._paging import AddressSpace, Region
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH"]
 

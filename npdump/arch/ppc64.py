@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """64-bit POWER, both byte orders: radix and hash MMU, pages of 4 and 64 KiB.
 
 References
@@ -8,14 +9,18 @@ and ``arch/powerpc/mm/init_64.c`` (vmemmap_list); Power ISA 3.0, book III (radix
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import AddressError, FactError
-from npdump.facts import Facts
-from npdump.layouts import ByteOrder
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.layouts import ByteOrder
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "hash_paging", "radix_paging"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """64-bit RISC-V: Sv39, Sv48 and Sv57.
 
 References
@@ -8,13 +9,17 @@ and ``arch/riscv/kernel/vmcore_info.c``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

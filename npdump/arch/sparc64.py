@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """sparc64 (sun4v): the segments of the dump give the linear map, page tables the rest.
 
 References
@@ -7,13 +8,17 @@ Linux ``arch/sparc/include/asm/pgtable_64.h``; UltraSPARC Architecture 2007 (sun
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
-from npdump.facts import Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

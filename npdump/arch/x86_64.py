@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """x86_64, with 4 or 5 levels of page tables.
 
 References
@@ -7,6 +8,8 @@ Linux ``Documentation/arch/x86/x86_64/mm.rst`` and ``5level-paging.rst``; Intel 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +17,9 @@ from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Fact, Facts
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
 

@@ -1,18 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the command line names to be read: a dump, or parts of it, and what is told about its kernel."""
 
 from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from npdump import sources, storage
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
-from npdump.kernel.facts.external import ExternalFacts
 from npdump.storage import open_storage
-from npdump.storage.file import Storage
 from npdump.storage.flattened import is_flattened
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
+    from npdump.kernel.facts.external import ExternalFacts
+    from npdump.storage.file import Storage
 
 __all__ = ["holds_dump", "load_external", "open_storages"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command: from arguments to an exit code."""
 
 from __future__ import annotations
@@ -6,12 +7,15 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from npdump import __version__
 from npdump.cli.options import FILTER, MESSAGE_ERROR, Options, build_parser, parse
 from npdump.cli.report import Reporter
 from npdump.errors import NpdumpError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 

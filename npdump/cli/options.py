@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: names, help texts and rules, with the standard library alone.
 
 Letters, meanings and syntax are makedumpfile(8)'s, hence getopt_long(3)'s: combined letters (``-cd31``), options

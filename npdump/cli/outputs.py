@@ -1,22 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where a dump goes: a file, several files, the standard output, or nowhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.arrays import Words
-from npdump.cli.options import Options
 from npdump.errors import UsageError
-from npdump.pages.scan import PageScan
-from npdump.sinks import Sink
 from npdump.sinks.file import FileSink
 from npdump.sinks.flattened import FlattenedSink
 from npdump.sinks.null import NullSink
-from npdump.storage.file import Storage
 from npdump.storage.lz4 import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from npdump.arrays import Words
+    from npdump.cli.options import Options
+    from npdump.pages.scan import PageScan
+    from npdump.sinks import Sink
+    from npdump.storage.file import Storage
 
 __all__ = ["open_sinks", "split_npages", "split_ranges"]
 

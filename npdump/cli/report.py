@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What npdump tells the user while it works: messages and progress, in makedumpfile's words.
 
 Each kind of text has one bit in the message level (makedumpfile(8), ``--message-level``) and is dropped when the bit is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The result of a run in numbers, as makedumpfile's report and as JSON."""
 
 from collections.abc import Mapping

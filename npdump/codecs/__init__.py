@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Page compressions, one file each.
 
 To add one, add a module with a ``CODEC`` object: nothing else needs an edit. Two engines may serve one codec only if
@@ -7,11 +8,13 @@ each can decode what the other encodes. Importable without NumPy, and without an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from npdump import plugins
 from npdump.errors import CodecError
-from npdump.layouts.page_flag import PageFlag
+
+if TYPE_CHECKING:
+    from npdump.layouts.page_flag import PageFlag
 
 __all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "decoder_of", "encoder_of", "get"]
 

@@ -1,16 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """LZO1X-1, by python-lzo or, where that can't be built, by the system's liblzo2 through ctypes; the same bytes."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["CODEC"]
 

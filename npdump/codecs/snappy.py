@@ -1,13 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Raw snappy blocks, by cramjam."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["CODEC"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """zlib streams, by Intel's ISA-L, libdeflate or the standard library.
 
 ISA-L compresses three times as fast as zlib, uncompresses half as fast again, and makes streams that are 3 % larger.
@@ -12,13 +13,15 @@ same build of zlib.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.layouts.page_flag import PageFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["CODEC"]
 

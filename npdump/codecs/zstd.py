@@ -1,16 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Zstandard frames, by zstandard or, from Python 3.14 on, the standard library."""
 
 from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Sequence
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
 from npdump.codecs._engines import Engine, choose, describe
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["CODEC", "open_frames"]
 
@@ -117,7 +120,7 @@ def open_frames(stream: IO[bytes]) -> BinaryIO:
         frames = decompressor.stream_reader(stream, read_across_frames=True)
     else:
         frames = module.ZstdFile(stream)
-    return cast(BinaryIO, io.BufferedReader(_Frames(frames, module.ZstdError), 1 << 20))
+    return cast("BinaryIO", io.BufferedReader(_Frames(frames, module.ZstdError), 1 << 20))
 
 
 CODEC = Zstd()

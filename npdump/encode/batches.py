@@ -1,17 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Kept pages in the order of their page frames, in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.arrays import Words, expand
-from npdump.bitmap import Bitmap, BoolArray, Runs
-from npdump.sources import Source
-from npdump.storage.file import ByteArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.bitmap import Bitmap, BoolArray, Runs
+    from npdump.sources import Source
+    from npdump.storage.file import ByteArray
 
 __all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "samples_of"]
 

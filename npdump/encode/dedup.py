@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Pages that equal an earlier one, whose place in the dump file they can share.
 
 Up to a quarter of the non-zero pages of small machines equal another one: files are in the page cache and, once more,
@@ -6,12 +7,13 @@ in what was read to unpack them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import Words
+if TYPE_CHECKING:
+    from npdump.arrays import Words
 
 __all__ = ["NO_SLOT", "Found", "KnownPages", "keys_of"]
 

@@ -1,19 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From pages to what a dump file stores of them: what workers do."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.bitmap import BoolArray
-from npdump.codecs import Codec
 from npdump.encode.batches import is_zero
 from npdump.layouts.page_flag import PageFlag
-from npdump.sources import History, OffersStored, Stored
-from npdump.storage.file import ByteArray
+
+if TYPE_CHECKING:
+    from npdump.bitmap import BoolArray
+    from npdump.codecs import Codec
+    from npdump.sources import History, OffersStored, Stored
+    from npdump.storage.file import ByteArray
 
 __all__ = ["Encoded", "PageEncoder", "StoredEncoder"]
 

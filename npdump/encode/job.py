@@ -1,12 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The work on a batch of pages, in steps that several processes share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from npdump.encode.batches import PageBatch
-from npdump.encode.encoder import Encoded
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from npdump.encode.batches import PageBatch
+    from npdump.encode.encoder import Encoded
 
 __all__ = ["Done", "Job", "Prepared", "Seconds"]
 
@@ -43,7 +46,8 @@ class Prepared(Protocol):
     """
 
     @property
-    def order(self) -> Any: ...
+    def order(self) -> Any:
+        """What a worker needs of it."""
 
 
 class Job(Protocol):
@@ -56,7 +60,8 @@ class Job(Protocol):
     """
 
     @property
-    def is_repeatable(self) -> bool: ...
+    def is_repeatable(self) -> bool:
+        """Whether `write` may be done again."""
 
     def prepare(self, batch: PageBatch) -> Prepared:
         """Do the first step, in the calling process, for one batch after the other."""

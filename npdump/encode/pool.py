@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Workers that compress batches side by side and write what they made by themselves.
 
 Bytes don't travel between processes: a worker keeps what it encoded, tells its size, is told its place in the file
@@ -10,19 +11,20 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from npdump.encode.batches import PageBatch
-from npdump.encode.encoder import Encoded
 from npdump.encode.job import Done, Job, Prepared, Seconds
 from npdump.encode.resources import available_nbytes, usable_cpus
 from npdump.encode.worker import ENCODE, ENCODED, FAILED, PLACE, WRITTEN, timed, work
 from npdump.errors import NoSpace, NpdumpError, SinkError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.connection import Connection
+
+    from npdump.encode.batches import PageBatch
+    from npdump.encode.encoder import Encoded
 
 __all__ = ["default_workers", "run", "slots_needed"]
 

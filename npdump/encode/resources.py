@@ -1,9 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What this process may use of the machine: CPUs and memory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["available_nbytes", "usable_cpus"]
 

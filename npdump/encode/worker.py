@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a worker process does: encode batches, and write them where it's told; and the words in which that is said."""
 
 from __future__ import annotations
@@ -5,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from npdump.encode.job import Job, Seconds
 from npdump.errors import NpdumpError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 __all__ = ["ENCODE", "ENCODED", "FAILED", "PLACE", "WRITTEN", "timed", "work"]

@@ -1,15 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The crashed kernel as one value, and where its struct pages are."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arch import Arch
-from npdump.facts import Facts
-from npdump.kernel.memory import VirtualMemory
+if TYPE_CHECKING:
+    from npdump.arch import Arch
+    from npdump.facts import Facts
+    from npdump.kernel.memory import VirtualMemory
 
 __all__ = ["Kernel", "MemMap"]
 

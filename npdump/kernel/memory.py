@@ -1,19 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The crashed kernel's virtual memory, over the physical memory of a source."""
 
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arch import Arch
 from npdump.arch._paging import Addresses, Paging, Translation, walk
 from npdump.errors import AddressError
-from npdump.facts import Facts
-from npdump.sources import Source
-from npdump.storage.file import ByteArray
+
+if TYPE_CHECKING:
+    from npdump.arch import Arch
+    from npdump.facts import Facts
+    from npdump.sources import Source
+    from npdump.storage.file import ByteArray
 
 __all__ = ["Extent", "VirtualMemory"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's NUMA nodes, as its own tables name them.
 
 References
@@ -7,10 +8,13 @@ Linux ``include/linux/mmzone.h`` (struct pglist_data) and ``kernel/crash_core.c`
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from npdump.facts import Facts
-from npdump.kernel.memory import VirtualMemory
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.kernel.memory import VirtualMemory
 
 __all__ = ["NODE_TABLES", "find_nodes"]
 

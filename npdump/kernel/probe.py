@@ -1,18 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The crashed kernel as a dump shows it: its facts, its memory, and what only its memory can tell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from npdump.arch import Arch
 from npdump.errors import AddressError, FactError, VersionMismatch
 from npdump.facts import Facts
 from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
 from npdump.kernel.facts.external import ExternalFacts, complete
-from npdump.kernel.facts.types import Types
 from npdump.kernel.kernel import Kernel
 from npdump.kernel.memory import VirtualMemory
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from npdump.arch import Arch
+    from npdump.kernel.facts.types import Types
+    from npdump.sources import Source
 
 __all__ = ["embedded_types", "find_kernel", "utsname"]
 

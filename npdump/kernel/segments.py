@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's addresses of physical memory, for dumps whose producer didn't tell them.
 
 ELF dumps of kdump name them: a segment for the kernel's image, where it isn't in the direct map, then the direct map
@@ -6,13 +7,17 @@ ELF dumps of kdump name them: a segment for the kernel's image, where it isn't i
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from npdump.arch._paging import Addresses, Region
 from npdump.errors import FactError
-from npdump.kernel.memory import VirtualMemory
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.kernel.memory import VirtualMemory
+    from npdump.sources import Source
 
 __all__ = ["NO_VADDR", "with_kernel_vaddrs"]
 

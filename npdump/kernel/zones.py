@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's own count of its free pages, zone by zone.
 
 References
@@ -7,11 +8,15 @@ Linux ``include/linux/mmzone.h`` (struct pglist_data, struct zone) and ``mm/vmst
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.errors import AddressError
-from npdump.kernel.kernel import Kernel
 from npdump.kernel.nodes import find_nodes
+
+if TYPE_CHECKING:
+    from npdump.kernel.kernel import Kernel
 
 __all__ = ["count_free"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF core files: headers, program headers and notes, for both classes and byte orders.
 
 References
@@ -7,9 +8,12 @@ System V gABI, chapters 4 and 5 (object files, program header); Linux ``include/
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from npdump.layouts import ByteOrder
+if TYPE_CHECKING:
+    from npdump.layouts import ByteOrder
 
 MAGIC = b"\x7fELF"
 CLASS_BITS = {1: 32, 2: 64}

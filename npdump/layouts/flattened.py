@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The flattened format: a dump as records of (file offset, size, bytes), for pipes, which can't seek.
 
 References

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kdump-compressed format, as of header version 6; earlier versions lack fields at the end of the sub header.
 
 References
@@ -8,9 +9,12 @@ targets differ in whether 64-bit members are aligned to 8 bytes (``pad``: ARM, M
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from npdump.layouts import ByteOrder
+if TYPE_CHECKING:
+    from npdump.layouts import ByteOrder
 
 SIGNATURE = b"KDUMP   "
 OLD_SIGNATURE = b"DISKDUMP"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a page is stored in a kdump-compressed file; importable without NumPy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Blocks of pages: a free block or a compound page goes, or stays, as a whole."""
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Why one page is what it is: the same rules as for arrays of pages, with the reasons put into words."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npdump.pages.free_lists import FreeBlocks
 from npdump.pages.policy import PageClass, Trait, decide
-from npdump.pages.records import StructPages
 from npdump.pages.scan import needs_struct_pages
-from npdump.pages.struct_page import StructPage
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.pages.free_lists import FreeBlocks
+    from npdump.pages.records import StructPages
+    from npdump.pages.struct_page import StructPage
+    from npdump.sources import Source
 
 __all__ = ["PageExplanation", "explain"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Free pages by the lists of the buddy system, for kernels that don't tell how else to know them.
 
 Where neither a page type nor a page flag marks them, as far as is known (before Linux v2.6.38, unless a vmlinux was
@@ -10,17 +11,20 @@ Linux ``include/linux/mmzone.h`` (struct zone, struct free_area) and ``mm/page_a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.errors import AddressError
-from npdump.kernel.kernel import Kernel, MemMap
 from npdump.kernel.nodes import find_nodes
 from npdump.pages.policy import Trait
-from npdump.pages.struct_page import StructPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from npdump.kernel.kernel import Kernel, MemMap
+    from npdump.pages.struct_page import StructPage
 
 __all__ = ["FreeBlocks", "read_free_lists"]
 

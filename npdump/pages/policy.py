@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The policy: which pages a dump level leaves out, as one chain of ordinary ifs.
 
 `decide` is the rule that makedumpfile applies to one page (``__exclude_unnecessary_pages()``), in the same order.

@@ -1,17 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Struct pages by page frame: reads the memory map in batches."""
 
 from __future__ import annotations
 
 import bisect
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.errors import AddressError
-from npdump.kernel.kernel import MemMap
 from npdump.kernel.memory import Extent, VirtualMemory
-from npdump.sources import Source
-from npdump.storage.file import ByteArray
+
+if TYPE_CHECKING:
+    from npdump.kernel.kernel import MemMap
+    from npdump.sources import Source
+    from npdump.storage.file import ByteArray
 
 __all__ = ["StructPages"]
 

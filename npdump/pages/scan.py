@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What each page is, and whether it stays.
 
 The scan goes over physical memory in windows: for each it fills the two bitmaps of a dump file, batch by batch, from
@@ -7,14 +8,13 @@ the windows twice (once to count, once to write), as makedumpfile's cyclic mode 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory, mask_of
 from npdump.errors import AddressError, FactError, MemmapError
-from npdump.kernel.kernel import Kernel
 from npdump.kernel.memmap import find
 from npdump.pages.blocks import NO_CARRY, Carry, cover
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
@@ -22,7 +22,12 @@ from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
 from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from npdump.kernel.kernel import Kernel
+    from npdump.sources import Source
 
 __all__ = ["DEFAULT_WINDOW_NPAGES", "PageScan", "Window", "open_scan"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The layout of struct page, and where each kernel keeps what decides about a page.
 
 References
@@ -7,13 +8,15 @@ Linux ``include/linux/mm_types.h``, ``include/linux/page-flags.h`` and ``kernel/
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from npdump.errors import FactError
-from npdump.facts import Facts
-from npdump.layouts import ByteOrder
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.layouts import ByteOrder
 
 __all__ = ["StructPage", "TypeTest", "describe"]
 

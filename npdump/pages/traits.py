@@ -1,12 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From struct pages to traits: what the fields say, without regard to the dump level."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.pages.policy import Trait
-from npdump.pages.struct_page import StructPage, TypeTest
+
+if TYPE_CHECKING:
+    from npdump.pages.struct_page import StructPage, TypeTest
 
 __all__ = ["MAX_BLOCK_NBYTES", "are_largest_free_blocks", "traits_and_orders"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A new file, readable by its owner alone."""
 
 from __future__ import annotations
@@ -5,13 +6,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
-from npdump.sinks import Placement
-from npdump.storage.file import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from npdump.sinks import Placement
+    from npdump.storage.file import Storage
 
 __all__ = ["FileSink"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The standard output, in the flattened format."""
 
 from __future__ import annotations
@@ -6,14 +7,17 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
-from npdump.sinks import Placement
-from npdump.storage.lz4 import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from npdump.sinks import Placement
+    from npdump.storage.lz4 import Frame
 
 __all__ = ["FlattenedSink"]
 

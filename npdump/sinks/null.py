@@ -1,11 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Nowhere: for a dry run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from npdump.sinks import Placement
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from npdump.sinks import Placement
 
 __all__ = ["NullSink"]
 

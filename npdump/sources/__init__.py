@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Input formats, one file each: physical memory images, uninterpreted.
 
 A source knows which page frames a dump holds and hands out their bytes; it doesn't know what a kernel is. To add a
@@ -6,18 +7,21 @@ format, add a module with a ``FORMAT`` object: nothing else needs an edit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump import plugins
-from npdump.bitmap import BoolArray, Runs
 from npdump.errors import UnknownFormat
-from npdump.layouts import ByteOrder
-from npdump.storage.file import ByteArray, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from npdump.bitmap import BoolArray, Runs
+    from npdump.layouts import ByteOrder
+    from npdump.storage.file import ByteArray, Storage
 
 __all__ = [
     "HEAD_NBYTES",

@@ -1,13 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From the byte ranges of segments to page frames and file offsets."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.arrays import Words, intersect, resolve_overlaps
-from npdump.bitmap import Runs
 from npdump.errors import AddressError
-from npdump.storage.file import ByteArray, Storage
+
+if TYPE_CHECKING:
+    from npdump.bitmap import Runs
+    from npdump.storage.file import ByteArray, Storage
 
 __all__ = ["PageExtents", "page_runs"]
 

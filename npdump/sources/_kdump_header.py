@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The headers of kdump-compressed files: versions 0 to 6, any word size and byte order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +13,9 @@ from npdump.layouts import ByteOrder, kdump
 from npdump.layouts.elf import BYTE_ORDERS
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
 from npdump.sources._notes import count_cpus, find_vmcoreinfo, make_note, parse_notes
-from npdump.storage.file import Storage
+
+if TYPE_CHECKING:
+    from npdump.storage.file import Storage
 
 __all__ = ["KdumpHeader", "incomplete_mark", "read_header"]
 

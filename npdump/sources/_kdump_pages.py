@@ -1,10 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where the pages of kdump-compressed files stand, and what they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,17 @@ import numpy.typing as npt
 from npdump import codecs
 from npdump.arrays import expand, unique
 from npdump.bitmap import BoolArray, Runs, runs_of
-from npdump.codecs import DecodePages
 from npdump.errors import AddressError, CodecError, CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
 from npdump.sources import Stored
-from npdump.sources._kdump_header import KdumpHeader
-from npdump.storage.file import ByteArray, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from npdump.codecs import DecodePages
+    from npdump.sources._kdump_header import KdumpHeader
+    from npdump.storage.file import ByteArray, Storage
 
 __all__ = ["PageTable", "Part", "read_bitmap"]
 

@@ -1,14 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF notes: what of them a dump filter needs to know."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from npdump.layouts import ByteOrder, elf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "Note",

@@ -1,14 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """VMCOREINFO in memory: the kernel keeps it in a page of its own, in dumps whose producer knew of no note as well."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.layouts import ByteOrder, elf
-from npdump.storage.file import Storage
+
+if TYPE_CHECKING:
+    from npdump.storage.file import Storage
 
 __all__ = ["as_note", "find_in_memory"]
 

@@ -1,11 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF vmcores: ``/proc/vmcore`` of kdump, QEMU's ``dump-guest-memory``, and ELF dumps that were filtered before."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from npdump.bitmap import Runs
 from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
@@ -13,7 +15,10 @@ from npdump.sources import SEGMENT, History, Source
 from npdump.sources._extents import PageExtents, page_runs
 from npdump.sources._notes import count_cpus, find_eraseinfo, find_vmcoreinfo, page_size_of, parse_notes
 from npdump.sources._vmcoreinfo_scan import as_note, find_in_memory
-from npdump.storage.file import ByteArray, Storage
+
+if TYPE_CHECKING:
+    from npdump.bitmap import Runs
+    from npdump.storage.file import ByteArray, Storage
 
 __all__ = ["FORMAT"]
 

@@ -1,12 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """kdump-compressed dumps, whole or split, and the older diskdump files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.bitmap import Runs
 from npdump.errors import CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.elf import PF_RWX
@@ -14,7 +14,12 @@ from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, History, Source, Stored
 from npdump.sources._kdump_header import EM_ARM, incomplete_mark, read_header
 from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
-from npdump.storage.file import ByteArray, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from npdump.bitmap import Runs
+    from npdump.storage.file import ByteArray, Storage
 
 __all__ = ["FORMAT"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From the path of an input to random access: what is compressed as a whole, piped or flattened is taken apart.
 
 One file for each compression. To add one, add a module with a ``CONTAINER`` object: nothing else needs an edit.
@@ -8,15 +9,17 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from npdump import plugins
 from npdump.errors import SourceError
 from npdump.storage.file import Storage
 from npdump.storage.flattened import FlattenedStorage, is_flattened
 from npdump.storage.spool import Spooled, peek, spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
 
 __all__ = ["Container", "detect", "open_storage"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Bytes in: a file, block device or ``/proc/vmcore``, read without knowing what the bytes mean.
 
 Looking goes through windows of mmap(2), which is one to two orders of magnitude faster on ``/proc/vmcore`` than
@@ -12,12 +13,15 @@ import errno
 import mmap
 import os
 import stat
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import Words
 from npdump.errors import SourceError, TruncatedDump
+
+if TYPE_CHECKING:
+    from npdump.arrays import Words
 
 __all__ = ["ByteArray", "Storage", "page_buffer"]
 

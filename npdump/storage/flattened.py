@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps in the flattened format, read where they are: no rearranged copy is made."""
 
 from __future__ import annotations
 
-import os
 from array import array
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from npdump.arrays import Words, resolve_overlaps
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.storage.file import ByteArray, Storage
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["FlattenedStorage", "is_flattened"]
 

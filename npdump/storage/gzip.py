@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files that gzip compressed."""
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Gzip:
         """See `npdump.storage.Container.open`."""
         import gzip
 
-        return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
 
 
 CONTAINER = Gzip()

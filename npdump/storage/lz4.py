@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files that lz4 compressed, and a frame for a stream that several processes write."""
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Lz4:
 
     def open(self, stream: BinaryIO) -> BinaryIO:
         """See `npdump.storage.Container.open`."""
-        return cast(BinaryIO, choose("lz4-compressed input", _ENGINES)[1].LZ4FrameFile(stream))
+        return cast("BinaryIO", choose("lz4-compressed input", _ENGINES)[1].LZ4FrameFile(stream))
 
 
 class Frame:
@@ -59,7 +60,7 @@ class Frame:
 
     def piece(self, data: bytes) -> bytes:
         """Compress a piece, which may follow any other one."""
-        return cast(bytes, self._compress(self._context, data))
+        return cast("bytes", self._compress(self._context, data))
 
 
 CONTAINER = Lz4()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A stream, kept in a temporary file that has no name and no blocks for zeros."""
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def peek(stream: BinaryIO, nbytes: int, path: str, errors: tuple[type[Exception]
             head += more
     except failures as error:
         raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
-    return head, cast(BinaryIO, io.BufferedReader(_Headed(head, stream), _CHUNK_NBYTES))
+    return head, cast("BinaryIO", io.BufferedReader(_Headed(head, stream), _CHUNK_NBYTES))
 
 
 def spool(
@@ -110,7 +111,7 @@ def spool(
     directory = directory or tempfile.gettempdir()
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
-            is_whole = _copy(stream, cast(BinaryIO, file), path, errors)
+            is_whole = _copy(stream, cast("BinaryIO", file), path, errors)
             status = os.fstat(file.fileno())
             note = (
                 f"{path}: unpacked to a temporary file in {directory}: {_mib(status.st_size)} MiB, of which "
@@ -118,7 +119,7 @@ def spool(
             )
             if not is_whole:
                 note += "; it was cut short: what is there is used"
-            return Spooled(cast(BinaryIO, file), path, use_mmap, origin, note)
+            return Spooled(cast("BinaryIO", file), path, use_mmap, origin, note)
     except OSError as error:
         raise SinkError(f"{directory}: can't hold {path} unpacked: {error.strerror}: give another --work-dir") from None
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files that xz compressed."""
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Xz:
         """See `npdump.storage.Container.open`."""
         import lzma
 
-        return cast(BinaryIO, lzma.LZMAFile(stream))
+        return cast("BinaryIO", lzma.LZMAFile(stream))
 
 
 CONTAINER = Xz()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Output formats, one file each: they say which bytes stand where, and leave the writing to a sink.
 
 To add a format, add a module with a ``WRITER`` class: nothing else needs an edit.
@@ -5,17 +6,20 @@ To add a format, add a module with a ``WRITER`` class: nothing else needs an edi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from npdump import plugins
-from npdump.codecs import Codec
-from npdump.encode.job import Done
-from npdump.kernel.kernel import Kernel
-from npdump.layouts import ByteOrder
-from npdump.pages.scan import PageScan
-from npdump.sinks import Sink
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from npdump.codecs import Codec
+    from npdump.encode.job import Done
+    from npdump.kernel.kernel import Kernel
+    from npdump.layouts import ByteOrder
+    from npdump.pages.scan import PageScan
+    from npdump.sinks import Sink
+    from npdump.sources import Source
 
 __all__ = ["DumpPlan", "WriteOptions", "Writer", "get"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What stands where in a kdump-compressed file, header version 6.
 
 References
@@ -7,20 +8,23 @@ makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpf
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import Words
-from npdump.bitmap import Bitmap
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
-from npdump.sinks import Placement
 from npdump.sources._notes import with_byte_order
-from npdump.storage.file import ByteArray
-from npdump.writers import DumpPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.arrays import Words
+    from npdump.bitmap import Bitmap
+    from npdump.sinks import Placement
+    from npdump.storage.file import ByteArray
+    from npdump.writers import DumpPlan
 
 __all__ = ["KdumpLayout", "ceil_div"]
 

@@ -1,27 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The pages of a kdump-compressed file, batch by batch, and the descriptors that point to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import Words
-from npdump.bitmap import BoolArray, Runs
 from npdump.encode.batches import PageBatch, is_zero, read_pages, samples_of
 from npdump.encode.dedup import NO_SLOT, KnownPages, keys_of
 from npdump.encode.encoder import Encoded, PageEncoder, StoredEncoder
 from npdump.encode.job import Done
 from npdump.encode.pool import slots_needed
 from npdump.errors import NoSpace
-from npdump.sinks import Sink
 from npdump.sources import OffersStored, Stored
 from npdump.storage.file import ByteArray, page_buffer
-from npdump.writers import DumpPlan, WriteOptions
-from npdump.writers._kdump_layout import KdumpLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from npdump.arrays import Words
+    from npdump.bitmap import BoolArray, Runs
+    from npdump.sinks import Sink
+    from npdump.writers import DumpPlan, WriteOptions
+    from npdump.writers._kdump_layout import KdumpLayout
 
 __all__ = ["PageJob", "StoredJob"]
 

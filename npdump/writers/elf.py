@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF core files, in which a long run of left-out pages is a segment's tail without data (p_filesz < p_memsz).
 
 References
@@ -8,7 +9,7 @@ kdump ELF file (PT_NOTE first, then only PT_LOAD, p_align 0).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,16 @@ from npdump.errors import FactError, NoSpace, SinkError
 from npdump.kernel.segments import NO_VADDR, with_kernel_vaddrs
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.pages.scan import Window
-from npdump.sinks import Sink
 from npdump.sources import SEGMENT
 from npdump.sources._notes import find_eraseinfo, make_note
 from npdump.storage.file import page_buffer
-from npdump.writers import DumpPlan, WriteOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.pages.scan import Window
+    from npdump.sinks import Sink
+    from npdump.writers import DumpPlan, WriteOptions
 
 __all__ = ["WRITER"]
 

@@ -1,17 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kdump-compressed format: what comes when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from npdump.encode import pool
 from npdump.encode.batches import PageBatch, batches
-from npdump.encode.job import Done, Job
-from npdump.sinks import Sink
 from npdump.sources import OffersStored
-from npdump.writers import DumpPlan, WriteOptions
 from npdump.writers._kdump_layout import KdumpLayout, ceil_div
 from npdump.writers._kdump_pages import PageJob, StoredJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.encode.job import Done, Job
+    from npdump.sinks import Sink
+    from npdump.writers import DumpPlan, WriteOptions
 
 __all__ = ["WRITER"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``make bench``: npdump beside makedumpfile on the vmcore of the demo, or on those that NPDUMP_BENCH names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What one run of a command costs."""
 
 from __future__ import annotations

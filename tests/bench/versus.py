@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """npdump and makedumpfile side by side: time, size and memory of the same work, as ratios of one run.
 
     python -m tests.bench.versus [--makedumpfile PROGRAM] [--runs N] [--rows KIND]... [--markdown FILE] VMCORE...
@@ -19,13 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.bench.measure import NPDUMP, Run, peak_pss_nbytes, run, startup_command
 from tests.builders import large
 from tests.builders.vmcore import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 FORMS = {"zlib": "-c", "zstd": "-z", "lzo": "-l", "snappy": "-p", "raw": "", "elf": "-E"}
 CPU_GOALS = {"zlib": 3.0, "zstd": 1.1, "lzo": 1.0, "snappy": 1.0, "raw": 1.0, "elf": None}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The ELF64 core file around a sparse physical memory."""
 
 from __future__ import annotations
@@ -5,9 +6,12 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .memory import PAGE_SIZE, Memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EM_X86_64 = 62
 PN_XNUM = 0xFFFF

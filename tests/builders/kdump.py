@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """kdump-compressed files of every header version, word size and byte order, and the flattened format, with `struct`.
 
 References: formats of makedumpfile's IMPLEMENTATION; libkdumpfile's tables of the 32-bit sub headers.

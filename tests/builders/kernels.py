@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How each kernel generation lays out struct page and what its VMCOREINFO tells about it.
 
 The numbers are those of Debian's kernels of that age (bit numbers differ between configurations; a filter may only use

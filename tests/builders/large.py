@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A vmcore of a freshly booted machine with any amount of memory, a few dozen MiB on disk.
 
     python -m tests.builders.large --size 1T FILE
@@ -14,18 +15,22 @@ import json
 import struct
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import oracle
 from .elf import Load
 from .kernels import KERNELS, PAGE_SIZE, PAGES_PER_SECTION, Kernel
-from .memory import Memory
 from .pages import Block, StructPages
-from .paging import PageTables
 from .vmcore import Description, Layout, build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .memory import Memory
+    from .paging import PageTables
 
 MIB, GIB = 1 << 20, 1 << 30
 LAYOUT = Layout()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel log of each generation, put into the memory of a built vmcore (`old.Image`).
 
 References: kernel/printk.c in Linux 2.6.32 and 3.5, kernel/printk/printk.c in 5.4, printk_ringbuffer.h in 5.13.

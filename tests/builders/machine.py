@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A small vmcore of any machine: both word sizes and byte orders, page tables of any form, a flat memory map.
 
 The memory map lies scattered in physical memory and is reached as on the machine: through page tables that are built
@@ -7,13 +8,16 @@ here entry by entry, or through what `Spec.extra` writes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .memory import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 N_PAGES = 2048
 N_KERNEL_PAGES = 256

@@ -1,8 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Sparse physical memory: what was written is there, everything else reads as zeros."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGE_SIZE = 4096
 

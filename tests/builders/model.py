@@ -1,18 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a synthetic vmcore holds: the expectation that tests compare with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .elf import Load
 from .kernels import PAGE_SIZE
-from .memory import Memory
 from .notes import vmcoreinfo_text
-from .pages import StructPages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .elf import Load
+    from .memory import Memory
+    from .pages import StructPages
 
 
 @dataclass

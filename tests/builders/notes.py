@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF notes of a vmcore: registers per CPU, VMCOREINFO, and what others add."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Vmcores of x86_64 kernels before 4.4: every memory model, every way to tell free pages, and the logs of their time.
 
     dump = build(path, OldKernel("2.6.24", model="discontiguous", free_by="lists"))
@@ -8,9 +9,8 @@ The layouts are those of include/linux/mm_types.h and mmzone.h in those releases
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from . import notes as note
 from .elf import Load, write_core
 from .memory import PAGE_SIZE, Memory
 from .paging import PageTables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 MIB = 1 << 20
 KERNEL_MAP = 0xFFFFFFFF80000000

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which pages a dump level drops: one page frame after the other, in plain Python.
 
 It knows struct pages only through VMCOREINFO keys and raw bytes, so that it can judge built and real dumps alike.
@@ -8,11 +9,14 @@ makedumpfile.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 ZERO, NON_PRIVATE, CACHE, USER, FREE = 1, 2, 4, 8, 16
 CLASSES = ("kept", "free", "cache", "cache_private", "user", "hwpoison", "offline")

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """struct pages from a list of blocks: what kind of pages lie where, in a kernel generation's own layout."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .kernels import (
     COMPOUND,
@@ -19,6 +20,9 @@ from .kernels import (
     STRUCT_PAGE_NBYTES,
     Kernel,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 POINTER = 0xFFFF888012345600  # of an address_space or anon_vma: only its low bits matter
 TAIL_MAPPING = 0xDEAD000000000400

@@ -1,11 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Real x86_64 page tables, 4 or 5 levels, with 4 KiB, 2 MiB and 1 GiB leaves."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .memory import Memory
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .memory import Memory
 
 PRESENT_RW = 0x63  # present, writable, accessed, dirty
 LEAF = 0x80

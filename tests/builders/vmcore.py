@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A whole synthetic x86_64 vmcore from a short description, and the model of what is in it.
 
     dump = build(path, Description(kernel=KERNELS["6.12"], ram=[(0, 1 << 28)], blocks=[Block(0x4000, "free", 10,
@@ -12,10 +13,9 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import notes as note
 from .elf import KERNEL_SHAPE, FileShape, Load, write_core
@@ -32,6 +32,10 @@ from .memory import Memory
 from .model import Vmcore
 from .pages import Block, StructPages
 from .paging import PageTables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 KERNEL_MAP = 0xFFFFFFFF80000000
 SECTION_NBYTES = 1 << SECTION_SIZE_BITS

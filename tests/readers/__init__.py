@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Readers of npdump's output that share no code with npdump: what is written must be what others read."""
 
 from .elf import ElfDump

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Decompression with the system's own libraries: zlib, and liblzo2, libsnappy and libzstd through ctypes."""
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Digests and comparisons of dumps."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def pfn_digest(pfns: np.ndarray) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF core files: the input as well as `-E` output."""
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The flattened format: the file that its records make."""
 
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEADER_NBYTES = 4096
 RECORD = struct.Struct(">qq")

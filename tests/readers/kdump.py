@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """kdump-compressed files, header version 6: both byte orders, 64-bit and the two 32-bit layouts."""
 
 from __future__ import annotations

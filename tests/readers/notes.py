@@ -1,10 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Notes of either output format."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Note(NamedTuple):

@@ -1,17 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the strictest reader of each format demands of a file: `problems(path)` lists what is wrong with it."""
 
 from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from . import notes, open_dump
 from .elf import PT_LOAD, PT_NOTE, ElfDump
 from .kdump import COMPRESSION, EXCLUDED_VMEMMAP, INCOMPLETE, KdumpFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ZERO_LEVEL = 1
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What npdump does beside filtering a dump: one module per command, named as in `npdump.cli.options.COMMANDS`.
 
 To add a command, add its name there and a module with a function ``run``: nothing else needs an edit.
@@ -5,11 +6,15 @@ To add a command, add its name there and a module with a function ``run``: nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from npdump import plugins
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
 
 __all__ = ["get"]
 

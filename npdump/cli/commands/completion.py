@@ -1,14 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``npdump completion``: what a shell needs to complete npdump's command line, made from its declaration."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from npdump.cli.options import SUBCOMMANDS, Options, build_parser
-from npdump.cli.report import Reporter
 from npdump.errors import UsageError
+
+if TYPE_CHECKING:
+    from npdump.cli.report import Reporter
 
 __all__ = ["run"]
 

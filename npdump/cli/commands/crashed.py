@@ -1,19 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The dump that a command is about, opened and understood as far as the command needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from npdump.arch import Arch, by_machine
 from npdump.cli.inputs import load_external, open_storages
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
-from npdump.kernel.kernel import Kernel
 from npdump.kernel.probe import find_kernel
 from npdump.sources import Source, open_source
-from npdump.storage.file import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
+    from npdump.kernel.kernel import Kernel
+    from npdump.storage.file import Storage
 
 __all__ = ["Crashed", "open_crashed"]
 

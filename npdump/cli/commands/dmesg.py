@@ -1,15 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``--dump-dmesg`` and ``--partial-dmesg``: the kernel log, alone."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from npdump.cli.commands.crashed import open_crashed
 from npdump.cli.inputs import holds_dump
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
 from npdump.kernel import dmesg
 from npdump.sinks.file import FileSink
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
 
 __all__ = ["run"]
 

@@ -1,20 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``npdump explain``: what is this page, which fields made it so, and at which levels does it go."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npdump.cli.commands.crashed import Crashed, open_crashed
 from npdump.cli.inputs import load_external
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
 from npdump.encode.batches import is_zero
 from npdump.errors import AddressError, FactError, UsageError
-from npdump.facts import Facts
 from npdump.kernel.memmap import find
 from npdump.kernel.probe import embedded_types
 from npdump.pages.explain import explain, flag_names
@@ -22,6 +20,11 @@ from npdump.pages.free_lists import read_free_lists
 from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import describe
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
+    from npdump.facts import Facts
 
 __all__ = ["run"]
 

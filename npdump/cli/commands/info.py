@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``npdump info``: what is this file, of which kernel, and what is missing from it."""
 
 from __future__ import annotations
@@ -5,22 +6,24 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npdump import codecs
 from npdump.arch import by_machine
-from npdump.bitmap import Runs
 from npdump.cli.inputs import load_external, open_storages
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
 from npdump.errors import AddressError, FactError
 from npdump.kernel import dmesg
-from npdump.kernel.facts.external import ExternalFacts
-from npdump.kernel.kernel import Kernel
 from npdump.kernel.probe import find_kernel, utsname
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
 from npdump.sources import History, OffersStored, Source, open_source
 from npdump.sources._notes import parse_notes
+
+if TYPE_CHECKING:
+    from npdump.bitmap import Runs
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
+    from npdump.kernel.facts.external import ExternalFacts
+    from npdump.kernel.kernel import Kernel
 
 __all__ = ["run"]
 

@@ -1,13 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``-g VMCOREINFO -x VMLINUX``: what a vmlinux tells, as a text file for ``-i``."""
 
 from __future__ import annotations
 
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
+from typing import TYPE_CHECKING
+
 from npdump.kernel.facts import vmcoreinfo
 from npdump.kernel.facts.vmlinux import read_vmlinux
 from npdump.sinks.file import FileSink
 from npdump.storage.file import Storage
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
 
 __all__ = ["run"]
 

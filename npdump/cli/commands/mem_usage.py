@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``--mem-usage``: what the pages of a running kernel, or of a dump, are used for."""
 
 from __future__ import annotations
@@ -6,19 +7,22 @@ import json
 import os
 import re
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npdump.bitmap import Runs, in_file, in_memory
 from npdump.cli.commands.crashed import open_crashed
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
 from npdump.encode.batches import BATCH_NBYTES, batches, is_zero, read_pages
 from npdump.errors import SourceError
 from npdump.pages.policy import PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
-from npdump.sources import Source
 from npdump.storage.file import page_buffer
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
+    from npdump.sources import Source
 
 __all__ = ["run"]
 

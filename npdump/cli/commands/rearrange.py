@@ -1,19 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``-R``: a file of a flattened dump that comes on the standard input."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import closing, suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from npdump import sources, storage
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
 from npdump.errors import SinkError, SourceError, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.sinks.file import FileSink
 from npdump.storage.file import Storage
 from npdump.storage.spool import peek
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
 
 __all__ = ["run"]
 

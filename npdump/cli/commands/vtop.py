@@ -1,13 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """``--vtop``: from a kernel virtual address to the physical one."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from npdump.cli.commands.crashed import open_crashed
-from npdump.cli.options import Options
-from npdump.cli.report import Reporter
 from npdump.errors import AddressError
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
 
 __all__ = ["run"]
 

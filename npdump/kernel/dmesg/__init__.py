@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel log, out of a crashed kernel's memory.
 
 Three generations: the lockless ring of Linux 5.10 on, the ring of records of 3.5 to 5.9, and before that a plain ring
@@ -7,10 +8,13 @@ of characters. Which one it is is told by the symbols that the kernel exports, n
 from __future__ import annotations
 
 import string
+from typing import TYPE_CHECKING
 
 from npdump.kernel.dmesg import lockless, older
 from npdump.kernel.dmesg.log import Log, Record
-from npdump.kernel.kernel import Kernel
+
+if TYPE_CHECKING:
+    from npdump.kernel.kernel import Kernel
 
 __all__ = ["Log", "Record", "as_text", "read"]
 
@@ -42,7 +46,7 @@ def read(kernel: Kernel, partial: bool = False) -> Log:
 
 
 def as_text(log: Log) -> str:
-    """Lay the log out as ``dmesg`` and makedumpfile do; bytes that no terminal can show become ``\\xNN``."""
+    r"""Lay the log out as ``dmesg`` and makedumpfile do; bytes that no terminal can show become ``\\xNN``."""
     if log.generation == "characters":
         return log.characters.decode("utf-8", "surrogateescape")
     return "".join(map(_line, log.records))

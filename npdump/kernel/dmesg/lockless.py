@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The lockless ring of Linux 5.10 on.
 
 References
@@ -6,6 +7,8 @@ Linux ``kernel/printk/printk_ringbuffer.h`` and ``Documentation/admin-guide/kdum
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +23,9 @@ from npdump.kernel.dmesg.log import (
     read_u32,
     struct_dtype,
 )
-from npdump.kernel.kernel import Kernel
+
+if TYPE_CHECKING:
+    from npdump.kernel.kernel import Kernel
 
 __all__ = ["read"]
 

@@ -1,15 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What all generations of the kernel log have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npdump.errors import AddressError, FactError
-from npdump.kernel.kernel import Kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from npdump.kernel.kernel import Kernel
 
 __all__ = ["MAX_LOG_NBYTES", "Log", "Record", "caller_name", "need_fields", "read_lossy", "read_u32", "struct_dtype"]
 
@@ -50,6 +54,7 @@ class Log:
 
 
 def caller_name(number: int) -> str:
+    """Return a caller as the kernel prints it: ``C`` and a CPU, or ``T`` and a task."""
     return f"{'C' if number & CALLER_IS_CPU else 'T'}{number & ~CALLER_IS_CPU}"
 
 
@@ -78,11 +83,13 @@ def struct_dtype(kernel: Kernel, name: str, size_key: str, fields: Mapping[str, 
 
 
 def need_fields(dtype: np.dtype, name: str, fields: tuple[str, ...]) -> None:
+    """Raise FactError if a structure lacks one of these members."""
     for missing in set(fields) - set(dtype.names or ()):
         raise FactError(f"VMCOREINFO lacks the offset of {missing} in {name}, which is needed to read the kernel log")
 
 
 def read_u32(kernel: Kernel, vaddr: int) -> int:
+    """Return the ``u32`` at a kernel address."""
     raw = kernel.memory.read(vaddr, 4)
     return int(np.frombuffer(raw, np.dtype("u4").newbyteorder(kernel.memory.word.byteorder))[0])
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The logs before Linux 5.10: a ring of records (3.5 on), and a ring of characters.
 
 References
@@ -7,12 +8,11 @@ Linux ``kernel/printk/printk.c`` (``kernel/printk.c`` before 3.11) in those rele
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npdump.errors import AddressError, FactError
-from npdump.facts import Facts
 from npdump.kernel.dmesg.log import (
     MAX_LOG_NBYTES,
     Log,
@@ -23,7 +23,12 @@ from npdump.kernel.dmesg.log import (
     read_u32,
     struct_dtype,
 )
-from npdump.kernel.kernel import Kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.facts import Facts
+    from npdump.kernel.kernel import Kernel
 
 __all__ = ["read_characters", "read_records"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """BTF: the kernel's types in the form that a kernel carries for its own use (Linux 5.2 on, CONFIG_DEBUG_INFO_BTF).
 
 References

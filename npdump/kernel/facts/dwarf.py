@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel's own file, vmlinux: its symbols, its identity and, from its DWARF, its types.
 
 Of the hundreds of megabytes only a few compile units are read: those that hold a function of which it's known that
@@ -11,8 +12,7 @@ DWARF 5, sections 2 and 7; ELF gABI; Linux ``scripts/link-vmlinux.sh``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from elftools.common.exceptions import DWARFError, ELFError
@@ -22,6 +22,9 @@ from elftools.elf.elffile import ELFFile
 from npdump.errors import FactError
 from npdump.kernel.facts import btf
 from npdump.kernel.facts.types import WANTED_ENUMS, WANTED_STRUCTS, Member, Struct, Types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Vmlinux", "build_id", "read"]
 

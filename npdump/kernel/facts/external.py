@@ -1,12 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Facts that the user gives, from a file beside the dump, and whether they belong to it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from npdump.errors import VersionMismatch
-from npdump.facts import Facts
-from npdump.kernel.facts.types import Types
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.kernel.facts.types import Types
 
 __all__ = ["ExternalFacts", "complete"]
 

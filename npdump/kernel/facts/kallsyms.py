@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """kallsyms: the kernel's own table of its symbols, in its memory.
 
 References
@@ -8,12 +9,15 @@ Linux ``scripts/kallsyms.c`` (which writes the table) and ``kernel/kallsyms.c`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.errors import FactError
-from npdump.facts import Facts
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
 
 __all__ = ["is_there", "read"]
 

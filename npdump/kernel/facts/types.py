@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel's C types, as far as a dump filter asks about them, whatever they were read from."""
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """struct new_utsname: who the crashed kernel says it is."""
 
 from __future__ import annotations
 
-from npdump.facts import Facts
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
 
 __all__ = ["FIELDS_NBYTES", "N_FIELDS", "from_facts", "parse"]
 

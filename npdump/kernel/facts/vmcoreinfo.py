@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """VMCOREINFO: the text in which a kernel describes itself to dump tools.
 
 References

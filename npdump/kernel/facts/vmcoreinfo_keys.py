@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From a kernel's symbols and types to the facts that VMCOREINFO would state, under the same keys.
 
 References
@@ -9,10 +10,14 @@ the file that holds those that are asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from npdump.facts import Fact, Facts
-from npdump.kernel.facts.types import Types
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from npdump.kernel.facts.types import Types
 
 __all__ = ["KEYS", "from_types", "page_type_macros", "release_of"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files beside the dump that tell about its kernel: vmlinux (``-x``) and VMCOREINFO files (``-i``).
 
 What was read from a vmlinux is kept in the user's cache directory, under its build id: it takes seconds to read, and a
@@ -13,17 +14,20 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from npdump.cli.options import Options
 from npdump.codecs.zstd import open_frames
 from npdump.errors import CodecError, FactError, NpdumpError, SourceError
 from npdump.kernel.facts import dwarf, vmcoreinfo, vmcoreinfo_keys
 from npdump.kernel.facts.external import ExternalFacts
 from npdump.kernel.facts.types import Types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.cli.options import Options
 
 __all__ = ["load_external", "read_vmlinux"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where the struct pages are, one memory model per file.
 
 To add a memory model, add a module with a ``MODEL`` object: nothing else needs an edit.
@@ -5,12 +6,14 @@ To add a memory model, add a module with a ``MODEL`` object: nothing else needs 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from npdump import plugins
 from npdump.errors import MemmapError
-from npdump.facts import Facts
-from npdump.kernel.kernel import Kernel, MemMap
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
+    from npdump.kernel.kernel import Kernel, MemMap
 
 __all__ = ["Model", "find"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """DISCONTIGMEM: each NUMA node has an array of struct pages of its own (until Linux v5.14; FLATMEM with NUMA as well).
 
 References
@@ -7,12 +8,16 @@ Linux ``include/linux/mmzone.h`` (struct pglist_data) and ``include/asm-generic/
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.errors import AddressError, MemmapError
-from npdump.facts import Facts
 from npdump.kernel.kernel import Kernel, MemMap
 from npdump.kernel.nodes import NODE_TABLES, find_nodes
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
 
 __all__ = ["MODEL"]
 

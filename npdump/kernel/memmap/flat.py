@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """FLATMEM: one array of struct pages for all of memory.
 
 References
@@ -7,11 +8,15 @@ Linux ``include/asm-generic/memory_model.h``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npdump.errors import MemmapError
-from npdump.facts import Facts
 from npdump.kernel.kernel import Kernel, MemMap
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
 
 __all__ = ["MODEL"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """SPARSEMEM: memory comes in sections, each with its own piece of the memory map.
 
 SPARSEMEM_VMEMMAP needs nothing of its own: its sections' pieces are one virtual array, and decode to it.
@@ -9,12 +10,16 @@ Linux ``include/linux/mmzone.h`` (struct mem_section, SECTION_MAP_MASK) and ``mm
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from npdump.errors import AddressError, FactError, MemmapError
-from npdump.facts import Facts
 from npdump.kernel.kernel import Kernel, MemMap
+
+if TYPE_CHECKING:
+    from npdump.facts import Facts
 
 __all__ = ["MODEL"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """npdump's doubts about its own result: a kind of page that doesn't stand a check is kept, or is an error.
 
 Two checks are made before anything is written: a sample of the struct pages must make sense
@@ -7,6 +8,7 @@ Two checks are made before anything is written: a sample of the struct pages mus
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +20,9 @@ from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.scan import PageScan
 from npdump.pages.selfcheck.struct_pages import ALL, CHECKED, Doubt, survey
 from npdump.pages.struct_page import describe
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.sources import Source
 
 __all__ = ["Trust", "doubt_free", "trusted_scan"]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whether struct pages are what they are taken for: what is left out is held against what else the kernel says of it.
 
 A kernel may change what its struct pages mean, and its VMCOREINFO may not say so: makedumpfile had to be repaired some
@@ -6,21 +7,23 @@ thirty times, mostly after dumps had lost what they should have kept.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from npdump.arrays import unique
 from npdump.bitmap import mask_of
-from npdump.kernel.kernel import Kernel, MemMap
 from npdump.kernel.memmap import find
 from npdump.pages.blocks import NO_CARRY, cover
 from npdump.pages.policy import DumpLevel, Trait
 from npdump.pages.records import StructPages
-from npdump.pages.struct_page import StructPage
 from npdump.pages.traits import traits_and_orders
-from npdump.sources import Source
+
+if TYPE_CHECKING:
+    from npdump.kernel.kernel import Kernel, MemMap
+    from npdump.pages.struct_page import StructPage
+    from npdump.sources import Source
 
 __all__ = ["CHECKED", "Doubt", "survey"]
 
@@ -279,7 +282,7 @@ def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[n
 
 
 class _Links:
-    """Some pages on LRU lists: does the next page in the list know of them?"""
+    """Some pages on LRU lists: whether the next page in the list knows of them."""
 
     def __init__(self, kernel: Kernel, memmap: MemMap, struct_nbytes: int) -> None:
         self._memory = kernel.memory
