@@ -3,23 +3,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("harness", "judging", "peers")
+pytest.register_assert_rewrite("tests.harness", "tests.judging", "tests.peers")
 
-import harness  # noqa: E402  (after its asserts are told to explain themselves)
+from tests import harness  # noqa: E402  (after its asserts are told to explain themselves)
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-FIXTURES = harness.TESTS / "fixtures"
 
 
 @pytest.fixture(scope="session")
@@ -28,26 +24,10 @@ def npdump():
     return harness.run
 
 
-@cache
-def _expand():
-    path = FIXTURES / "expand.py"
-    spec = importlib.util.spec_from_file_location("expand_fixture", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.expand
-
-
-def expand_distilled(name: str) -> Path:
-    """A distilled vmcore, expanded into the cache; what it was made from is part of its name there."""
-    sources = [path for path in FIXTURES.glob(f"{name}*") if path.is_file()] + [FIXTURES / "expand.py"]
-    version = max(path.stat().st_mtime_ns for path in sources)
-    return harness.once(harness.CACHE / "distilled" / f"{name}-{version}.vmcore", lambda part: _expand()(name, part))
-
-
 @pytest.fixture(scope="session")
 def distilled():
     """Path of the distilled vmcore of that name."""
-    return expand_distilled
+    return harness.distilled_vmcore
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tests.fixtures.expand import expand
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 TESTS = Path(__file__).resolve().parent
 REPOSITORY = TESTS.parent
+FIXTURES = TESTS / "fixtures"
 #: Expanded dumps are big and always the same: they stay from one run of the tests to the next.
 CACHE = Path(os.environ.get("NPDUMP_TEST_CACHE", f"{tempfile.gettempdir()}/npdump-tests-{os.getuid()}"))
 CODEC_FLAGS = {"raw": None, "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
@@ -114,6 +117,22 @@ class Reference:
     def bitmap1(self) -> np.ndarray:
         """Pages of RAM; bool by page frame number."""
         return self._arrays["bitmap1"]
+
+
+def reference(name: str) -> Reference:
+    """The `Reference` of a distilled vmcore (its path below tests/fixtures) or of a vmcore of the corpus, by name."""
+    if (FIXTURES / f"{name}.refs.json").exists():
+        return Reference(FIXTURES / f"{name}.refs.json", FIXTURES / f"{name}.refs.npz")
+    corpus = find_corpus()
+    assert corpus is not None, f"no reference of {name}"
+    return Reference(corpus / "refs" / f"{name}.json", corpus / "refs" / f"{name}.npz")
+
+
+def distilled_vmcore(name: str) -> Path:
+    """A distilled vmcore, expanded into the cache; what it was made from is part of its name there."""
+    sources = [path for path in FIXTURES.glob(f"{name}*") if path.is_file()] + [FIXTURES / "expand.py"]
+    version = max(path.stat().st_mtime_ns for path in sources)
+    return once(CACHE / "distilled" / f"{name}-{version}.vmcore", lambda part: expand(name, part))
 
 
 def find_corpus() -> Path | None:

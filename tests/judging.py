@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness import CODEC_FLAGS, Reference, run_ok
-from readers import open_dump
-from readers.compare import content_digest, difference, pfn_digest
-from readers.validate import X86_64, Machine, problems
+from tests.harness import CODEC_FLAGS, Reference, run_ok
+from tests.readers import open_dump
+from tests.readers.compare import content_digest, difference, pfn_digest
+from tests.readers.validate import X86_64, Machine, problems
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from builders import notes as note
-from builders.elf import FileShape, Load
-from builders.kernels import KERNELS, Kernel
-from builders.pages import Block
-from builders.vmcore import KASLR, LA57, Description, Layout
+from tests.builders import notes as note
+from tests.builders.elf import FileShape, Load
+from tests.builders.kernels import KERNELS, Kernel
+from tests.builders.pages import Block
+from tests.builders.vmcore import KASLR, LA57, Description, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

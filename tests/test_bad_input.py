@@ -7,12 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from builders import oracle
-from builders.kernels import KERNELS
-from builders.pages import Block
-from builders.vmcore import PLAIN, Description, build
-from readers import open_dump
-from readers.kdump import INCOMPLETE
+
+from tests.builders import oracle
+from tests.builders.kernels import KERNELS
+from tests.builders.pages import Block
+from tests.builders.vmcore import PLAIN, Description, build
+from tests.readers import open_dump
+from tests.readers.kdump import INCOMPLETE
 
 MIB = 1 << 20
 MEMORY_NBYTES = 2 << 30

@@ -2,13 +2,14 @@
 """The builders and the oracle against makedumpfile: what judges npdump is judged first."""
 
 import pytest
-import synthetic
-from builders import oracle
-from builders.vmcore import build
-from peers import makedumpfile_for, run_makedumpfile
-from readers import open_dump
-from readers.compare import difference
-from readers.validate import problems
+
+from tests import synthetic
+from tests.builders import oracle
+from tests.builders.vmcore import build
+from tests.peers import makedumpfile_for, run_makedumpfile
+from tests.readers import open_dump
+from tests.readers.compare import difference
+from tests.readers.validate import problems
 
 COMPARABLE = [name for name, case in synthetic.CASES.items() if not case.upstream and not case.options]
 

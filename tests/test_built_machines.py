@@ -10,9 +10,10 @@ import struct
 from dataclasses import replace
 
 import pytest
-from builders.machine import N_PAGES, Image, Spec, Tables, build
-from harness import run, run_ok
-from readers import notes, open_dump
+
+from tests.builders.machine import N_PAGES, Image, Spec, Tables, build
+from tests.harness import run, run_ok
+from tests.readers import notes, open_dump
 
 U64 = (1 << 64) - 1
 #: Page cache and user memory go at the one, page cache with buffers and free memory at the other.

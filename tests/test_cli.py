@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 
-import harness
 import pytest
-import synthetic
-from builders import oracle
-from builders.vmcore import build
-from readers import open_dump
+
+from tests import harness, synthetic
+from tests.builders import oracle
+from tests.builders.vmcore import build
+from tests.readers import open_dump
 
 LABELS = {
     "cache": "Non-private cache pages",

@@ -10,12 +10,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import harness
-import peers
 import pytest
-from readers import KdumpFile, open_dump
-from readers.compare import content_digest
-from readers.validate import problems
+
+from tests import harness, peers
+from tests.readers import KdumpFile, open_dump
+from tests.readers.compare import content_digest
+from tests.readers.validate import problems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +28,7 @@ TOOL = harness.REPOSITORY / "tools" / "makedumpfile-R.py"
 @pytest.fixture(scope="module")
 def vmcore():
     """A real vmcore."""
-    from conftest import expand_distilled
-
-    return expand_distilled(NAME)
+    return harness.distilled_vmcore(NAME)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from __future__ import annotations
 import struct
 import subprocess
 
-import harness
-import peers
 import pytest
-from builders import logs
-from builders.logs import COMMITTED, CPU, FAILED_LPOS, NO_LPOS, RESERVED, REUSABLE, Entry, Message
-from builders.old import KERNEL_MAP, OldKernel, build
+
+from tests import harness, peers
+from tests.builders import logs
+from tests.builders.logs import COMMITTED, CPU, FAILED_LPOS, NO_LPOS, RESERVED, REUSABLE, Entry, Message
+from tests.builders.old import KERNEL_MAP, OldKernel, build
 
 
 def lines(n, caller=0):

@@ -14,17 +14,16 @@ import sys
 from contextlib import closing
 from functools import cache
 
-import harness
 import numpy as np
-import peers
 import pytest
-from readers import open_dump
 
 from npdump.arch import by_machine
 from npdump.kernel.facts import btf, kallsyms, vmcoreinfo_keys
 from npdump.kernel.probe import find_kernel
 from npdump.sources import open_source
 from npdump.storage.file import Storage
+from tests import harness, peers
+from tests.readers import open_dump
 
 KERNELS = {"6.1": "x86_64-6.1-256M", "7.2": "x86_64-7.2-512M", "riscv64": "riscv64-6.12-512M"}
 

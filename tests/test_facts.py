@@ -8,10 +8,8 @@ import struct
 import subprocess
 from contextlib import closing
 
-import harness
 import numpy as np
 import pytest
-from readers import open_dump
 
 from npdump.arch import by_machine
 from npdump.errors import FactError
@@ -20,6 +18,8 @@ from npdump.kernel.facts import btf, kallsyms, vmcoreinfo, vmcoreinfo_keys
 from npdump.kernel.probe import find_kernel
 from npdump.sources import open_source
 from npdump.storage.file import Storage
+from tests import harness
+from tests.readers import open_dump
 
 STEXT = 0xFFFFFFFF81000000
 

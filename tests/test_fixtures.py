@@ -10,17 +10,17 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from harness import Reference
 
-FIXTURES = Path(__file__).resolve().parent / "fixtures"
-sys.path.insert(0, str(FIXTURES))
+from tests import harness
+from tests.fixtures import distill, expand
+from tests.harness import FIXTURES, Reference
 
-import distill  # noqa: E402
-import expand  # noqa: E402
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def core(vmcore: Path) -> distill.Vmcore:
 
 @pytest.fixture(scope="module")
 def reference(name: str) -> Reference:
-    return Reference(FIXTURES / f"{name}.refs.json", FIXTURES / f"{name}.refs.npz")
+    return harness.reference(name)
 
 
 def test_every_distilled_file_is_known() -> None:

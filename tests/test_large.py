@@ -3,15 +3,16 @@
 
 import re
 
-import harness
 import numpy as np
 import pytest
-from builders import large
-from builders.kernels import KERNELS
-from builders.vmcore import build
-from peers import makedumpfile_for, run_makedumpfile
-from readers import open_dump
-from readers.compare import difference
+
+from tests import harness
+from tests.builders import large
+from tests.builders.kernels import KERNELS
+from tests.builders.vmcore import build
+from tests.peers import makedumpfile_for, run_makedumpfile
+from tests.readers import open_dump
+from tests.readers.compare import difference
 
 GIB = 1 << 30
 KERNEL = KERNELS["6.1"]

@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import harness
 import numpy as np
 import pytest
-from builders.kernels import KERNELS
-from builders.vmcore import Description, build
-from readers import ElfDump, KdumpFile
-from readers.elf import PAGE_SIZE
-from readers.kdump import INCOMPLETE
-from readers.validate import problems
+
+from tests import harness
+from tests.builders.kernels import KERNELS
+from tests.builders.vmcore import Description, build
+from tests.readers import ElfDump, KdumpFile
+from tests.readers.elf import PAGE_SIZE
+from tests.readers.kdump import INCOMPLETE
+from tests.readers.validate import problems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,9 +34,7 @@ def vmcore(tmp_path_factory):
 @pytest.fixture(scope="module")
 def real():
     """A real vmcore, with zero pages and pages that are alike."""
-    from conftest import expand_distilled
-
-    return expand_distilled("x86_64-6.1")
+    return harness.distilled_vmcore("x86_64-6.1")
 
 
 def limited(limit_nbytes: int, *args) -> Path:

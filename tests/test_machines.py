@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import struct
 
-import harness
 import pytest
-from conftest import FIXTURES
-from harness import Reference, run, run_ok
-from judging import check_level
-from readers import open_dump
-from readers.validate import Machine
+
+from tests.harness import reference, run, run_ok
+from tests.judging import check_level
+from tests.readers import open_dump
+from tests.readers.validate import Machine
 
 #: What each one's dump file says of the machine, by fixture; the vmcores of the corpus are the same ones, whole.
 MACHINES = {
@@ -34,25 +33,19 @@ CORPUS = {
 LEVELS = (0, 1, 2, 4, 8, 16, 31)
 
 
-def _reference(name: str) -> Reference:
-    directory = FIXTURES / "machines"
-    return Reference(directory / f"{name}.refs.json", directory / f"{name}.refs.npz")
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", MACHINES)
 def test_keeps_what_the_reference_keeps(name, level, distilled, tmp_path):
-    check_level(distilled(f"machines/{name}"), _reference(name), level, tmp_path, machine=MACHINES[name])
+    check_level(distilled(f"machines/{name}"), reference(f"machines/{name}"), level, tmp_path, machine=MACHINES[name])
 
 
 @pytest.mark.parametrize("level", [0, 1, 31])
 @pytest.mark.parametrize("name", MACHINES)
 def test_keeps_what_the_reference_keeps_of_the_whole_vmcore(name, level, corpus, tmp_path):
     vmcore = corpus(CORPUS[name])
-    references = harness.find_corpus() / "refs"
-    reference = Reference(references / f"{CORPUS[name]}.json", references / f"{CORPUS[name]}.npz")
-    assert "content" in reference.levels[level]
-    check_level(vmcore, reference, level, tmp_path, machine=MACHINES[name])
+    wanted = reference(CORPUS[name])
+    assert "content" in wanted.levels[level]
+    check_level(vmcore, wanted, level, tmp_path, machine=MACHINES[name])
 
 
 def _with_machine(vmcore, path, name: str, machine: int):
@@ -72,9 +65,8 @@ def test_a_machine_that_is_not_known_is_named(machine, words, distilled, tmp_pat
     assert "only dump levels 0 and 1" in refused.stderr
     assert not (tmp_path / "dump").exists()
 
-    reference = _reference("ppc64el-6.1")
     run_ok("-d", "1", vmcore, tmp_path / "dump")
-    assert open_dump(tmp_path / "dump").pfns.tolist() == reference.kept(0).nonzero()[0].tolist()
+    assert open_dump(tmp_path / "dump").pfns.tolist() == reference("machines/ppc64el-6.1").kept(0).nonzero()[0].tolist()
 
 
 def test_vmcoreinfo_of_memory_becomes_a_note_of_the_dump(distilled, tmp_path):
@@ -94,7 +86,9 @@ def test_without_vmcoreinfo_in_memory_only_zero_pages_go(distilled, tmp_path):
     assert refused.returncode == 1
     assert "VMCOREINFO" in refused.stderr
     run_ok("-d", "1", vmcore, tmp_path / "dump")
-    assert open_dump(tmp_path / "dump").pfns.tolist() == _reference("s390x-6.1-qemu").kept(0).nonzero()[0].tolist()
+    assert (
+        open_dump(tmp_path / "dump").pfns.tolist() == reference("machines/s390x-6.1-qemu").kept(0).nonzero()[0].tolist()
+    )
 
 
 @pytest.mark.parametrize("name", MACHINES)

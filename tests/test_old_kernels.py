@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import harness
 import numpy as np
-import peers
 import pytest
-from builders.old import PAGE_3_2, OldKernel, build
-from readers import open_dump
-from readers.compare import difference
+
+from tests import harness, peers
+from tests.builders.old import PAGE_3_2, OldKernel, build
+from tests.readers import open_dump
+from tests.readers.compare import difference
 
 #: Page cache and user memory go at the one, page cache with buffers and free memory at the other.
 LEVELS = (10, 20)

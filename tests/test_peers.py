@@ -10,13 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import harness
-import peers
 import pytest
-import synthetic
-from builders.vmcore import build
-from readers import ElfDump, open_dump
-from readers.compare import difference
+
+from tests import harness, peers, synthetic
+from tests.builders.vmcore import build
+from tests.readers import ElfDump, open_dump
+from tests.readers.compare import difference
 
 FORMATS = {"zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z", "elf": "-E"}
 WITH_LIBKDUMPFILE = """

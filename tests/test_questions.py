@@ -7,10 +7,11 @@ import json
 import re
 import subprocess
 
-import harness
 import numpy as np
 import pytest
-from readers import elf as elf_reader
+
+from tests import harness
+from tests.readers import elf as elf_reader
 
 NAMES = ("x86_64-5.10", "x86_64-6.1", "x86_64-6.1-la57", "x86_64-6.12", "x86_64-7.2")
 
@@ -104,9 +105,7 @@ def test_info(distilled, name):
     assert found["kaslr_offset"] == int(keys["KERNELOFFSET"], 16)
     assert "sysrq triggered crash" in found["panic"]
     assert found["command_line"].startswith("console=ttyS0")
-    reference = harness.Reference(
-        harness.TESTS / "fixtures" / f"{name}.refs.json", harness.TESTS / "fixtures" / f"{name}.refs.npz"
-    )
+    reference = harness.reference(name)
     assert found["pages"] == int(reference.bitmap1.sum())
     assert found["missing"] == []
     text = harness.run_ok("info", vmcore).stdout
@@ -133,9 +132,7 @@ def test_info_of_what_is_no_dump(tmp_path):
 def test_explanations_are_the_references(distilled, name):
     """At the levels at which a page is said to go, makedumpfile leaves it out, and at no other."""
     vmcore = distilled(name)
-    reference = harness.Reference(
-        harness.TESTS / "fixtures" / f"{name}.refs.json", harness.TESTS / "fixtures" / f"{name}.refs.npz"
-    )
+    reference = harness.reference(name)
     kept = np.array([reference.kept(level) for level in range(0, 32, 2)])
     _, firsts = np.unique(kept[:, reference.bitmap1[: kept.shape[1]]], axis=1, return_index=True)
     pfns = np.flatnonzero(reference.bitmap1[: kept.shape[1]])[firsts]

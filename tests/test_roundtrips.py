@@ -12,12 +12,12 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import harness
-import peers
 import pytest
-from readers import open_dump
-from readers.compare import content_digest
-from readers.flattened import unflatten
+
+from tests import harness, peers
+from tests.readers import open_dump
+from tests.readers.compare import content_digest
+from tests.readers.flattened import unflatten
 
 NO_CORPUS = pytest.param("", marks=pytest.mark.skip(reason="no directory of further vmcores (NPDUMP_CORPUS)"))
 NAMES = harness.corpus_names("") or [NO_CORPUS]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from contextlib import closing
 
-import harness
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sources import open_source
 from npdump.storage.file import Storage
+from tests import harness
 
 LEVEL = 31
 NAMES = ("x86_64-5.10", "x86_64-6.12", "x86_64-7.2")
@@ -121,8 +121,7 @@ def test_no_page_is_lost_in_silence(distilled, name, case):
     kept, said = kept_with(distilled(name), ALTERATIONS[case])
     if kept is None:
         return
-    reference = harness.TESTS / "fixtures" / f"{name}.refs"
-    wanted = harness.Reference(reference.with_suffix(".refs.json"), reference.with_suffix(".refs.npz")).kept(LEVEL & ~1)
+    wanted = harness.reference(name).kept(LEVEL & ~1)
     n = min(len(wanted), len(kept))
     lost = wanted[:n] & ~kept[:n]
     assert lost.sum() <= FEW, f"{lost.sum()} pages lost, first {np.flatnonzero(lost)[:5]}; npdump said: {said}"
@@ -131,8 +130,7 @@ def test_no_page_is_lost_in_silence(distilled, name, case):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_doubt_about_a_kernel_that_is_known(distilled, name):
     kept, said = kept_with(distilled(name), ALTERATIONS["none"])
-    reference = harness.TESTS / "fixtures" / f"{name}.refs"
-    wanted = harness.Reference(reference.with_suffix(".refs.json"), reference.with_suffix(".refs.npz")).kept(LEVEL & ~1)
+    wanted = harness.reference(name).kept(LEVEL & ~1)
     n = min(len(wanted), len(kept))
     assert said == []
     assert np.array_equal(kept[:n], wanted[:n])

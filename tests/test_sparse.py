@@ -4,7 +4,8 @@
 import subprocess
 
 import pytest
-from harness import run_ok
+
+from tests.harness import run_ok
 
 
 def copy(path, sparse):

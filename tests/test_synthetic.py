@@ -2,12 +2,13 @@
 """npdump on machines that were built for the purpose, held against the scalar oracle."""
 
 import pytest
-import synthetic
-from builders import oracle
-from builders.vmcore import build
-from readers import open_dump
-from readers.compare import difference
-from readers.validate import problems
+
+from tests import synthetic
+from tests.builders import oracle
+from tests.builders.vmcore import build
+from tests.readers import open_dump
+from tests.readers.compare import difference
+from tests.readers.validate import problems
 
 LEVELS_WITH_CONTENT = (0, 31)
 #: Pages compared byte for byte at most, spread over the dump.

@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 import sys
 
-import harness
 import pytest
-from builders.kernels import KERNELS
-from builders.vmcore import Description, build
-from readers import open_dump
-from readers.validate import problems
+
+from tests import harness
+from tests.builders.kernels import KERNELS
+from tests.builders.vmcore import Description, build
+from tests.readers import open_dump
+from tests.readers.validate import problems
 
 MIB = 1 << 20
 TWO = ("--num-threads", "2")

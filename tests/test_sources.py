@@ -14,7 +14,6 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from builders.kdump import BLOCK, Form, build, flatten
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from npdump.errors import AddressError, CorruptDump, NpdumpError, SourceError, T
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import open_source
 from npdump.storage import open_storage
+from tests.builders.kdump import BLOCK, Form, build, flatten
 
 WORD_FORMS = [(64, "<", False), (64, ">", False), (32, "<", False), (32, "<", True), (32, ">", False)]
 NO_PAGE = AddressError
