@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from npdump.arrays import I64, U8, Bool, Runs, runs_of
 from npdump.errors import SinkError
 
-__all__ = ["Allocate", "Bitmap", "in_file", "in_memory", "mask_of", "runs_of"]
+__all__ = ["Allocate", "Bitmap", "in_file", "in_memory"]
 
-BoolArray = npt.NDArray[np.bool_]
-Runs = npt.NDArray[np.int64]
-Allocate = Callable[[int], npt.NDArray[np.uint8]]
+Allocate = Callable[[int], U8]
 """Makes an array of so many bytes, all 0."""
 
 _POPCOUNT = np.array([(byte).bit_count() for byte in range(256)], np.uint8)
@@ -22,23 +20,7 @@ _STEP_NBYTES = 1 << 13
 """Bytes unpacked at a time: 65,536 page frames."""
 
 
-def runs_of(mask: BoolArray) -> Runs:
-    """Return the runs of True in ``mask`` as half-open ranges.
-
-    Parameters
-    ----------
-    mask : ndarray of shape (n,), dtype bool
-
-    Returns
-    -------
-    ndarray of shape (k, 2), dtype int64
-        ``[start, stop)`` of each run, ascending.
-    """
-    edges = np.diff(mask.view(np.int8), prepend=np.int8(0), append=np.int8(0))
-    return np.flatnonzero(edges).reshape(-1, 2).astype(np.int64, copy=False)
-
-
-def in_memory(nbytes: int) -> npt.NDArray[np.uint8]:
+def in_memory(nbytes: int) -> U8:
     """Make room for a bitmap in memory.
 
     What was never set is not resident (the kernel maps a page on the first write to it), so that holes in the
@@ -56,7 +38,7 @@ def in_file(directory: str) -> Allocate:
         When called, if the file can't be made or mapped.
     """
 
-    def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
+    def allocate(nbytes: int) -> U8:
         import tempfile  # half of npdump's own start-up time, and seldom needed
 
         try:
@@ -68,22 +50,6 @@ def in_file(directory: str) -> Allocate:
             raise SinkError(f"{directory}: can't hold the temporary bitmaps: {why}: give another --work-dir") from None
 
     return allocate
-
-
-def mask_of(runs: Runs, start: int, stop: int) -> BoolArray:
-    """Return which numbers of ``[start, stop)`` are in ``runs``; the reverse of `runs_of`.
-
-    Parameters
-    ----------
-    runs : ndarray of shape (k, 2), dtype int64
-        Half-open, disjoint, ascending.
-    """
-    mask = np.zeros(stop - start, np.bool_)
-    first = np.searchsorted(runs[:, 1], start, side="right")
-    last = np.searchsorted(runs[:, 0], stop, side="left")
-    for run_start, run_stop in runs[first:last].tolist():
-        mask[max(run_start - start, 0) : run_stop - start] = True
-    return mask
 
 
 class Bitmap:
@@ -110,14 +76,14 @@ class Bitmap:
         self.pfn_stop = pfn_stop
         self.packed = allocate(-(-(pfn_stop - pfn_start) // 8))
 
-    def get(self, pfn_start: int, pfn_stop: int) -> BoolArray:
+    def get(self, pfn_start: int, pfn_stop: int) -> Bool:
         """Return the bits of ``[pfn_start, pfn_stop)`` as an array of bool; ``pfn_start`` is a multiple of 8."""
         first = (pfn_start - self.pfn_start) // 8
         stop = -(-(pfn_stop - self.pfn_start) // 8)
         bits = np.unpackbits(self.packed[first:stop], bitorder="little", count=pfn_stop - pfn_start)
         return bits.view(np.bool_)
 
-    def put(self, pfn_start: int, bits: BoolArray) -> None:
+    def put(self, pfn_start: int, bits: Bool) -> None:
         """Store ``bits`` from ``pfn_start`` (a multiple of 8) on; the last byte's other bits become 0."""
         packed = np.packbits(bits, bitorder="little")
         first = (pfn_start - self.pfn_start) // 8
@@ -127,7 +93,7 @@ class Bitmap:
         """Set the bits of ``[pfn_start, pfn_stop)``, multiples of 8."""
         self.packed[(pfn_start - self.pfn_start) // 8 : (pfn_stop - self.pfn_start) // 8] = 0xFF
 
-    def clear(self, pfns: npt.NDArray[np.int64]) -> None:
+    def clear(self, pfns: I64) -> None:
         """Clear the bits of some page frames (distinct ones)."""
         at = pfns - self.pfn_start
         np.bitwise_and.at(self.packed, at >> 3, ~(np.uint8(1) << (at & 7).astype(np.uint8)))

@@ -10,9 +10,9 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from npdump import codecs, writers
+from npdump import arrays, codecs, writers
 from npdump.arch import Arch, by_machine
-from npdump.bitmap import Runs, in_file, in_memory
+from npdump.bitmap import in_file, in_memory
 from npdump.cli.inputs import load_external, open_storages
 from npdump.cli.outputs import open_sinks, split_npages, split_ranges
 from npdump.cli.summary import Summary
@@ -244,7 +244,7 @@ def _summary(dump: DumpPlan, dump_writers: Sequence[Writer], nbytes: int, report
     return Summary(
         max_mapnr=scan.max_mapnr - dump.first_pfn,
         n_ram=scan.n_ram,
-        n_absent=_n_pages(dump.source.ram_runs) - _n_pages(dump.source.data_runs),
+        n_absent=arrays.count(dump.source.ram_runs) - arrays.count(dump.source.data_runs),
         n_zero=sum(writer.n_zero for writer in dump_writers),
         n_shared=sum(writer.n_shared for writer in dump_writers),
         n_cache=count[PageClass.CACHE],
@@ -257,7 +257,3 @@ def _summary(dump: DumpPlan, dump_writers: Sequence[Writer], nbytes: int, report
         written_nbytes=nbytes,
         seconds_by_stage=report.seconds_by_stage,
     )
-
-
-def _n_pages(runs: Runs) -> int:
-    return int((runs[:, 1] - runs[:, 0]).sum())

@@ -15,10 +15,8 @@ from npdump.errors import FactError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-    import numpy.typing as npt
-
     from npdump.arch._paging import AddressSpace
+    from npdump.arrays import Records
     from npdump.facts import Facts
     from npdump.sources import Source
 
@@ -74,7 +72,7 @@ class Arch(NamedTuple):
     aligns_u64: bool = True
     counts_from_ram_base: bool = False
     elf_bits: tuple[int, ...] = (64,)
-    locate: Callable[[npt.NDArray[np.void], int | None], Facts] | None = None
+    locate: Callable[[Records, int | None], Facts] | None = None
 
 
 UNSUPPORTED_MACHINES = {

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from npdump.arrays import U8, U64, Bool
 
 if TYPE_CHECKING:
     from npdump.layouts import ByteOrder
 
 __all__ = ["AddressBits", "AddressSpace", "Entry", "Level", "Paging", "Region", "Translation", "walk"]
 
-Addresses = npt.NDArray[np.uint64]
-ReadWords = Callable[[Addresses], Addresses]
+ReadWords = Callable[[U64], U64]
 """Reads the table entries at physical addresses; what isn't in the dump reads as 0."""
 
 
@@ -119,12 +119,12 @@ class Translation(NamedTuple):
     aligned, share its fate, mapped or not.
     """
 
-    paddrs: Addresses
-    mapped: npt.NDArray[np.bool_]
-    shifts: npt.NDArray[np.uint8]
+    paddrs: U64
+    mapped: Bool
+    shifts: U8
 
 
-def _address(words: Addresses, parts: tuple[AddressBits, ...]) -> Addresses:
+def _address(words: U64, parts: tuple[AddressBits, ...]) -> U64:
     address = np.zeros_like(words)
     for mask, up in parts:
         bits = words & np.uint64(mask)
@@ -132,7 +132,7 @@ def _address(words: Addresses, parts: tuple[AddressBits, ...]) -> Addresses:
     return address
 
 
-def walk(read_words: ReadWords, root: int, vaddrs: Addresses, paging: Paging) -> Translation:
+def walk(read_words: ReadWords, root: int, vaddrs: U64, paging: Paging) -> Translation:
     """Translate virtual addresses.
 
     Parameters

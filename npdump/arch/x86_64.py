@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
@@ -19,6 +18,7 @@ from npdump.errors import FactError
 from npdump.facts import Fact, Facts
 
 if TYPE_CHECKING:
+    from npdump.arrays import Records
     from npdump.sources import Source
 
 __all__ = ["ARCH", "paging"]
@@ -105,7 +105,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     )
 
 
-def _locate(segments: npt.NDArray[np.void], link_base: int | None) -> Facts:
+def _locate(segments: Records, link_base: int | None) -> Facts:
     """Tell where the kernel runs from the addresses that kdump gives to its segments.
 
     References

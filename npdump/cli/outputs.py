@@ -17,7 +17,7 @@ from npdump.storage.lz4 import Frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from npdump.arrays import Words
+    from npdump.arrays import I64
     from npdump.cli.options import Options
     from npdump.pages.scan import PageScan
     from npdump.sinks import Sink
@@ -110,7 +110,7 @@ def split_ranges(scan: PageScan, n_parts: int, block_npages: int) -> list[tuple[
     return list(pairwise(pfns))
 
 
-def _add(counts: Words, starts: Words, stops: Words, block_npages: int) -> None:
+def _add(counts: I64, starts: I64, stops: I64, block_npages: int) -> None:
     """Add the pages of runs to the counts of their blocks."""
     first, last = starts // block_npages, (stops - 1) // block_npages
     np.add.at(counts, first, np.minimum(stops, (first + 1) * block_npages) - starts)

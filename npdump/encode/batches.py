@@ -6,16 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.arrays import Words, expand
+from npdump.arrays import I64, U8, U64, Bool, Index, Runs, count, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npdump.bitmap import Bitmap, BoolArray, Runs
+    from npdump.bitmap import Bitmap
     from npdump.sources import Source
-    from npdump.storage.file import ByteArray
 
 __all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "samples_of"]
 
@@ -36,10 +34,10 @@ class PageBatch(NamedTuple):
     @property
     def npages(self) -> int:
         """How many pages."""
-        return int((self.runs[:, 1] - self.runs[:, 0]).sum())
+        return count(self.runs)
 
     @property
-    def pfns(self) -> Words:
+    def pfns(self) -> I64:
         """Page frame of each page; shape (npages,), dtype int64."""
         return expand(self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0])
 
@@ -84,9 +82,7 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
         yield PageBatch(first_rank, np.concatenate(waiting))
 
 
-def read_pages(
-    source: Source, batch: PageBatch, room: ByteArray, drops_zero: bool = True
-) -> tuple[npt.NDArray[np.intp], ByteArray]:
+def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = True) -> tuple[Index, U8]:
     """Read the pages of a batch.
 
     Parameters
@@ -123,7 +119,7 @@ _WORTH_COPYING = 2
 """To copy a page costs twice as much as to see that it's all zero."""
 
 
-def samples_of(pages: ByteArray) -> npt.NDArray[np.uint64]:
+def samples_of(pages: U8) -> U64:
     """Return a few words of each page, spread over it.
 
     Parameters
@@ -138,7 +134,7 @@ def samples_of(pages: ByteArray) -> npt.NDArray[np.uint64]:
     return np.ascontiguousarray(words[:, 3 :: words.shape[1] // _N_SAMPLES])
 
 
-def is_zero(pages: ByteArray, samples: npt.NDArray[np.uint64] | None = None) -> BoolArray:
+def is_zero(pages: U8, samples: U64 | None = None) -> Bool:
     """Tell which pages hold nothing but zeros.
 
     Parameters
@@ -157,7 +153,7 @@ def is_zero(pages: ByteArray, samples: npt.NDArray[np.uint64] | None = None) -> 
     """
     if samples is None:
         samples = samples_of(pages)
-    zero: BoolArray = np.logical_not(samples.any(axis=1))
+    zero: Bool = np.logical_not(samples.any(axis=1))
     suspects = np.flatnonzero(zero)
     if len(suspects):
         words = pages.view(np.uint64)

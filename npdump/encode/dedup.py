@@ -10,15 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from npdump.arrays import Words
+    from npdump.arrays import I64, U64, Index
 
 __all__ = ["NO_SLOT", "Found", "KnownPages", "keys_of"]
 
-Keys = npt.NDArray[np.uint64]
-Slots = npt.NDArray[np.intp]
 
 MAX_SLOTS_SHIFT = 19
 """Half a million pages are remembered at most, in 16 MiB."""
@@ -43,9 +40,9 @@ class Found(NamedTuple):
         The earlier pages.
     """
 
-    slots: Slots
-    twins: npt.NDArray[np.intp]
-    identities: Words
+    slots: Index
+    twins: Index
+    identities: I64
 
 
 class KnownPages:
@@ -63,11 +60,11 @@ class KnownPages:
     def __init__(self, n_pages: int) -> None:
         shift = min(max((n_pages << _LOAD_SHIFT).bit_length(), 1), MAX_SLOTS_SHIFT)
         self._key_shift = np.uint64(64 - shift)
-        self._keys: Keys = np.zeros(1 << shift, np.uint64)
-        self._identities: Words = np.empty(1 << shift, np.int64)
+        self._keys: U64 = np.zeros(1 << shift, np.uint64)
+        self._identities: I64 = np.empty(1 << shift, np.int64)
         self._places = np.empty((1 << shift, 2), np.int64)
 
-    def look_up(self, keys: Keys, identities: Words) -> Found:
+    def look_up(self, keys: U64, identities: I64) -> Found:
         """Look pages up, and remember those that are new.
 
         Parameters
@@ -88,17 +85,17 @@ class KnownPages:
         slots[~has_slot] = NO_SLOT
         return Found(slots, twins, known[twins])
 
-    def place(self, slots: Slots, places: Words) -> None:
+    def place(self, slots: Index, places: I64) -> None:
         """Say where pages stand in the file, in two words each; what has no slot is passed over."""
         used = slots != NO_SLOT
         self._places[slots[used]] = places[used]
 
-    def places(self, slots: Slots) -> Words:
+    def places(self, slots: Index) -> I64:
         """Return where pages stand; shape (n, 2), dtype int64."""
         return self._places[slots]
 
 
-def keys_of(words: Keys) -> Keys:
+def keys_of(words: U64) -> U64:
     """Make keys of words that stand for what pages hold.
 
     Parameters
@@ -112,5 +109,5 @@ def keys_of(words: Keys) -> Keys:
     """
     # The value at a fixed point of the polynomial that has the words as coefficients.
     factors = np.cumprod(np.full(words.shape[1], _POINT), dtype=np.uint64)
-    keys: Keys = words @ factors
+    keys: U64 = words @ factors
     return keys

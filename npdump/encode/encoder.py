@@ -7,21 +7,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.encode.batches import is_zero
 from npdump.layouts.page_flag import PageFlag
 
 if TYPE_CHECKING:
-    from npdump.bitmap import BoolArray
+    from npdump.arrays import U8, U32, Bool, Index
     from npdump.codecs import Codec
     from npdump.sources import History, OffersStored, Stored
-    from npdump.storage.file import ByteArray
 
 __all__ = ["Encoded", "PageEncoder", "StoredEncoder"]
 
-Words = npt.NDArray[np.uint32]
-Rows = npt.NDArray[np.intp]
 
 ZERO_RATIO = 16
 """Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
@@ -40,8 +36,8 @@ class Encoded(NamedTuple):
         The stored pages, back to back; maybe a view of the encoder's buffer.
     """
 
-    sizes: Words
-    flags: Words
+    sizes: U32
+    flags: U32
     data: Any
 
     def owned(self) -> Encoded:
@@ -66,7 +62,7 @@ class PageEncoder:
         self._page_size = page_size
         self._encode = codec.encoder(page_size, engine)
 
-    def __call__(self, pages: ByteArray, rows: Rows) -> Encoded:
+    def __call__(self, pages: U8, rows: Index) -> Encoded:
         """Compress some of the pages (shape (n, page_size)); the data may be overwritten by the next call."""
         data, lengths = self._encode(pages, rows)
         sizes = np.array(lengths, np.uint32)
@@ -133,7 +129,7 @@ class StoredEncoder:
         buffers |= zip(staying.tolist(), self._source.buffers(stored[staying]), strict=True)
         return Encoded(sizes, flags, b"".join(buffers[row] for row in sorted(buffers)))
 
-    def _stays(self, sizes: Words, flags: Words) -> BoolArray:
+    def _stays(self, sizes: U32, flags: U32) -> Bool:
         """Tell which stored pages are as they would become."""
         if self._as_stored:
             return np.ones(len(flags), np.bool_)

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from npdump.arrays import group_edges
 
 if TYPE_CHECKING:
     from npdump.arch import Arch
+    from npdump.arrays import I64, U64
     from npdump.facts import Facts
     from npdump.kernel.memory import VirtualMemory
 
@@ -42,9 +44,9 @@ class MemMap(NamedTuple):
         Pieces of the memory map that weren't plausible and were left out; their pages are kept.
     """
 
-    pfn_starts: npt.NDArray[np.int64]
-    pfn_stops: npt.NDArray[np.int64]
-    vaddrs: npt.NDArray[np.uint64]
+    pfn_starts: I64
+    pfn_stops: I64
+    vaddrs: U64
     n_damaged: int = 0
 
     def joined(self, struct_nbytes: int) -> MemMap:
@@ -53,9 +55,7 @@ class MemMap(NamedTuple):
         With SPARSEMEM_VMEMMAP this makes one run of all sections without a hole between them.
         """
         nbytes = (self.pfn_stops - self.pfn_starts).astype(np.uint64) * np.uint64(struct_nbytes)
-        fresh = np.append(
-            True, (self.pfn_starts[1:] != self.pfn_stops[:-1]) | (self.vaddrs[1:] != (self.vaddrs + nbytes)[:-1])
+        firsts, lasts = group_edges(
+            (self.pfn_starts[1:] != self.pfn_stops[:-1]) | (self.vaddrs[1:] != (self.vaddrs + nbytes)[:-1])
         )
-        firsts = np.flatnonzero(fresh)
-        lasts = np.append(firsts[1:] - 1, len(fresh) - 1)
         return MemMap(self.pfn_starts[firsts], self.pfn_stops[lasts], self.vaddrs[firsts], self.n_damaged)

@@ -7,16 +7,16 @@ import bisect
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.arch._paging import Addresses, Paging, Translation, walk
+from npdump.arch._paging import Paging, Translation, walk
+from npdump.arrays import group_edges
 from npdump.errors import AddressError
 
 if TYPE_CHECKING:
     from npdump.arch import Arch
+    from npdump.arrays import U8, U64, Bool
     from npdump.facts import Facts
     from npdump.sources import Source
-    from npdump.storage.file import ByteArray
 
 __all__ = ["Extent", "VirtualMemory"]
 
@@ -61,13 +61,13 @@ class VirtualMemory:
         self._max_vaddr = (1 << arch.bits) - 1
         self._regions = sorted(self.space.regions)
         self._region_starts = [region.start for region in self._regions]
-        self._tables: dict[int, Addresses] = {}
+        self._tables: dict[int, U64] = {}
 
     def is_kernel_vaddr(self, vaddr: int) -> bool:
         """Tell whether an address can be one of the kernel's."""
         return self.space.lowest_vaddr <= vaddr <= self._max_vaddr
 
-    def _table(self, paddr: int, dtype: np.dtype) -> Addresses:
+    def _table(self, paddr: int, dtype: np.dtype) -> U64:
         table = self._tables.get(paddr)
         if table is None:
             try:
@@ -80,11 +80,11 @@ class VirtualMemory:
             self._tables[paddr] = table
         return table
 
-    def _walk(self, paging: Paging, vaddrs: Addresses) -> Translation:
+    def _walk(self, paging: Paging, vaddrs: U64) -> Translation:
         inside = np.uint64(_TABLE_NBYTES - 1)
         entry_shift = np.uint64(paging.dtype.itemsize.bit_length() - 1)
 
-        def read_words(paddrs: Addresses) -> Addresses:
+        def read_words(paddrs: U64) -> U64:
             frames = paddrs & ~inside
             index = (paddrs & inside) >> entry_shift
             words = np.empty(len(paddrs), np.uint64)
@@ -126,7 +126,7 @@ class VirtualMemory:
             at = end
         return extents
 
-    def translate(self, vaddrs: Addresses) -> Translation:
+    def translate(self, vaddrs: U64) -> Translation:
         """Translate single addresses by the page tables, which the machine must have."""
         assert self.space.paging is not None
         return self._walk(self.space.paging, vaddrs)
@@ -164,7 +164,7 @@ class VirtualMemory:
         """Return the unsigned long at ``vaddr``; raises as `read` does."""
         return int(np.frombuffer(self.read(vaddr, self.word.itemsize), self.word)[0])
 
-    def read_words(self, vaddrs: Addresses) -> tuple[Addresses, npt.NDArray[np.bool_]]:
+    def read_words(self, vaddrs: U64) -> tuple[U64, Bool]:
         """Read many unsigned longs at once.
 
         Parameters
@@ -195,18 +195,18 @@ class VirtualMemory:
                 found[i] = False
         return words, found
 
-    def _view(self, extent: Extent) -> ByteArray:
+    def _view(self, extent: Extent) -> U8:
         if extent.paddr is None:
             raise AddressError(f"kernel address {extent.vaddr:#x} isn't mapped in the dump's page tables")
         return self._source.view(extent.paddr, extent.nbytes)
 
 
-def _merge(starts: Addresses, ends: Addresses, paddrs: Addresses, mapped: npt.NDArray[np.bool_]) -> list[Extent]:
+def _merge(starts: U64, ends: U64, paddrs: U64, mapped: Bool) -> list[Extent]:
+    if not len(starts):
+        return []
     joined = mapped[1:] == mapped[:-1]
     joined &= ~mapped[1:] | (paddrs[1:] - paddrs[:-1] == starts[1:] - starts[:-1])
-    fresh = np.append(True, ~joined)[: len(starts)]
-    firsts = np.flatnonzero(fresh)
-    lasts = np.append(firsts[1:] - 1, len(starts) - 1)
+    firsts, lasts = group_edges(~joined)
     return [
         Extent(start, end - start, paddr if is_mapped else None)
         for start, end, paddr, is_mapped in zip(

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.arch._paging import Addresses, Region
+from npdump.arch._paging import Region
 from npdump.errors import FactError
 
 if TYPE_CHECKING:
+    from npdump.arrays import U64, Records
     from npdump.kernel.memory import VirtualMemory
     from npdump.sources import Source
 
@@ -29,7 +29,7 @@ _MAX_PADDR = 1 << 62
 _N_SAMPLES = 64
 
 
-def with_kernel_vaddrs(source: Source, memory: VirtualMemory) -> npt.NDArray[np.void]:
+def with_kernel_vaddrs(source: Source, memory: VirtualMemory) -> Records:
     """Return a source's segments with the kernel's addresses.
 
     Parameters
@@ -72,7 +72,7 @@ def _paddrs(region: Region) -> tuple[int, int]:
     return max(low, 0), min(max(low + region.stop - region.start, 0), _MAX_PADDR)
 
 
-def _clipped(segments: npt.NDArray[np.void], low: int, high: int) -> npt.NDArray[np.void]:
+def _clipped(segments: Records, low: int, high: int) -> Records:
     """Return the parts of segments that are in ``[low, high)``."""
     paddr, filesz, memsz = (segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz"))
     start, stop = np.maximum(paddr, low), np.minimum(paddr + memsz, high)
@@ -148,7 +148,7 @@ def _lowest_in(memory: VirtualMemory, depth: int, start: int, stop: int) -> int 
     paging = memory.space.paging
     assert paging is not None
     shift = paging.levels[depth].shift
-    vaddrs: Addresses = np.arange(start >> shift, -(-stop >> shift), dtype=np.uint64) << np.uint64(shift)
+    vaddrs: U64 = np.arange(start >> shift, -(-stop >> shift), dtype=np.uint64) << np.uint64(shift)
     found = memory.translate(vaddrs)
     for i in np.flatnonzero(found.mapped | (found.shifts < shift)).tolist():
         if found.mapped[i]:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from npdump.arrays import I64, U8, Bool
 
 __all__ = ["NO_CARRY", "Carry", "cover"]
-
-Indices = npt.NDArray[np.int64]
 
 
 class Carry(NamedTuple):
@@ -23,7 +23,7 @@ class Carry(NamedTuple):
 NO_CARRY = Carry(0, 0)
 
 
-def _met(starts: Indices, stops: Indices, floor: int) -> npt.NDArray[np.bool_]:
+def _met(starts: I64, stops: I64, floor: int) -> Bool:
     """Tell which blocks a sequential scan meets that, after each block, goes on behind it."""
     reach = np.maximum.accumulate(np.append(floor, stops[:-1]))
     met = starts >= reach
@@ -38,9 +38,7 @@ def _met(starts: Indices, stops: Indices, floor: int) -> npt.NDArray[np.bool_]:
     return met
 
 
-def cover(
-    classes: npt.NDArray[np.uint8], orders: npt.NDArray[np.uint8], pfn_start: int, carry: Carry
-) -> tuple[npt.NDArray[np.uint8], Carry]:
+def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Carry]:
     """Spread the class of each block's first page over the block.
 
     Parameters

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from npdump.arrays import contains
 from npdump.pages.policy import PageClass, Trait, decide
 from npdump.pages.scan import needs_struct_pages
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
@@ -71,7 +72,7 @@ def explain(
     for candidate in range((MAX_BLOCK_NBYTES // source.page_size).bit_length() - 1, -1, -1):
         first = pfn >> candidate << candidate
         records = _pair(source, struct_pages, first) if first != pfn or not candidate else None
-        if records is None or not _is_ram(source, first):
+        if records is None or not contains(source.ram_runs, first):
             continue
         first_traits, first_order = _judge(records, first, page, source, free_blocks)
         for level in ALL_LEVELS:
@@ -87,11 +88,6 @@ def explain(
     return PageExplanation(
         fields, _reasons(traits, fields, page, own_order), head, order, dict(sorted(classes.items()))
     )
-
-
-def _is_ram(source: Source, pfn: int) -> bool:
-    runs = source.ram_runs
-    return bool(((runs[:, 0] <= pfn) & (pfn < runs[:, 1])).any())
 
 
 def _pair(source: Source, struct_pages: StructPages, pfn: int) -> Any:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import AddressError
 from npdump.kernel.nodes import find_nodes
@@ -23,6 +22,7 @@ from npdump.pages.policy import Trait
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from npdump.arrays import I64, U8, U16
     from npdump.kernel.kernel import Kernel, MemMap
     from npdump.pages.struct_page import StructPage
 
@@ -49,10 +49,10 @@ _MAX_ORDER = 11
 class FreeBlocks(NamedTuple):
     """First page frames (int64, ascending) and orders (uint8) of the free blocks."""
 
-    pfns: npt.NDArray[np.int64]
-    orders: npt.NDArray[np.uint8]
+    pfns: I64
+    orders: U8
 
-    def mark(self, traits: npt.NDArray[np.uint16], orders: npt.NDArray[np.uint8], pfn_start: int) -> None:
+    def mark(self, traits: U16, orders: U8, pfn_start: int) -> None:
         """Note those that begin in a batch from ``pfn_start`` on in its traits and orders."""
         first, last = np.searchsorted(self.pfns, (pfn_start, pfn_start + len(traits)))
         rows = self.pfns[first:last] - pfn_start

@@ -8,9 +8,12 @@ It's evaluated once for every combination of traits; the resulting table is appl
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from npdump.arrays import U8
 
 __all__ = ["DumpLevel", "PageClass", "Trait", "decide", "table"]
 
@@ -110,7 +113,7 @@ def decide(traits: int, level: int) -> PageClass:
     return PageClass.KEPT
 
 
-def table(level: int) -> npt.NDArray[np.uint8]:
+def table(level: int) -> U8:
     """Return `decide` for every combination of traits.
 
     Parameters

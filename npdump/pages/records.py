@@ -7,15 +7,14 @@ import bisect
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import AddressError
 from npdump.kernel.memory import Extent, VirtualMemory
 
 if TYPE_CHECKING:
+    from npdump.arrays import U8, Records
     from npdump.kernel.kernel import MemMap
     from npdump.sources import Source
-    from npdump.storage.file import ByteArray
 
 __all__ = ["StructPages"]
 
@@ -51,7 +50,7 @@ class StructPages:
         self.n_read = 0
         self.n_unreadable = 0
 
-    def read(self, pfn_start: int, pfn_stop: int) -> npt.NDArray[np.void] | None:
+    def read(self, pfn_start: int, pfn_stop: int) -> Records | None:
         """Return the struct pages of ``[pfn_start, pfn_stop)``, None if none of them is there.
 
         Returns
@@ -77,7 +76,7 @@ class StructPages:
             rows[start - pfn_start : stop - pfn_start] = piece.view(np.uint8).reshape(len(piece), -1)
         return records
 
-    def _records(self, run: int, pfn_start: int, pfn_stop: int) -> npt.NDArray[np.void]:
+    def _records(self, run: int, pfn_start: int, pfn_stop: int) -> Records:
         count, itemsize = pfn_stop - pfn_start, self._dtype.itemsize
         nbytes = count * itemsize
         vaddr = self._vaddrs[run] + (pfn_start - self._starts[run]) * itemsize
@@ -97,7 +96,7 @@ class StructPages:
         self.n_read += count - n_unreadable
         return assembled.view(self._dtype)
 
-    def _fill(self, out: ByteArray, extent: Extent) -> int:
+    def _fill(self, out: U8, extent: Extent) -> int:
         """Copy an extent; return how many of its bytes aren't there."""
         if extent.paddr is None:
             return extent.nbytes

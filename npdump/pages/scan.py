@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.bitmap import Allocate, Bitmap, BoolArray, Runs, in_memory, mask_of
+from npdump.arrays import U8, Bool, Records, Runs, is_within, mask_of
+from npdump.bitmap import Allocate, Bitmap, in_memory
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.memmap import find
 from npdump.pages.blocks import NO_CARRY, Carry, cover
@@ -185,20 +185,20 @@ class PageScan:
             window.kept.put(start, has_data & (covered == PageClass.KEPT))
         return carry
 
-    def _are_free(self, records: npt.NDArray[np.void], start: int, stop: int) -> bool:
+    def _are_free(self, records: Records, start: int, stop: int) -> bool:
         """Tell whether pages are all there, and all free: most of a large machine's are, and take no longer look."""
         page = self._page
         return (
             self._drops_free
             and page is not None
-            and _are_within(start, stop, self._source.ram_runs)
-            and _are_within(start, stop, self._source.data_runs)
+            and is_within(self._source.ram_runs, start, stop)
+            and is_within(self._source.data_runs, start, stop)
             and are_largest_free_blocks(records, page)
         )
 
     def _classify(
-        self, records: npt.NDArray[np.void] | None, start: int, stop: int, is_ram: BoolArray, carry: Carry
-    ) -> tuple[npt.NDArray[np.uint8] | None, Carry]:
+        self, records: Records | None, start: int, stop: int, is_ram: Bool, carry: Carry
+    ) -> tuple[U8 | None, Carry]:
         """Return the class of each page, None if they are all kept."""
         if self._page is None:
             return None, NO_CARRY
@@ -281,9 +281,3 @@ def _batches(runs: Runs, pfn_start: int, pfn_stop: int) -> Iterator[int]:
         while at < min(run_stop, pfn_stop):
             yield at
             at += BATCH_NPAGES
-
-
-def _are_within(pfn_start: int, pfn_stop: int, runs: Runs) -> bool:
-    """Tell whether one run has all the page frames."""
-    i = int(runs[:, 0].searchsorted(pfn_start, side="right")) - 1
-    return i >= 0 and int(runs[i, 1]) >= pfn_stop

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.pages.policy import Trait
 
 if TYPE_CHECKING:
+    from npdump.arrays import U8, U16, U32, Bool, Index, Records
     from npdump.pages.struct_page import StructPage, TypeTest
 
 __all__ = ["MAX_BLOCK_NBYTES", "are_largest_free_blocks", "traits_and_orders"]
@@ -24,17 +24,14 @@ ANON = 1
 TAIL = 1
 """Bit of ``compound_head`` and ``compound_info``."""
 
-Bools = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
 
-
-def _is_type(mapcount: npt.NDArray[np.uint32] | None, test: TypeTest | None) -> Bools | None:
+def _is_type(mapcount: U32 | None, test: TypeTest | None) -> Bool | None:
     if mapcount is None or test is None:
         return None
     return (mapcount & np.uint32(test.mask)) == test.value
 
 
-def are_largest_free_blocks(records: npt.NDArray[np.void], page: StructPage) -> bool:
+def are_largest_free_blocks(records: Records, page: StructPage) -> bool:
     """Tell whether pages are nothing but free blocks of the largest order; False where that isn't plain to see.
 
     Parameters
@@ -59,9 +56,7 @@ def are_largest_free_blocks(records: npt.NDArray[np.void], page: StructPage) -> 
     return not (heads["flags"].astype(np.uint64) & np.uint64(page.slab)).any()
 
 
-def traits_and_orders(
-    records: npt.NDArray[np.void], pfn_start: int, page: StructPage, page_size: int
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+def traits_and_orders(records: Records, pfn_start: int, page: StructPage, page_size: int) -> tuple[U16, U8]:
     """Return the traits of pages, and the order of the blocks that begin with them.
 
     Parameters
@@ -87,7 +82,7 @@ def traits_and_orders(
     traits = np.zeros(n, np.uint16)
     orders = np.zeros(n, np.uint8)
 
-    def add(trait: Trait, mask: Bools | None) -> None:
+    def add(trait: Trait, mask: Bool | None) -> None:
         if mask is not None:
             np.bitwise_or(traits, mask.astype(np.uint16) * np.uint16(trait), out=traits)
 
@@ -96,7 +91,7 @@ def traits_and_orders(
     mapping = records["mapping"].astype(np.uint64)
     mapcount = records["mapcount"].astype(np.uint32) if "mapcount" in names else None
 
-    def has(mask: int) -> Bools:
+    def has(mask: int) -> Bool:
         return (flags & np.uint64(mask)) != 0
 
     is_slab = _is_type(mapcount, page.slab_type)
@@ -145,14 +140,14 @@ def traits_and_orders(
 
 
 def _compound(
-    records: npt.NDArray[np.void],
-    heads: npt.NDArray[np.intp],
+    records: Records,
+    heads: Index,
     pfn_start: int,
     page: StructPage,
     page_size: int,
-    mapcount: npt.NDArray[np.uint32] | None,
-    is_tail: Bools | None,
-) -> tuple[Bools, npt.NDArray[np.uint8]]:
+    mapcount: U32 | None,
+    is_tail: Bool | None,
+) -> tuple[Bool, U8]:
     """Return, for each head of a compound page, whether it's hugetlb, and its order.
 
     An order that can't be (too large, or the block isn't aligned to it, or no tail follows) counts as 0, so that the

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump import plugins
 from npdump.errors import UnknownFormat
@@ -19,9 +18,9 @@ from npdump.errors import UnknownFormat
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from npdump.bitmap import BoolArray, Runs
+    from npdump.arrays import I64, U8, U32, Bool, Index, Records, Runs
     from npdump.layouts import ByteOrder
-    from npdump.storage.file import ByteArray, Storage
+    from npdump.storage.file import Storage
 
 __all__ = [
     "HEAD_NBYTES",
@@ -125,13 +124,13 @@ class Source(Protocol):
     vmcoreinfo: bytes | None
     vmcoreinfo_offset: int
     n_cpus: int
-    segments: npt.NDArray[np.void]
+    segments: Records
     max_mapnr: int
     ram_runs: Runs
     data_runs: Runs
     history: History
 
-    def view(self, paddr: int, nbytes: int) -> ByteArray:
+    def view(self, paddr: int, nbytes: int) -> U8:
         """Return the bytes ``[paddr, paddr + nbytes)``, without a copy where they stand together in the file.
 
         Raises
@@ -143,7 +142,7 @@ class Source(Protocol):
     def maybe_nonzero(self, runs: Runs) -> Runs:
         """Return the page frames of ``runs`` that may hold anything but zeros, as far as is known without reading."""
 
-    def gather(self, runs: Runs, out: ByteArray) -> None:
+    def gather(self, runs: Runs, out: U8) -> None:
         """Copy the pages of ``runs`` (shape (k, 2), page frames) into ``out`` of shape (n, page_size), in order."""
 
 
@@ -162,16 +161,16 @@ class Stored:
         Pages that are known to be nothing but zeros, since they share one; others may be, too.
     """
 
-    numbers: npt.NDArray[np.intp]
-    offsets: npt.NDArray[np.int64]
-    nbytes: npt.NDArray[np.int64]
-    flags: npt.NDArray[np.uint32]
-    is_zero: BoolArray
+    numbers: Index
+    offsets: I64
+    nbytes: I64
+    flags: U32
+    is_zero: Bool
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, rows: npt.NDArray[np.intp]) -> Stored:
+    def __getitem__(self, rows: Index) -> Stored:
         return Stored(self.numbers[rows], self.offsets[rows], self.nbytes[rows], self.flags[rows], self.is_zero[rows])
 
 
@@ -185,10 +184,10 @@ class OffersStored(Protocol):
     def joined(self, stored: Stored) -> Any:
         """Return a buffer with pages as stored, back to back."""
 
-    def buffers(self, stored: Stored) -> list[ByteArray]:
+    def buffers(self, stored: Stored) -> list[U8]:
         """Return a buffer for each of some pages as stored."""
 
-    def decode(self, stored: Stored, out: ByteArray) -> None:
+    def decode(self, stored: Stored, out: U8) -> None:
         """Uncompress pages into ``out`` of shape (n, page_size)."""
 
 

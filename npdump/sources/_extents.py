@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.arrays import Words, intersect, resolve_overlaps
+from npdump.arrays import I64, U8, Runs, group_edges, intersect, join, resolve_overlaps
 from npdump.errors import AddressError
 
 if TYPE_CHECKING:
-    from npdump.bitmap import Runs
-    from npdump.storage.file import ByteArray, Storage
+    from npdump.storage.file import Storage
 
 __all__ = ["PageExtents", "page_runs"]
 
 
-def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
+def page_runs(start: I64, stop: I64, page_shift: int) -> Runs:
     """Return the page frames of byte ranges ``[start, stop)``, as disjoint ascending runs.
 
     A page of which a range holds only the tail counts, one of which it holds only the head doesn't. The kernel uses
@@ -29,12 +28,7 @@ def page_runs(start: Words, stop: Words, page_shift: int) -> Runs:
     used = last > first
     first, last = first[used], last[used]
     order = np.argsort(first, kind="stable")
-    first, last = first[order], np.maximum.accumulate(last[order])
-    if not len(first):
-        return np.empty((0, 2), np.int64)
-    fresh = np.append(True, first[1:] > last[:-1])
-    ends = np.append(np.flatnonzero(fresh)[1:] - 1, len(last) - 1)
-    return np.column_stack((first[fresh], last[ends]))
+    return join(np.column_stack((first[order], last[order])))
 
 
 class PageExtents:
@@ -49,25 +43,26 @@ class PageExtents:
         A power of two.
     """
 
-    def __init__(self, storage: Storage, paddr: Words, nbytes: Words, offset: Words, page_size: int) -> None:
+    def __init__(self, storage: Storage, paddr: I64, nbytes: I64, offset: I64, page_size: int) -> None:
         self._storage = storage
         self._page_size = page_size
         self._page_shift = shift = page_size.bit_length() - 1
         used = nbytes > 0
         start, stop, offset = resolve_overlaps(paddr[used], paddr[used] + nbytes[used], offset[used])
         # Neighbours in memory that are neighbours in the file too are one extent.
-        is_next = (start[1:] == stop[:-1]) & (offset[1:] == offset[:-1] + (stop - start)[:-1])
-        is_first, is_last = np.append(True, ~is_next)[: len(start)], np.append(~is_next, True)[: len(start)]
-        start, stop, offset = start[is_first], stop[is_last], offset[is_first]
+        if len(start):
+            is_next = (start[1:] == stop[:-1]) & (offset[1:] == offset[:-1] + (stop - start)[:-1])
+            firsts, lasts = group_edges(~is_next)
+            start, stop, offset = start[firsts], stop[lasts], offset[firsts]
 
         first, last = -(-start >> shift), stop >> shift
         whole = first < last
-        self._starts: Words = first[whole]
-        self._stops: Words = last[whole]
-        self._offsets: Words = (offset + (first << shift) - start)[whole]
+        self._starts: I64 = first[whole]
+        self._stops: I64 = last[whole]
+        self._offsets: I64 = (offset + (first << shift) - start)[whole]
         self._fragments = self._find_fragments(start, stop, offset)
 
-    def _find_fragments(self, start: Words, stop: Words, offset: Words) -> dict[int, list[tuple[int, int, int]]]:
+    def _find_fragments(self, start: I64, stop: I64, offset: I64) -> dict[int, list[tuple[int, int, int]]]:
         """Return the (offset in page, nbytes, file offset) of the parts of each page that no extent covers wholly."""
         shift, mask = self._page_shift, self._page_size - 1
         fragments: dict[int, list[tuple[int, int, int]]] = {}
@@ -81,7 +76,7 @@ class PageExtents:
                 fragments.setdefault(pfn, []).append((lower & mask, upper - lower, at + lower - head))
         return fragments
 
-    def _piece(self, pfn: int, pfn_stop: int) -> tuple[int, ByteArray]:
+    def _piece(self, pfn: int, pfn_stop: int) -> tuple[int, U8]:
         """Return how many pages from ``pfn`` on (at most to ``pfn_stop``) stand together, and their bytes."""
         i = int(np.searchsorted(self._starts, pfn, side="right")) - 1
         if i >= 0 and pfn < self._stops[i]:
@@ -96,7 +91,7 @@ class PageExtents:
             page[at : at + nbytes] = self._storage.view(offset, nbytes)
         return 1, page
 
-    def view(self, paddr: int, nbytes: int) -> ByteArray:
+    def view(self, paddr: int, nbytes: int) -> U8:
         """See `npdump.sources.Source.view`."""
         pfn = paddr >> self._page_shift
         pfn_stop = -(-(paddr + nbytes) >> self._page_shift)
@@ -125,7 +120,7 @@ class PageExtents:
         np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
         return intersect(runs, pages[pages[:, 0] < pages[:, 1]])
 
-    def gather(self, runs: Runs, out: ByteArray) -> None:
+    def gather(self, runs: Runs, out: U8) -> None:
         """See `npdump.sources.Source.gather`."""
         i = np.searchsorted(self._starts, runs[:, 0], side="right") - 1
         if len(self._starts) and (i >= 0).all() and (runs[:, 1] <= self._stops[i]).all():

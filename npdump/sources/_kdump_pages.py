@@ -7,11 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump import codecs
-from npdump.arrays import expand, unique
-from npdump.bitmap import BoolArray, Runs, runs_of
+from npdump.arrays import I64, U8, Bool, Index, Records, Runs, expand, join, runs_of, unique
 from npdump.errors import AddressError, CodecError, CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
@@ -22,12 +20,10 @@ if TYPE_CHECKING:
 
     from npdump.codecs import DecodePages
     from npdump.sources._kdump_header import KdumpHeader
-    from npdump.storage.file import ByteArray, Storage
+    from npdump.storage.file import Storage
 
 __all__ = ["PageTable", "Part", "read_bitmap"]
 
-Words = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.intp]
 
 MAX_RUNS = 1 << 22
 """Stretches of memory; real machines have some dozens. Bounds what a damaged bitmap makes us allocate."""
@@ -65,18 +61,10 @@ def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = M
             n_runs += len(found[-1])
             if n_runs > max_runs:
                 raise CorruptDump(f"{storage.path}: corrupt bitmap: more than {max_runs} stretches of pages")
-    return _joined(np.concatenate(found))
+    return join(np.concatenate(found))
 
 
-def _joined(runs: Runs) -> Runs:
-    """Join neighbours."""
-    is_first = np.append(True, runs[1:, 0] != runs[:-1, 1])[: len(runs)]
-    firsts = np.flatnonzero(is_first)
-    lasts = np.append(firsts[1:] - 1, len(runs) - 1)[: len(firsts)]
-    return np.column_stack((runs[firsts, 0], runs[lasts, 1]))
-
-
-def _lengths(runs: Runs) -> Words:
+def _lengths(runs: Runs) -> I64:
     return runs[:, 1] - runs[:, 0]
 
 
@@ -124,7 +112,7 @@ class PageTable:
         self.n_lost = 0
         self.data_runs = self._scan(kept)
 
-    def _ranks_below(self, pfns: Words) -> Words:
+    def _ranks_below(self, pfns: I64) -> I64:
         """Return how many kept pages there are below each page frame."""
         i = np.searchsorted(self._starts, pfns, side="right") - 1
         inside = np.minimum(pfns, self._stops[i]) - self._starts[i] if len(self._starts) else 0
@@ -146,7 +134,7 @@ class PageTable:
                 lowest = min(lowest, int(raw.min(initial=lowest)))
             if lowest <= part.storage.nbytes - self._page_size and not part.storage.view(lowest, self._page_size).any():
                 self._zero_offsets[number] = lowest
-        ranks = _joined(np.concatenate(found))
+        ranks = join(np.concatenate(found))
         if not len(ranks):
             return ranks
         # Back from ranks to page frames: cut where the kept pages have gaps.
@@ -157,16 +145,16 @@ class PageTable:
         i = np.searchsorted(self._ranks, cuts, side="right") - 1
         starts = self._starts[i] + cuts - self._ranks[i]
         ends = np.minimum(self._stops[i] - self._starts[i] + self._ranks[i], ranks[owner, 1])
-        return _joined(np.column_stack((starts, starts + ends - cuts)))
+        return join(np.column_stack((starts, starts + ends - cuts)))
 
-    def _is_there(self, storage: Storage, desc: npt.NDArray[np.void]) -> BoolArray:
+    def _is_there(self, storage: Storage, desc: Records) -> Bool:
         nbytes = desc["size"].astype(np.int64)
         there = (desc["offset"] > 0) & (nbytes > 0) & (nbytes <= self._page_size)
         there &= _FLAGS[np.minimum(desc["flags"], len(_FLAGS) - 1)]
         there &= (desc["flags"] != PageFlag.RAW) | (nbytes == self._page_size)
         return there & storage.covers(desc["offset"], nbytes)
 
-    def _read_descs(self, number: int, rank: int, rank_stop: int) -> npt.NDArray[np.void]:
+    def _read_descs(self, number: int, rank: int, rank_stop: int) -> Records:
         """Return descriptors of one part; those behind the end of the file are zero."""
         storage, header = self._parts[number]
         offset = header.desc_offset + (rank - int(self._first_ranks[number])) * self._desc.itemsize
@@ -201,7 +189,7 @@ class PageTable:
         return Stored(numbers, offsets, desc["size"].astype(np.int64), desc["flags"].astype(np.uint32), is_zero)
 
     @staticmethod
-    def _owners(starts: Words, stops: Words, runs: Runs, trouble: str) -> Rows:
+    def _owners(starts: I64, stops: I64, runs: Runs, trouble: str) -> Index:
         """Return which of the ranges ``[starts, stops)`` has each run."""
         i = np.searchsorted(starts, runs[:, 0], side="right") - 1
         is_lacking = i < 0 if not len(stops) else (i < 0) | (runs[:, 1] > stops[i])
@@ -215,14 +203,14 @@ class PageTable:
         spans = [view.data for view, _, _ in self._spans(stored, max_gap=0)]
         return spans[0] if len(spans) == 1 else b"".join(spans)
 
-    def buffers(self, stored: Stored) -> list[ByteArray]:
+    def buffers(self, stored: Stored) -> list[U8]:
         """See `npdump.sources.OffersStored.buffers`."""
-        pages: list[ByteArray] = []
+        pages: list[U8] = []
         for view, starts, stops in self._spans(stored, max_gap=_MAX_GAP_NBYTES):
             pages += [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
         return pages
 
-    def decode(self, stored: Stored, out: ByteArray) -> None:
+    def decode(self, stored: Stored, out: U8) -> None:
         """See `npdump.sources.OffersStored.decode`.
 
         Raises
@@ -238,7 +226,7 @@ class PageTable:
                 out[chosen] = self._decoded(flag, self.buffers(stored[chosen]))
         out[stored.is_zero] = 0
 
-    def _spans(self, stored: Stored, max_gap: int) -> Iterator[tuple[ByteArray, Words, Words]]:
+    def _spans(self, stored: Stored, max_gap: int) -> Iterator[tuple[U8, I64, I64]]:
         """Yield stretches of a file that hold the next pages, and where in the stretch each of these stands."""
         numbers, starts, stops = stored.numbers, stored.offsets, stored.offsets + stored.nbytes
         gaps = starts[1:] - stops[:-1]
@@ -249,7 +237,7 @@ class PageTable:
             view = self._parts[int(numbers[first])].storage.view(low, high - low)
             yield view, starts[first:stop] - low, stops[first:stop] - low
 
-    def _decoded(self, flag: int, pages: Sequence[Any]) -> ByteArray:
+    def _decoded(self, flag: int, pages: Sequence[Any]) -> U8:
         """Uncompress pages of one codec into an array of shape (n, page_size)."""
         decoder = self._decoders.get(flag)
         path = self._parts[0].storage.path
@@ -265,7 +253,7 @@ class PageTable:
         return np.frombuffer(b"".join(decoded), np.uint8).reshape(len(pages), self._page_size)
 
 
-def _pieces(breaks: Rows, n: int) -> Iterator[tuple[int, int]]:
+def _pieces(breaks: Index, n: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges of ``[0, n)`` that begin at 0 and at each break."""
     if n:
         edges = [0, *breaks.tolist(), n]

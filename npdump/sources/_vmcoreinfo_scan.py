@@ -7,11 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.layouts import ByteOrder, elf
 
 if TYPE_CHECKING:
+    from npdump.arrays import Records
     from npdump.storage.file import Storage
 
 __all__ = ["as_note", "find_in_memory"]
@@ -27,7 +27,7 @@ _COMPLETE = re.compile(rb"(?:^|\n)PAGESIZE=\d+\n(?:.*\n)*SYMBOL\(\w+\)=", re.ASC
 _TEXT = re.compile(rb"[\n\x20-\x7e]+")
 
 
-def find_in_memory(storage: Storage, segments: npt.NDArray[np.void]) -> bytes | None:
+def find_in_memory(storage: Storage, segments: Records) -> bytes | None:
     """Search memory for a page that begins as VMCOREINFO does.
 
     Parameters

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
@@ -17,8 +16,8 @@ from npdump.sources._notes import count_cpus, find_eraseinfo, find_vmcoreinfo, p
 from npdump.sources._vmcoreinfo_scan import as_note, find_in_memory
 
 if TYPE_CHECKING:
-    from npdump.bitmap import Runs
-    from npdump.storage.file import ByteArray, Storage
+    from npdump.arrays import U8, Records, Runs
+    from npdump.storage.file import Storage
 
 __all__ = ["FORMAT"]
 
@@ -85,7 +84,7 @@ class ElfSource:
         self.data_runs: Runs = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift)
         self._extents = PageExtents(storage, paddr, filesz, offset, self.page_size)
 
-    def _read_array(self, dtype: np.dtype, offset: int, count: int, what: str) -> npt.NDArray[np.void]:
+    def _read_array(self, dtype: np.dtype, offset: int, count: int, what: str) -> Records:
         dtype = dtype.newbyteorder(self.byte_order)
         if offset + count * dtype.itemsize > self._storage.nbytes:
             raise TruncatedDump(
@@ -93,7 +92,7 @@ class ElfSource:
             )
         return np.frombuffer(self._storage.read(offset, count * dtype.itemsize), dtype)
 
-    def _read_program_headers(self, header: np.void) -> npt.NDArray[np.void]:
+    def _read_program_headers(self, header: np.void) -> Records:
         dtype = elf.PHDR[self.bits]
         count, stride, phoff, shoff = (int(header[name]) for name in ("e_phnum", "e_phentsize", "e_phoff", "e_shoff"))
         if count == elf.PN_XNUM and shoff:
@@ -111,7 +110,7 @@ class ElfSource:
             raise CorruptDump(f"{self.path}: corrupt ELF header: its {count} program headers would run into the data")
         return headers
 
-    def _read_notes(self, headers: npt.NDArray[np.void]) -> bytes:
+    def _read_notes(self, headers: Records) -> bytes:
         areas = []
         for header in headers:
             offset, nbytes = int(header["p_offset"]), int(header["p_filesz"])
@@ -136,7 +135,7 @@ class ElfSource:
             return area
         return area + bytes(-len(area) % 4) + as_note(text, self.byte_order)
 
-    def _segments(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    def _segments(self, headers: Records) -> Records:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
         headers = headers[headers["p_paddr"] != _ALL_ONES[self.bits]]
         segments = np.empty(len(headers), SEGMENT)
@@ -169,7 +168,7 @@ class ElfSource:
             )
         return segments
 
-    def view(self, paddr: int, nbytes: int) -> ByteArray:
+    def view(self, paddr: int, nbytes: int) -> U8:
         """See `npdump.sources.Source.view`."""
         return self._extents.view(paddr, nbytes)
 
@@ -177,7 +176,7 @@ class ElfSource:
         """See `npdump.sources.Source.maybe_nonzero`."""
         return self._extents.maybe_nonzero(runs)
 
-    def gather(self, runs: Runs, out: ByteArray) -> None:
+    def gather(self, runs: Runs, out: U8) -> None:
         """See `npdump.sources.Source.gather`."""
         self._extents.gather(runs, out)
 

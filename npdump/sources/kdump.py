@@ -18,8 +18,8 @@ from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from npdump.bitmap import Runs
-    from npdump.storage.file import ByteArray, Storage
+    from npdump.arrays import U8, Runs
+    from npdump.storage.file import Storage
 
 __all__ = ["FORMAT"]
 
@@ -58,7 +58,7 @@ class KdumpSource:
         self._shift = header.page_size.bit_length() - 1
         self._table = PageTable(parts)
         self.joined, self.buffers, self.decode = self._table.joined, self._table.buffers, self._table.decode
-        self._cache: dict[int, ByteArray] = {}
+        self._cache: dict[int, U8] = {}
         self.data_runs: Runs = self._table.data_runs + self._first_pfn
         is_one_bitmap = header.kept_offset == header.ram_offset
         self.ram_runs: Runs = (
@@ -88,7 +88,7 @@ class KdumpSource:
             eraseinfo=b"".join(part.header.eraseinfo for part in parts),
         )
 
-    def view(self, paddr: int, nbytes: int) -> ByteArray:
+    def view(self, paddr: int, nbytes: int) -> U8:
         """See `npdump.sources.Source.view`."""
         first, stop = paddr >> self._shift, -(-(paddr + nbytes) >> self._shift)
         skip = paddr - (first << self._shift)
@@ -101,7 +101,7 @@ class KdumpSource:
         found = [self._cached(pfn) for pfn in range(first, stop)]
         return (found[0] if len(found) == 1 else np.concatenate(found))[skip : skip + nbytes]
 
-    def _cached(self, pfn: int) -> ByteArray:
+    def _cached(self, pfn: int) -> U8:
         page = self._cache.get(pfn)
         if page is None:
             page = np.empty(self.page_size, np.uint8)
@@ -115,7 +115,7 @@ class KdumpSource:
         """See `npdump.sources.Source.maybe_nonzero`: the file's writer may have kept zero pages."""
         return runs
 
-    def gather(self, runs: Runs, out: ByteArray) -> None:
+    def gather(self, runs: Runs, out: U8) -> None:
         """See `npdump.sources.Source.gather`."""
         self.decode(self.stored(runs), out)
 

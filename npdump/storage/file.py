@@ -16,16 +16,14 @@ import stat
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import SourceError, TruncatedDump
 
 if TYPE_CHECKING:
-    from npdump.arrays import Words
+    from npdump.arrays import I64, U8, Bool
 
-__all__ = ["ByteArray", "Storage", "page_buffer"]
+__all__ = ["Storage", "page_buffer"]
 
-ByteArray = npt.NDArray[np.uint8]
 
 WINDOW_NBYTES = 4 << 20
 """Bytes mapped at a time; larger windows gained nothing in measurements and cost resident memory."""
@@ -38,7 +36,7 @@ _BLOCK_NBYTES = 512
 """Unit of ``st_blocks`` (stat(3type))."""
 
 
-def page_buffer(npages: int, page_size: int) -> ByteArray:
+def page_buffer(npages: int, page_size: int) -> U8:
     """Return an array to read pages into, of shape (npages, page_size), in memory that processes forked later share.
 
     Pages begin where the memory's do. What the allocator returns is 16 bytes off, and AMD's processors copy three and
@@ -84,7 +82,7 @@ class Storage:
         self.path = path
         self._data_start = self._data_stop = 0
         self._use_mmap = use_mmap
-        self._window: ByteArray | None = None
+        self._window: U8 | None = None
         self._window_start = 0
         self._last_miss = -1
         try:
@@ -128,7 +126,7 @@ class Storage:
         self._check(offset, nbytes)
         return self._pread(offset, nbytes)
 
-    def view(self, offset: int, nbytes: int) -> ByteArray:
+    def view(self, offset: int, nbytes: int) -> U8:
         """Return ``nbytes`` bytes from ``offset`` as a read-only array, without copying them where mmap works.
 
         Raises
@@ -146,11 +144,11 @@ class Storage:
             window, start = self._map(offset, nbytes)
         return window[offset - start : offset - start + nbytes]
 
-    def covers(self, offset: npt.NDArray[np.int64], nbytes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def covers(self, offset: I64, nbytes: I64) -> Bool:
         """Tell which of the ranges ``[offset, offset + nbytes)`` are wholly in the file; offsets may be negative."""
         return (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
 
-    def gather(self, offsets: Words, nbytes: Words, out: ByteArray) -> None:
+    def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
         """Copy several ranges, one after the other, into an array of as many bytes.
 
         Raises
@@ -175,7 +173,7 @@ class Storage:
                 room[at + n_read : at + n] = self._pread(offset + n_read, n - n_read)
             at += n
 
-    def data_ranges(self, start: int, stop: int) -> Words:
+    def data_ranges(self, start: int, stop: int) -> I64:
         """Return what of ``[start, stop)`` isn't a hole; disjoint and ascending, shape (n, 2).
 
         A sparse file's holes read as zeros (lseek(2), SEEK_DATA; Linux 3.1). They needn't be read to know that.
@@ -210,7 +208,7 @@ class Storage:
                 "the file was cut short; copy it again"
             )
 
-    def _map(self, offset: int, nbytes: int) -> tuple[ByteArray, int]:
+    def _map(self, offset: int, nbytes: int) -> tuple[U8, int]:
         self._check(offset, nbytes)
         # Dropping the last reference unmaps the old window before the new one is mapped.
         self._window = None

@@ -7,12 +7,11 @@ from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.arrays import Words, resolve_overlaps
+from npdump.arrays import I64, U8, Bool, join, resolve_overlaps
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
-from npdump.storage.file import ByteArray, Storage
+from npdump.storage.file import Storage
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +65,7 @@ class FlattenedStorage(Storage):
         """See `npdump.storage.file.Storage.read`."""
         return self.view(offset, nbytes).tobytes()
 
-    def view(self, offset: int, nbytes: int) -> ByteArray:
+    def view(self, offset: int, nbytes: int) -> U8:
         """See `npdump.storage.file.Storage.view`; what crosses a record's end is copied."""
         self._check(offset, nbytes)
         stop = offset + nbytes
@@ -85,20 +84,18 @@ class FlattenedStorage(Storage):
             out[low - offset : high - offset] = self._inner.view(place + low - start, high - low)
         return out
 
-    def covers(self, offset: Words, nbytes: Words) -> npt.NDArray[np.bool_]:
+    def covers(self, offset: I64, nbytes: I64) -> Bool:
         """See `npdump.storage.file.Storage.covers`; in a truncated file, what no record has is missing."""
         inside = super().covers(offset, nbytes)
         if not self.is_truncated:
             return inside
         # Joined stretches of records, which a range must not leave.
-        fresh = np.append(True, self._starts[1:] != self._stops[:-1])
-        starts = self._starts[fresh]
-        stops = self._stops[np.append(np.flatnonzero(fresh)[1:] - 1, len(fresh) - 1)]
-        i = np.searchsorted(starts, offset, side="right") - 1
-        return inside & (i >= 0) & (offset + nbytes <= stops[i])
+        stretches = join(np.column_stack((self._starts, self._stops)))
+        i = np.searchsorted(stretches[:, 0], offset, side="right") - 1
+        return inside & (i >= 0) & (offset + nbytes <= stretches[i, 1])
 
 
-def _read_records(inner: Storage) -> tuple[Words, Words, Words, bool]:
+def _read_records(inner: Storage) -> tuple[I64, I64, I64, bool]:
     """Return offset, size and place in the flattened file of each whole record, and whether the end mark is missing."""
     offsets, sizes, places = array("q"), array("q"), array("q")
     at = HEADER_NBYTES
@@ -120,7 +117,7 @@ def _read_records(inner: Storage) -> tuple[Words, Words, Words, bool]:
     return np.array(offsets, np.int64), np.array(sizes, np.int64), np.array(places, np.int64), is_truncated
 
 
-def _later_wins(starts: Words, stops: Words, places: Words) -> tuple[Words, Words, Words]:
+def _later_wins(starts: I64, stops: I64, places: I64) -> tuple[I64, I64, I64]:
     """Sort the records by offset, and cut those that later ones write over."""
     order = np.argsort(starts, kind="stable")
     if (starts[order][1:] >= stops[order][:-1]).all():

@@ -20,10 +20,9 @@ from npdump.sources._notes import with_byte_order
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npdump.arrays import Words
+    from npdump.arrays import I64, U8, U32
     from npdump.bitmap import Bitmap
     from npdump.sinks import Placement
-    from npdump.storage.file import ByteArray
     from npdump.writers import DumpPlan
 
 __all__ = ["KdumpLayout", "ceil_div"]
@@ -134,7 +133,7 @@ class KdumpLayout:
         """Return where the page descriptors begin, and their bytes; a part of a split dump has only its own pages'."""
         return self._desc_offset, n_pages * self._desc_nbytes
 
-    def places(self, offsets: Words, sizes: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint32]) -> Words:
+    def places(self, offsets: I64, sizes: U32, flags: U32) -> I64:
         """Return where pages stand; those of no size are zero pages.
 
         Returns
@@ -146,16 +145,16 @@ class KdumpLayout:
         words[sizes == 0] = self._zero_place
         return words
 
-    def _words(self, offsets: Words, sizes: npt.NDArray[Any], flags: npt.NDArray[Any]) -> Words:
+    def _words(self, offsets: I64, sizes: npt.NDArray[Any], flags: npt.NDArray[Any]) -> I64:
         # Of two 32-bit fields the first is the lower half of a little-endian word.
         lower, upper = (sizes, flags) if self._byte_order == "<" else (flags, sizes)
         return np.column_stack((offsets, upper.astype(np.int64) << 32 | lower))
 
-    def zero_places(self, n: int) -> Words:
+    def zero_places(self, n: int) -> I64:
         """Return those of ``n`` zero pages, which share one; shape (n, 2)."""
         return np.full((n, 2), self._zero_place)
 
-    def descriptors(self, rank: int, places: Words) -> Placement:
+    def descriptors(self, rank: int, places: I64) -> Placement:
         """Return page descriptors.
 
         Parameters
@@ -174,7 +173,7 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _without_holes(offset: int, packed: ByteArray) -> Iterator[Placement]:
+def _without_holes(offset: int, packed: U8) -> Iterator[Placement]:
     step = 1 << 16
     for at in range(0, len(packed), step):
         piece = packed[at : at + step]

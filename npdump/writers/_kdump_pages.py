@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.encode.batches import PageBatch, is_zero, read_pages, samples_of
 from npdump.encode.dedup import NO_SLOT, KnownPages, keys_of
@@ -16,24 +15,22 @@ from npdump.encode.job import Done
 from npdump.encode.pool import slots_needed
 from npdump.errors import NoSpace
 from npdump.sources import OffersStored, Stored
-from npdump.storage.file import ByteArray, page_buffer
+from npdump.storage.file import page_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from npdump.arrays import Words
-    from npdump.bitmap import BoolArray, Runs
+    from npdump.arrays import I64, U8, Bool, Index, Runs
     from npdump.sinks import Sink
     from npdump.writers import DumpPlan, WriteOptions
     from npdump.writers._kdump_layout import KdumpLayout
 
 __all__ = ["PageJob", "StoredJob"]
 
-Rows = npt.NDArray[np.intp]
 COMPARED_NBYTES = 1 << 20
 """Bytes of pages compared at a time: enough that NumPy's cost per call vanishes, few enough to stay in the cache."""
 
-NONE: Rows = np.empty(0, np.intp)
+NONE: Index = np.empty(0, np.intp)
 
 _PART_SHIFT = 56
 """No file has so large an offset."""
@@ -44,7 +41,7 @@ class PageOrder(NamedTuple):
 
     buffer: int
     npages: int
-    rows: Rows
+    rows: Index
 
 
 class Batch(NamedTuple):
@@ -67,10 +64,10 @@ class Batch(NamedTuple):
     order: Any
     rank: int
     npages: int
-    rows: Rows
-    slots: Rows
-    twins: Rows
-    twin_slots: Rows
+    rows: Index
+    slots: Index
+    twins: Index
+    twin_slots: Index
 
 
 class _Job:
@@ -180,7 +177,7 @@ class PageJob(_Job):
         order = PageOrder(number, len(pages), rows)
         return Batch(order, batch.rank, batch.npages, read[rows], slots, read[twins], twin_slots)
 
-    def _are_equal(self, pages: ByteArray, rows: Rows, pfns: Words) -> BoolArray:
+    def _are_equal(self, pages: U8, rows: Index, pfns: I64) -> Bool:
         """Compare some pages with earlier ones, byte for byte."""
         is_equal = np.empty(len(rows), np.bool_)
         words, step = pages.view(np.uint64), len(self._recalled)
@@ -246,7 +243,7 @@ class StoredJob(_Job):
         )
 
 
-def _parted(rows: Rows, slots: Rows, twins: Rows) -> tuple[Rows, Rows, Rows, Rows]:
+def _parted(rows: Index, slots: Index, twins: Index) -> tuple[Index, Index, Index, Index]:
     """Part pages, of which ``twins`` equal an earlier one: the others' rows and slots, then theirs."""
     if not len(twins):
         return rows, slots, NONE, NONE
@@ -255,13 +252,13 @@ def _parted(rows: Rows, slots: Rows, twins: Rows) -> tuple[Rows, Rows, Rows, Row
     return rows[is_other], slots[is_other], rows[twins], slots[twins]
 
 
-def _runs(pfns: Words) -> Runs:
+def _runs(pfns: I64) -> Runs:
     """Return the runs of ascending page frames, of which there is at least one."""
     breaks = np.flatnonzero(pfns[1:] - pfns[:-1] != 1)
     return np.column_stack((pfns[np.append(0, breaks + 1)], pfns[np.append(breaks, -1)] + 1))
 
 
-def _sliced(rows: Rows) -> Rows | slice:
+def _sliced(rows: Index) -> Index | slice:
     """Return what takes the same rows of an array, and doesn't copy them if they are neighbours."""
     first, n = int(rows[0]), len(rows)
     is_contiguous = int(rows[-1]) - first == n - 1 and bool((rows[1:] > rows[:-1]).all())

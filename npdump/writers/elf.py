@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.bitmap import Runs, runs_of
+from npdump.arrays import Index, Records, Runs, count, group_edges, runs_of
 from npdump.encode.batches import batches, is_zero, read_pages
 from npdump.encode.job import Done
 from npdump.errors import FactError, NoSpace, SinkError
@@ -65,9 +64,8 @@ class _Joiner:
             gap_starts, gap_stops = runs[:-1, 1], runs[1:, 0]
             # A gap begins behind a kept page, so that what blocks it begins inside it.
             is_blocked = np.searchsorted(blockers, gap_starts) < np.searchsorted(blockers, gap_stops)
-            fresh = np.append(True, is_blocked | (gap_stops - gap_starts >= MIN_GAP_NPAGES))
-            lasts = np.append(np.flatnonzero(fresh)[1:] - 1, len(runs) - 1)
-            joined = np.column_stack((runs[fresh, 0], runs[lasts, 1]))
+            firsts, lasts = group_edges(is_blocked | (gap_stops - gap_starts >= MIN_GAP_NPAGES))
+            joined = np.column_stack((runs[firsts, 0], runs[lasts, 1]))
             self._finished.append(joined[:-1])
             self._last = joined[-1:]
         behind_last = self._last[0, 1] if len(self._last) else 0
@@ -90,11 +88,11 @@ def _drop_zero_pages(dump: DumpPlan, options: WriteOptions, window: Window) -> i
         pfns = batch.pfns
         for start, stop in zero_runs.tolist():
             window.kept.clear(pfns[start:stop])
-        n_zero += int((zero_runs[:, 1] - zero_runs[:, 0]).sum())
+        n_zero += count(zero_runs)
     return n_zero
 
 
-def _cut(segment: np.void, runs: Runs, page_shift: int, has_vaddrs: bool) -> npt.NDArray[np.void]:
+def _cut(segment: np.void, runs: Runs, page_shift: int, has_vaddrs: bool) -> Records:
     """Return the segments of the output that stand for one of the input.
 
     Together they have its memory; each has the data of one run of pages, if any, and the left-out pages behind it.
@@ -117,7 +115,7 @@ def _cut(segment: np.void, runs: Runs, page_shift: int, has_vaddrs: bool) -> npt
     return cut
 
 
-def _homes(segments: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
+def _homes(segments: Records) -> Index:
     """Tell which segment has the data of each: the image of the kernel is in the direct map's segments as well."""
     start, nbytes = segments["paddr"].astype(np.int64), segments["filesz"].astype(np.int64)
     stop = start + nbytes
@@ -130,7 +128,7 @@ def _homes(segments: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
     return home
 
 
-def _with_vaddrs(dump: DumpPlan, options: WriteOptions) -> npt.NDArray[np.void]:
+def _with_vaddrs(dump: DumpPlan, options: WriteOptions) -> Records:
     """Return the segments to be written, with kernel addresses if they can be told."""
     segments = dump.source.segments
     # QEMU writes physical addresses, or zeros.
@@ -163,7 +161,7 @@ class ElfWriter:
                 self.n_zero += _drop_zero_pages(dump, options, window)
             joiner.add(window)
         runs = joiner.runs()
-        self.n_left_out: int | None = dump.scan.n_ram - int((runs[:, 1] - runs[:, 0]).sum())
+        self.n_left_out: int | None = dump.scan.n_ram - count(runs)
         segments = _with_vaddrs(dump, options)
         has_vaddrs = bool(segments["vaddr"].any())
         self._segments = np.concatenate([_cut(seg, runs, self._page_shift, has_vaddrs) for seg in segments])

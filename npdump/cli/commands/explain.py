@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npdump.arrays import contains
 from npdump.cli.commands.crashed import Crashed, open_crashed
 from npdump.cli.inputs import load_external
 from npdump.encode.batches import is_zero
@@ -110,14 +111,14 @@ def tell(crashed: Crashed, pfn: int, enum: dict[str, int], report: Reporter) -> 
     has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn
     vaddr = int(memmap.vaddrs[run]) + (pfn - int(memmap.pfn_starts[run])) * page.nbytes if has_struct else 0
     n_flags = enum.get("__NR_PAGEFLAGS", max(enum.values(), default=_WITHOUT_ENUM - 1) + 1)
-    is_dumped = _is_in(source.data_runs, pfn)
+    is_dumped = contains(source.data_runs, pfn)
     levels = {level: page_class.name for level, page_class in told.class_by_level.items()}
     if is_dumped and bool(is_zero(source.view(pfn * source.page_size, source.page_size).reshape(1, -1))[0]):
         levels |= {level: levels.get(level, "ZERO") for level in range(32) if level & DumpLevel.ZERO}
     return {
         "pfn": pfn,
         "paddr": pfn * source.page_size,
-        "is_memory": _is_in(source.ram_runs, pfn),
+        "is_memory": contains(source.ram_runs, pfn),
         "is_dumped": is_dumped,
         "struct_page": vaddr if has_struct else None,
         "fields": told.fields,
@@ -127,10 +128,6 @@ def tell(crashed: Crashed, pfn: int, enum: dict[str, int], report: Reporter) -> 
         "block_npages": 1 << told.order,
         "class_by_level": dict(sorted(levels.items())),
     }
-
-
-def _is_in(runs: np.ndarray, pfn: int) -> bool:
-    return bool(((runs[:, 0] <= pfn) & (pfn < runs[:, 1])).any())
 
 
 def as_text(story: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from npdump import codecs
 from npdump.arch import by_machine
+from npdump.arrays import count
 from npdump.cli.inputs import load_external, open_storages
 from npdump.errors import AddressError, FactError
 from npdump.kernel import dmesg
@@ -19,7 +20,6 @@ from npdump.sources import History, OffersStored, Source, open_source
 from npdump.sources._notes import parse_notes
 
 if TYPE_CHECKING:
-    from npdump.bitmap import Runs
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
     from npdump.kernel.facts.external import ExternalFacts
@@ -120,7 +120,7 @@ def _panic(lines: list[bytes]) -> str | None:
 
 
 def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
-    n_ram, n_data = _npages(source.ram_runs), _npages(source.data_runs)
+    n_ram, n_data = count(source.ram_runs), count(source.data_runs)
     history = source.history
     n_excluded = n_ram - n_data - history.n_lost - history.n_elsewhere
     if n_excluded:
@@ -166,10 +166,6 @@ def _lost(history: History) -> list[str]:
     if history.status & STATUS_EXCLUDED_VMEMMAP:
         missing.append("the page structs of pages that were left out")
     return missing
-
-
-def _npages(runs: Runs) -> int:
-    return int((runs[:, 1] - runs[:, 0]).sum())
 
 
 def as_text(facts: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.bitmap import Runs, in_file, in_memory
+from npdump import arrays
+from npdump.bitmap import in_file, in_memory
 from npdump.cli.commands.crashed import open_crashed
 from npdump.encode.batches import BATCH_NBYTES, batches, is_zero, read_pages
 from npdump.errors import SourceError
@@ -59,8 +60,8 @@ def run(options: Options, report: Reporter) -> None:
         )
         n_zero = count_zero(source, scan, partial(report.progress, _STAGE))
         page_size = source.page_size
-        n_ram = _npages(source.ram_runs)
-        n_data = _npages(source.data_runs)
+        n_ram = arrays.count(source.ram_runs)
+        n_data = arrays.count(source.data_runs)
     count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
     pages = {
         "ZERO": n_zero,
@@ -107,10 +108,6 @@ def count_zero(source: Source, scan: PageScan, progress: partial[None]) -> int:
     return n_zero
 
 
-def _npages(runs: Runs) -> int:
-    return int((runs[:, 1] - runs[:, 0]).sum())
-
-
 def _without_crash_kernel(source: Source, report: Reporter) -> Source:
     """Leave out what is reserved for the capture kernel: it isn't in the dump that it would make."""
     try:
@@ -120,15 +117,7 @@ def _without_crash_kernel(source: Source, report: Reporter) -> Source:
         report.warning(f"{IOMEM}: {error.strerror}: memory reserved for the capture kernel is counted as the kernel's")
         return source
     for start, end in re.findall(r"^\s*([0-9a-f]+)-([0-9a-f]+) : Crash kernel$", lines, re.MULTILINE):
-        first, stop = int(start, 16) // source.page_size, (int(end, 16) + 1) // source.page_size
-        source.ram_runs = _cut(source.ram_runs, first, stop)
-        source.data_runs = _cut(source.data_runs, first, stop)
+        reserved = np.array([[int(start, 16) // source.page_size, (int(end, 16) + 1) // source.page_size]])
+        source.ram_runs = arrays.subtract(source.ram_runs, reserved)
+        source.data_runs = arrays.subtract(source.data_runs, reserved)
     return source
-
-
-def _cut(runs: Runs, start: int, stop: int) -> Runs:
-    below = np.column_stack((runs[:, 0], np.minimum(runs[:, 1], start)))
-    above = np.column_stack((np.maximum(runs[:, 0], stop), runs[:, 1]))
-    pieces = np.concatenate((below, above))
-    pieces = pieces[pieces[:, 0] < pieces[:, 1]]
-    return pieces[np.argsort(pieces[:, 0])]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from npdump.arrays import contains
 from npdump.cli.commands.crashed import open_crashed
 from npdump.errors import AddressError
 
@@ -28,8 +29,7 @@ def run(options: Options, report: Reporter) -> None:
         if extent.paddr is None:
             raise AddressError(f"kernel address {options.vtop:#x} isn't mapped in the dump's page tables")
         pfn = extent.paddr // crashed.source.page_size
-        runs = crashed.source.data_runs
-        is_dumped = bool(((runs[:, 0] <= pfn) & (pfn < runs[:, 1])).any())
+        is_dumped = contains(crashed.source.data_runs, pfn)
     if options.json:
         found = {"vaddr": options.vtop, "paddr": extent.paddr, "pfn": pfn, "is_dumped": is_dumped}
         report.answer(json.dumps(found, indent=1))

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import FactError
 
 if TYPE_CHECKING:
+    from npdump.arrays import U64
     from npdump.facts import Facts
 
 __all__ = ["is_there", "read"]
@@ -99,7 +99,7 @@ def _names(raw: bytes, count: int, tokens: list[str]) -> Iterator[str]:
         at += length
 
 
-def _addresses(facts: Facts, memory: Read, word: np.dtype, count: int) -> Iterator[npt.NDArray[np.uint64]]:
+def _addresses(facts: Facts, memory: Read, word: np.dtype, count: int) -> Iterator[U64]:
     """Yield the addresses by each of the forms that they may have."""
     plain = facts.get("SYMBOL(kallsyms_addresses)")
     if plain is not None:

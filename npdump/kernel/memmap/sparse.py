@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.kernel import Kernel, MemMap
 
 if TYPE_CHECKING:
+    from npdump.arrays import U64
     from npdump.facts import Facts
 
 __all__ = ["MODEL"]
@@ -31,8 +31,6 @@ N_FLAG_BITS = 5
 
 MAX_SECTIONS = 1 << 24
 """Bound on what a damaged VMCOREINFO can make us look at: 2 PiB in sections of 128 MiB."""
-
-Words = npt.NDArray[np.uint64]
 
 
 class Sparse:
@@ -113,12 +111,12 @@ class _Sections:
         stops = np.minimum(starts + npages, self._max_mapnr)
         return MemMap(starts, stops, pieces[good], n_damaged=int((~good).sum()))
 
-    def _read_sections(self, vaddr: int, count: int) -> Words:
+    def _read_sections(self, vaddr: int, count: int) -> U64:
         raw = self._kernel.memory.read(vaddr, count * self._section_nbytes)
         word = self._kernel.memory.word
         return np.ndarray(count, word, raw, self._map_offset, (self._section_nbytes,)).astype(np.uint64)
 
-    def _read_extreme(self, vaddr: int) -> Words:
+    def _read_extreme(self, vaddr: int) -> U64:
         n_roots = -(-self._n_sections // self._per_root)
         word = self._kernel.memory.word
         roots = np.frombuffer(self._kernel.memory.read(vaddr, n_roots * word.itemsize), word)

@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from npdump.arrays import unique
-from npdump.bitmap import mask_of
+from npdump.arrays import I64, U8, U16, U64, Bool, Records, mask_of, unique
 from npdump.kernel.memmap import find
 from npdump.pages.blocks import NO_CARRY, cover
 from npdump.pages.policy import DumpLevel, Trait
@@ -112,7 +110,7 @@ class _Tally:
         self.seen = dict.fromkeys(_TESTS, 0)
         self.broken = dict.fromkeys(_TESTS, 0)
 
-    def add(self, name: str, is_broken: npt.NDArray[np.bool_]) -> None:
+    def add(self, name: str, is_broken: Bool) -> None:
         self.seen[name] += len(is_broken)
         self.broken[name] += int(is_broken.sum())
 
@@ -188,9 +186,9 @@ class _Sample(NamedTuple):
     ``pfns`` are their page frames, ``is_ram`` tells which of them memory stands behind.
     """
 
-    records: npt.NDArray[np.void]
-    pfns: npt.NDArray[np.int64]
-    is_ram: npt.NDArray[np.bool_]
+    records: Records
+    pfns: I64
+    is_ram: Bool
     piece_npages: int
 
 
@@ -221,8 +219,8 @@ def _read(struct_pages: StructPages, source: Source, starts: list[int], npages: 
 def _judge(
     tally: _Tally,
     sample: _Sample,
-    traits: npt.NDArray[np.uint16],
-    orders: npt.NDArray[np.uint8],
+    traits: U16,
+    orders: U8,
     page: StructPage,
     kernel: Kernel,
 ) -> None:
@@ -270,12 +268,12 @@ def _judge(
         tally.add("order_wrong", ~is_tail[lasts[inside]])
 
 
-def _in_free_blocks(is_free: npt.NDArray[np.bool_], orders: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def _in_free_blocks(is_free: Bool, orders: U8) -> Bool:
     covered, _ = cover(is_free.astype(np.uint8), orders, 0, NO_CARRY)
     return covered != 0
 
 
-def _are_kernel(vaddrs: npt.NDArray[np.uint64], kernel: Kernel) -> npt.NDArray[np.bool_]:
+def _are_kernel(vaddrs: U64, kernel: Kernel) -> Bool:
     asked = unique(vaddrs)
     verdicts = np.fromiter(map(kernel.memory.is_kernel_vaddr, asked.tolist()), np.bool_, len(asked))
     return verdicts[np.searchsorted(asked, vaddrs)]
@@ -289,10 +287,10 @@ class _Links:
         self._memmap = memmap
         self._struct_nbytes = np.uint64(struct_nbytes)
         self._offset = np.uint64(kernel.facts.get("OFFSET(page.lru)") or 0)
-        self._owns: list[npt.NDArray[np.uint64]] = []
-        self._nexts: list[npt.NDArray[np.uint64]] = []
+        self._owns: list[U64] = []
+        self._nexts: list[U64] = []
 
-    def take(self, sample: _Sample, traits: npt.NDArray[np.uint16]) -> None:
+    def take(self, sample: _Sample, traits: U16) -> None:
         """Add pages of a sample, as many as belong to its share of all cache pages."""
         records = sample.records
         if "next" not in (records.dtype.names or ()):
@@ -309,7 +307,7 @@ class _Links:
         self._owns.append(self._memmap.vaddrs[runs] + within * self._struct_nbytes + self._offset)
         self._nexts.append(records["next"][rows].astype(np.uint64))
 
-    def are_broken(self) -> npt.NDArray[np.bool_]:
+    def are_broken(self) -> Bool:
         """Return, for each page that was looked at, whether the next one doesn't know of it."""
         if not self._owns:
             return np.zeros(0, np.bool_)
