@@ -30,6 +30,7 @@ __all__ = [
     "mask_of",
     "resolve_overlaps",
     "runs_of",
+    "runs_of_numbers",
     "subtract",
     "unique",
 ]
@@ -69,6 +70,24 @@ def runs_of(mask: Bool) -> Runs:
     """
     edges = np.diff(mask.view(np.int8), prepend=np.int8(0), append=np.int8(0))
     return np.flatnonzero(edges).reshape(-1, 2).astype(np.int64, copy=False)
+
+
+def runs_of_numbers(numbers: I64) -> Runs:
+    """Return the runs of ascending numbers; the reverse of `expand`.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n,), dtype int64
+
+    Examples
+    --------
+    >>> runs_of_numbers(np.array([3, 4, 8])).tolist()
+    [[3, 5], [8, 9]]
+    """
+    if not len(numbers):
+        return np.empty((0, 2), np.int64)
+    firsts, lasts = group_edges(numbers[1:] - numbers[:-1] != 1)
+    return np.column_stack((numbers[firsts], numbers[lasts] + 1))
 
 
 def mask_of(runs: Runs, start: int, stop: int) -> Bool:

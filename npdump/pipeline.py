@@ -143,9 +143,9 @@ def _how(options: Options, source: Source, report: Reporter) -> WriteOptions:
         engine=options.zlib_engine if options.codec == "zlib" else None,
         n_workers=options.num_threads,
         batch_npages=max(BATCH_NBYTES // source.page_size, 1 << options.block_order),
-        warn=report.warning,
+        observer=report,
         share=options.share,
-        as_stored=options.reassemble,
+        copy_compressed=options.reassemble,
     )
 
 

@@ -77,9 +77,11 @@ class Reporter:
             self._progress.end_line()
             _write("stderr", f"npdump: {_printable(text)}\n")
 
-    def warning(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Print a warning, in one line whatever is in `text`."""
         self.error(f"warning: {text}")
+
+    warning = warn
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` units of a stage are done; cheap enough to be called for each batch."""

@@ -34,8 +34,6 @@ class Codec(Protocol):
 
     name: str
     flag: PageFlag
-    engine_names: tuple[str, ...]
-    """In order of preference."""
     min_batches_per_worker: int | None
     """How many batches pay for a process of their own; None: it would do nothing but copy."""
 

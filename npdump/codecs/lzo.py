@@ -57,7 +57,6 @@ class Lzo:
 
     name = "lzo"
     flag = PageFlag.LZO
-    engine_names = tuple(_ENGINES)
     min_batches_per_worker = 64
 
     def engines(self) -> list[str]:

@@ -16,7 +16,6 @@ class Raw:
 
     name = "raw"
     flag = PageFlag.RAW
-    engine_names = ("builtin",)
     min_batches_per_worker = None
 
     def engines(self) -> list[str]:

@@ -29,7 +29,6 @@ class Snappy:
 
     name = "snappy"
     flag = PageFlag.SNAPPY
-    engine_names = tuple(_ENGINES)
     min_batches_per_worker = 64
 
     def engines(self) -> list[str]:

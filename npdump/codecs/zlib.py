@@ -59,7 +59,6 @@ class Zlib:
 
     name = "zlib"
     flag = PageFlag.ZLIB
-    engine_names = tuple(_ENGINES)
     min_batches_per_worker = 8
 
     def engines(self) -> list[str]:

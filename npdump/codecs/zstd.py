@@ -47,7 +47,6 @@ class Zstd:
 
     name = "zstd"
     flag = PageFlag.ZSTD
-    engine_names = tuple(_ENGINES)
     min_batches_per_worker = 8
 
     def engines(self) -> list[str]:

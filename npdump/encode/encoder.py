@@ -84,7 +84,7 @@ class StoredEncoder:
         Bytes.
     drop_zero : bool
         Whether zero pages are left out.
-    as_stored : bool
+    copy_compressed : bool
         Copy all as they are, whatever their compression.
     """
 
@@ -96,7 +96,7 @@ class StoredEncoder:
         codec_flag: int,
         page_size: int,
         drop_zero: bool,
-        as_stored: bool,
+        copy_compressed: bool,
     ) -> None:
         self._source = source
         self._history = history
@@ -104,7 +104,7 @@ class StoredEncoder:
         self._flag = codec_flag
         self._page_size = page_size
         self._drop_zero = drop_zero
-        self._as_stored = as_stored
+        self._copy_compressed = copy_compressed
 
     def __call__(self, stored: Stored) -> Encoded:
         """Make what is to be stored of stored pages."""
@@ -131,7 +131,7 @@ class StoredEncoder:
 
     def _stays(self, sizes: U32, flags: U32) -> Bool:
         """Tell which stored pages are as they would become."""
-        if self._as_stored:
+        if self._copy_compressed:
             return np.ones(len(flags), np.bool_)
         stays = flags == self._flag
         if self._history.codec_flag == self._flag:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from npdump.encode.batches import PageBatch
     from npdump.encode.encoder import Encoded
+    from npdump.observer import Observer
 
 __all__ = ["default_workers", "run", "slots_needed"]
 
@@ -59,9 +60,7 @@ def slots_needed(n_workers: int) -> int:
     return max(1, n_workers * _DEPTH)
 
 
-def run(
-    job: Job, batches: Iterable[PageBatch], offset: int, n_workers: int, warn: Callable[[str], None]
-) -> Iterator[Done]:
+def run(job: Job, batches: Iterable[PageBatch], offset: int, n_workers: int, observer: Observer) -> Iterator[Done]:
     """Do a job for all batches, their data back to back from ``offset`` on.
 
     Parameters
@@ -72,15 +71,15 @@ def run(
         File offset of the first batch's data.
     n_workers : int
         Processes to fork; with 0 or 1 the calling process does all by itself.
-    warn : callable
-        Takes a line about a worker that died.
+    observer : Observer
+        Hears of workers that died.
 
     Raises
     ------
     NpdumpError
         The first one that a worker met; batches that were placed by then are in the file.
     """
-    crew = _Crew(job, n_workers, warn)
+    crew = _Crew(job, n_workers, observer)
     try:
         yield from crew.run(iter(batches), offset)
     finally:
@@ -104,9 +103,9 @@ class _Ticket:
 class _Crew:
     """Forked workers, if there are to be several, and which of them has which batch."""
 
-    def __init__(self, job: Job, n_workers: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, job: Job, n_workers: int, observer: Observer) -> None:
         self._job = job
-        self._warn = warn
+        self._observer = observer
         self._tickets: dict[int, _Ticket] = {}
         self._again: deque[int] = deque()
         self._n_issued = 0
@@ -274,7 +273,7 @@ class _Crew:
             if ticket.offset is None:
                 ticket.encoded = None
         self._again.extend(lost)
-        self._warn(f"a worker {how} (out of memory?): its {len(lost)} batches are done over by the others")
+        self._observer.warn(f"a worker {how} (out of memory?): its {len(lost)} batches are done over by the others")
 
     def _take(self, ticket: _Ticket, encoded: Encoded, nbytes: int) -> None:
         """Take what a batch became; if it's done over and no longer fits in its place, it goes to the end.

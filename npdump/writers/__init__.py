@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from npdump import plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from npdump.codecs import Codec
     from npdump.encode.job import Done
     from npdump.kernel.kernel import Kernel
     from npdump.layouts import ByteOrder
+    from npdump.observer import Observer
     from npdump.pages.scan import PageScan
     from npdump.sinks import Sink
     from npdump.sources import Source
@@ -83,11 +84,10 @@ class WriteOptions(NamedTuple):
     n_workers : int or None
         None: as many as pay.
     batch_npages : int
-    warn : callable
-        Takes a line.
+    observer : Observer
     share : bool
         Store equal pages once, where the format can.
-    as_stored : bool
+    copy_compressed : bool
         Copy compressed pages of the input as they are, whatever their compression.
     """
 
@@ -95,9 +95,9 @@ class WriteOptions(NamedTuple):
     engine: str | None
     n_workers: int | None
     batch_npages: int
-    warn: Callable[[str], None]
+    observer: Observer
     share: bool = True
-    as_stored: bool = False
+    copy_compressed: bool = False
 
 
 class Writer(Protocol):

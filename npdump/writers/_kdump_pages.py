@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from npdump.arrays import runs_of_numbers
 from npdump.encode.batches import PageBatch, is_zero, read_pages, samples_of
-from npdump.encode.dedup import NO_SLOT, KnownPages, keys_of
+from npdump.encode.dedup import NO_SLOT, PageIndex, keys_of
 from npdump.encode.encoder import Encoded, PageEncoder, StoredEncoder
 from npdump.encode.job import Done
 from npdump.encode.pool import slots_needed
@@ -20,7 +21,7 @@ from npdump.storage.file import page_buffer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from npdump.arrays import I64, U8, Bool, Index, Runs
+    from npdump.arrays import I64, U8, Bool, Index
     from npdump.sinks import Sink
     from npdump.writers import DumpPlan, WriteOptions
     from npdump.writers._kdump_layout import KdumpLayout
@@ -54,11 +55,11 @@ class Batch(NamedTuple):
     rows : ndarray of shape (m,), dtype intp
         The pages that are to be stored, in the order of ``order``.
     slots : ndarray of shape (m,), dtype intp
-        Where `KnownPages` has each of them.
-    twins : ndarray of shape (k,), dtype intp
+        Where `PageIndex` has each of them.
+    duplicates : ndarray of shape (k,), dtype intp
         The pages that equal an earlier one. Pages that are in neither are zero.
-    twin_slots : ndarray of shape (k,), dtype intp
-        Where `KnownPages` has the earlier one.
+    original_slots : ndarray of shape (k,), dtype intp
+        Where `PageIndex` has the earlier one.
     """
 
     order: Any
@@ -66,8 +67,8 @@ class Batch(NamedTuple):
     npages: int
     rows: Index
     slots: Index
-    twins: Index
-    twin_slots: Index
+    duplicates: Index
+    original_slots: Index
 
 
 class _Job:
@@ -78,7 +79,7 @@ class _Job:
         self._options = options
         self._sink = sink
         self._layout = layout
-        self._known = KnownPages(n_pages if options.share else 0)
+        self._known = PageIndex(n_pages if options.share else 0)
 
     @property
     def is_repeatable(self) -> bool:
@@ -102,8 +103,8 @@ class _Job:
             stored = self._layout.places(stops - encoded.sizes + offset, encoded.sizes, encoded.flags)
             self._known.place(batch.slots, stored)
             places[batch.rows] = stored
-        if len(batch.twins):
-            places[batch.twins] = self._known.places(batch.twin_slots)
+        if len(batch.duplicates):
+            places[batch.duplicates] = self._known.places(batch.original_slots)
         desc_offset, desc = self._layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
@@ -115,7 +116,7 @@ class _Job:
             raise
         # Without a zero page the first stored one is where it would be.
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self._dump.drops_zero else 0
-        return Done(batch.npages, n_zero, len(batch.twins), nbytes)
+        return Done(batch.npages, n_zero, len(batch.duplicates), nbytes)
 
     def truncate(self, offset: int) -> None:
         """See `npdump.encode.job.Job.truncate`."""
@@ -131,13 +132,13 @@ class _Job:
         n = int(batch.rows[n_stored]) if n_stored < len(stops) else batch.npages
         if not n:
             return Done(0, 0, 0, 0)
-        fits = batch.twins < n
+        fits = batch.duplicates < n
         first = batch._replace(
             npages=n,
             rows=batch.rows[:n_stored],
             slots=batch.slots[:n_stored],
-            twins=batch.twins[fits],
-            twin_slots=batch.twin_slots[fits],
+            duplicates=batch.duplicates[fits],
+            original_slots=batch.original_slots[fits],
         )
         sizes, flags = encoded.sizes[:n_stored], encoded.flags[:n_stored]
         return self.finish(first, Encoded(sizes, flags, None), offset)
@@ -168,14 +169,14 @@ class PageJob(_Job):
         read, pages = read_pages(self._dump.source, batch, self._buffers[number], drops_zero)
         samples = samples_of(pages)
         rows = np.flatnonzero(~is_zero(pages, samples)) if drops_zero else np.arange(len(pages))
-        slots, twins, twin_slots = np.full(len(rows), NO_SLOT), NONE, NONE
+        slots, duplicates, original_slots = np.full(len(rows), NO_SLOT), NONE, NONE
         if self._options.share and len(rows):
-            slots, suspects, identities = self._known.look_up(keys_of(samples[rows]), batch.pfns[read[rows]])
-            is_equal = self._are_equal(pages, rows[suspects], identities)
+            slots, suspects, pfns = self._known.look_up(keys_of(samples[rows]), batch.pfns[read[rows]])
+            is_equal = self._are_equal(pages, rows[suspects], pfns)
             slots[suspects[~is_equal]] = NO_SLOT
-            rows, slots, twins, twin_slots = _parted(rows, slots, suspects[is_equal])
+            rows, slots, duplicates, original_slots = _split_duplicates(rows, slots, suspects[is_equal])
         order = PageOrder(number, len(pages), rows)
-        return Batch(order, batch.rank, batch.npages, read[rows], slots, read[twins], twin_slots)
+        return Batch(order, batch.rank, batch.npages, read[rows], slots, read[duplicates], original_slots)
 
     def _are_equal(self, pages: U8, rows: Index, pfns: I64) -> Bool:
         """Compare some pages with earlier ones, byte for byte."""
@@ -189,7 +190,7 @@ class PageJob(_Job):
             is_new = np.append(True, wanted[1:] != wanted[:-1])
             distinct = wanted[is_new]
             recalled = self._recalled[: len(distinct)]
-            self._dump.source.gather(_runs(distinct), recalled)
+            self._dump.source.gather(runs_of_numbers(distinct), recalled)
             earlier = recalled.view(np.uint64)
             if len(distinct) < len(these):
                 earlier = earlier[np.cumsum(is_new) - 1]
@@ -219,14 +220,14 @@ class StoredJob(_Job):
         assert isinstance(source, OffersStored)
         stored = source.stored(batch.runs)
         rows = np.flatnonzero(~stored.is_zero) if self._dump.drops_zero else np.arange(batch.npages)
-        slots, twins, twin_slots = np.full(len(rows), NO_SLOT), NONE, NONE
+        slots, duplicates, original_slots = np.full(len(rows), NO_SLOT), NONE, NONE
         if self._options.share:
             # Pages that share their place in the input do so again: here the place is the key.
             positions = stored.offsets[rows] + (stored.numbers[rows].astype(np.int64) << _PART_SHIFT)
             keys = keys_of(positions.astype(np.uint64).reshape(-1, 1))
             slots, suspects, _ = self._known.look_up(keys, batch.rank + rows)
-            rows, slots, twins, twin_slots = _parted(rows, slots, suspects)
-        return Batch(stored[rows], batch.rank, batch.npages, rows, slots, twins, twin_slots)
+            rows, slots, duplicates, original_slots = _split_duplicates(rows, slots, suspects)
+        return Batch(stored[rows], batch.rank, batch.npages, rows, slots, duplicates, original_slots)
 
     def make_encoder(self) -> Callable[[Stored], Encoded]:
         """See `npdump.encode.job.Job.make_encoder`."""
@@ -239,23 +240,17 @@ class StoredJob(_Job):
             int(options.codec.flag),
             dump.source.page_size,
             dump.drops_zero,
-            options.as_stored,
+            options.copy_compressed,
         )
 
 
-def _parted(rows: Index, slots: Index, twins: Index) -> tuple[Index, Index, Index, Index]:
-    """Part pages, of which ``twins`` equal an earlier one: the others' rows and slots, then theirs."""
-    if not len(twins):
+def _split_duplicates(rows: Index, slots: Index, duplicates: Index) -> tuple[Index, Index, Index, Index]:
+    """Part pages, of which ``duplicates`` equal an earlier one: the others' rows and slots, then theirs."""
+    if not len(duplicates):
         return rows, slots, NONE, NONE
     is_other = np.ones(len(rows), np.bool_)
-    is_other[twins] = False
-    return rows[is_other], slots[is_other], rows[twins], slots[twins]
-
-
-def _runs(pfns: I64) -> Runs:
-    """Return the runs of ascending page frames, of which there is at least one."""
-    breaks = np.flatnonzero(pfns[1:] - pfns[:-1] != 1)
-    return np.column_stack((pfns[np.append(0, breaks + 1)], pfns[np.append(breaks, -1)] + 1))
+    is_other[duplicates] = False
+    return rows[is_other], slots[is_other], rows[duplicates], slots[duplicates]
 
 
 def _sliced(rows: Index) -> Index | slice:

@@ -27,7 +27,7 @@ COPIED_PER_COMPRESSED = 4
 def _only_copies(dump: DumpPlan, options: WriteOptions) -> bool:
     """Tell whether nearly all pages are stored already as they will be."""
     is_same = dump.source.history.codec_flag == options.codec.flag
-    return isinstance(dump.source, OffersStored) and (options.as_stored or is_same)
+    return isinstance(dump.source, OffersStored) and (options.copy_compressed or is_same)
 
 
 def _for_copying(options: WriteOptions) -> WriteOptions:
@@ -76,7 +76,7 @@ class KdumpWriter:
             job = StoredJob(self._dump, self._options, sink, self._layout, self.n_pages)
         else:
             job = PageJob(self._dump, self._options, sink, self._layout, self.n_pages, n_workers)
-        for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._options.warn):
+        for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._options.observer):
             self.n_zero += done.n_zero
             self.n_shared += done.n_shared
             yield done
