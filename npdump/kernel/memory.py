@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import bisect
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from npdump.arch._paging import Paging, Translation, walk
-from npdump.arrays import group_edges
-from npdump.errors import AddressError
+from npdump.arrays import count, group_edges
+from npdump.errors import AddressError, CodecError, SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from npdump.arch import Arch
-    from npdump.arrays import U8, U64, Bool
+    from npdump.arrays import U8, U64, Bool, Runs
     from npdump.facts import Facts
     from npdump.sources import Source
 
@@ -57,14 +60,14 @@ class VirtualMemory:
     def __init__(self, source: Source, arch: Arch, facts: Facts) -> None:
         self._source = source
         self.space = arch.space(source, facts)
-        self.word = np.dtype(f"u{arch.bits // 8}").newbyteorder(self.space.byte_order)
+        self.word = self.dtype(f"u{arch.bits // 8}")
         self._max_vaddr = (1 << arch.bits) - 1
         self._regions = sorted(self.space.regions)
         self._region_starts = [region.start for region in self._regions]
         self._tables: dict[int, U64] = {}
 
     def is_kernel_vaddr(self, vaddr: int) -> bool:
-        """Tell whether an address can be one of the kernel's."""
+        """Return whether an address can be one of the kernel's."""
         return self.space.lowest_vaddr <= vaddr <= self._max_vaddr
 
     def _table(self, paddr: int, dtype: np.dtype) -> U64:
@@ -160,9 +163,32 @@ class VirtualMemory:
         """
         return b"".join(self._view(extent).tobytes() for extent in self.extents(vaddr, nbytes))
 
+    def dtype(self, kind: str) -> np.dtype:
+        """Return the dtype of a number, such as ``"u4"``, in the byte order of the kernel."""
+        return np.dtype(kind).newbyteorder(self.space.byte_order)
+
+    def read_array(self, vaddr: int, dtype: np.dtype, n: int) -> np.ndarray:
+        """Copy ``n`` elements of ``dtype`` that follow each other from ``vaddr`` on; raises as `read` does."""
+        return np.frombuffer(self.read(vaddr, n * dtype.itemsize), dtype)
+
+    def _read_number(self, vaddr: int, dtype: np.dtype) -> int:
+        return int(self.read_array(vaddr, dtype, 1)[0])
+
     def read_word(self, vaddr: int) -> int:
         """Return the unsigned long at ``vaddr``; raises as `read` does."""
-        return int(np.frombuffer(self.read(vaddr, self.word.itemsize), self.word)[0])
+        return self._read_number(vaddr, self.word)
+
+    def read_long(self, vaddr: int) -> int:
+        """Return the signed long at ``vaddr``; raises as `read` does."""
+        return self._read_number(vaddr, self.dtype(f"i{self.word.itemsize}"))
+
+    def read_u32(self, vaddr: int) -> int:
+        """Return the ``u32`` at ``vaddr``; raises as `read` does."""
+        return self._read_number(vaddr, self.dtype("u4"))
+
+    def read_u64(self, vaddr: int) -> int:
+        """Return the ``u64`` at ``vaddr``; raises as `read` does."""
+        return self._read_number(vaddr, self.dtype("u8"))
 
     def read_words(self, vaddrs: U64) -> tuple[U64, Bool]:
         """Read many unsigned longs at once.
@@ -194,6 +220,53 @@ class VirtualMemory:
             except AddressError:
                 found[i] = False
         return words, found
+
+    @property
+    def data_nbytes(self) -> int:
+        """Bytes of physical memory that are in the dump."""
+        return count(self._source.data_runs) * self._source.page_size
+
+    def read_lossy(self, vaddr: int, nbytes: int) -> tuple[U8, Runs]:
+        """Copy what is there of the bytes ``[vaddr, vaddr + nbytes)``; memory is used for that alone.
+
+        Returns
+        -------
+        raw : ndarray of shape (nbytes,), dtype uint8
+            0 where nothing is mapped, or what is mapped is not in the dump.
+        lost : ndarray of shape (k, 2), dtype int64
+            The ranges of ``raw`` that are not there, half open and ascending.
+
+        Raises
+        ------
+        AddressError
+            If the machine has no such addresses.
+        """
+        raw = np.zeros(nbytes, np.uint8)
+        edges = [0]
+        for extent in self.extents(vaddr, nbytes):
+            for at, piece in self._present(extent):
+                start = extent.vaddr - vaddr + at
+                raw[start : start + len(piece)] = piece
+                edges += [start, start + len(piece)]
+        gaps = np.array([*edges, nbytes], np.int64).reshape(-1, 2)
+        return raw, gaps[gaps[:, 0] < gaps[:, 1]]
+
+    def _present(self, extent: Extent) -> Iterator[tuple[int, U8]]:
+        """Yield the pieces of an extent that are in the dump, page by page, with their distances from its start."""
+        if extent.paddr is None:
+            return
+        page_size, runs = self._source.page_size, self._source.data_runs
+        stop = extent.paddr + extent.nbytes
+        first = int(np.searchsorted(runs[:, 1], extent.paddr // page_size, side="right"))
+        for run_start, run_stop in (runs[first:] * page_size).tolist():
+            if run_start >= stop:
+                return
+            at = max(run_start, extent.paddr)
+            while at < min(run_stop, stop):
+                nbytes = min(page_size - at % page_size, min(run_stop, stop) - at)
+                with suppress(AddressError, SourceError, CodecError):
+                    yield at - extent.paddr, self._source.view(at, nbytes)
+                at += nbytes
 
     def _view(self, extent: Extent) -> U8:
         if extent.paddr is None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.errors import AddressError
-from npdump.kernel.nodes import find_nodes
+from npdump.errors import AddressError, FactError
+from npdump.kernel.nodes import zones
 from npdump.pages.policy import Trait
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FreeBlocks", "read_free_lists"]
 
-MAX_ZONES = 16
 MAX_ORDERS = 32
 
 _OFFSETS = (
@@ -75,11 +74,6 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, warn: Call
     -------
     FreeBlocks or None
         None if struct page itself tells what is free, or nothing tells where the lists are.
-
-    Raises
-    ------
-    AddressError
-        If the nodes aren't in the dump.
     """
     needed = (*(f"OFFSET({name})" for name in _OFFSETS), *(f"SIZE({name})" for name in _SIZES))
     if page.tells_free or not all(key in kernel.facts for key in needed):
@@ -87,7 +81,12 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, warn: Call
     lists = _Lists(kernel, memmap, page.nbytes)
     blocks: dict[int, int] = {}
     n_broken = 0
-    for order, head in lists.heads():
+    try:
+        heads = list(lists.heads())
+    except (FactError, AddressError) as error:
+        warn(f"{error}: free pages are kept")
+        return None
+    for order, head in heads:
         try:
             for pfn in lists.follow(head):
                 if pfn in blocks or pfn & (1 << order) - 1:
@@ -117,17 +116,13 @@ class _Lists:
         n_orders = min(facts.get("LENGTH(zone.free_area)") or _MAX_ORDER, MAX_ORDERS)
         # Linux b2a0ac8875a0, v2.6.24: a list for each migrate type.
         n_lists = facts.get("LENGTH(free_area.free_list)") or 1
-        u4 = np.dtype("u4").newbyteorder(memory.word.byteorder)
-        for node in find_nodes(facts, memory):
-            n_zones = int(np.frombuffer(memory.read(node + at["pglist_data.nr_zones"], 4), u4)[0])
-            for i in range(min(n_zones, MAX_ZONES)):
-                zone = node + at["pglist_data.node_zones"] + i * nbytes["zone"]
-                if not memory.read_word(zone + at["zone.spanned_pages"]):
-                    continue
-                for order in range(n_orders):
-                    area = zone + at["zone.free_area"] + order * nbytes["free_area"] + at["free_area.free_list"]
-                    for kind in range(n_lists):
-                        yield order, area + kind * nbytes["list_head"]
+        for zone in zones(self._kernel):
+            if not memory.read_word(zone.vaddr + at["zone.spanned_pages"]):
+                continue
+            for order in range(n_orders):
+                area = zone.vaddr + at["zone.free_area"] + order * nbytes["free_area"] + at["free_area.free_list"]
+                for kind in range(n_lists):
+                    yield order, area + kind * nbytes["list_head"]
 
     def follow(self, head: int) -> Iterator[int]:
         """Yield the page frames on a list.

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from npdump.errors import FactError
+from npdump.kernel.kernel import struct_dtype
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from npdump.facts import Facts
     from npdump.layouts import ByteOrder
 
@@ -206,21 +207,11 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     fields |= {name: (kind, offset) for name, (kind, offset) in optional.items() if offset is not None}
     compound = _compound_fields(facts, nbytes, word)
     fields |= compound
-    for name, (kind, offset) in fields.items():
-        if not 0 <= offset <= nbytes - np.dtype(kind).itemsize:
-            raise FactError(f"VMCOREINFO puts {name} at byte {offset} of a struct page of {nbytes}: it is damaged")
     order_mask = 0xFFFF if not compound or compound["order"][0] in ("u1", "u2") else _WORD
     if _is_order_in_flags(facts):
         fields["order"] = fields["flags"]
         order_mask = 0xFF
-    dtype = np.dtype(
-        {
-            "names": list(fields),
-            "formats": [np.dtype(kind).newbyteorder(byte_order) for kind, _ in fields.values()],
-            "offsets": [offset for _, offset in fields.values()],
-            "itemsize": nbytes,
-        }
-    )
+    dtype = struct_dtype("page", nbytes, fields, byte_order)
     has_mapcount = "mapcount" in fields
     slab_type = TypeTest.of(facts.get("NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)")) if has_mapcount else None
 

@@ -2,12 +2,11 @@
 """The kernel log, out of a crashed kernel's memory.
 
 Three generations: the lockless ring of Linux 5.10 on, the ring of records of 3.5 to 5.9, and before that a plain ring
-of characters. Which one it is is told by the symbols that the kernel exports, not by its version.
+of characters. The exported symbols, not the version, select the reader.
 """
 
 from __future__ import annotations
 
-import string
 from typing import TYPE_CHECKING
 
 from npdump.kernel.dmesg import lockless, older
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Log", "Record", "as_text", "read"]
 
 CALLER_WIDTH = 8
-_PLAIN = {ord(character) for character in string.printable}
+_SHOWN = [chr(byte) if 0x20 <= byte < 0x7F or byte in b"\t\n" else f"\\x{byte:02x}" for byte in range(256)]
+"""What is shown of each byte: no control character reaches a terminal but tab and line feed."""
 
 
 def read(kernel: Kernel, partial: bool = False) -> Log:
@@ -46,10 +46,23 @@ def read(kernel: Kernel, partial: bool = False) -> Log:
 
 
 def as_text(log: Log) -> str:
-    r"""Lay the log out as ``dmesg`` and makedumpfile do; bytes that no terminal can show become ``\\xNN``."""
+    r"""Return the log as text, laid out as ``dmesg`` and makedumpfile do.
+
+    Every byte that is neither printable ASCII nor a tab or line feed becomes ``\xNN``, so that nothing that a
+    crashed kernel logged can steer a terminal.
+
+    Examples
+    --------
+    >>> as_text(Log("records", (Record(1_500_000_000, b"bell \x07"),)))
+    '[    1.500000] bell \\x07\n'
+    """
     if log.generation == "characters":
-        return log.characters.decode("utf-8", "surrogateescape")
+        return _shown(log.characters)
     return "".join(map(_line, log.records))
+
+
+def _shown(text: bytes) -> str:
+    return "".join([_SHOWN[byte] for byte in text])
 
 
 def _line(record: Record) -> str:
@@ -57,5 +70,4 @@ def _line(record: Record) -> str:
     prefix = f"[{microseconds // 1_000_000:5d}.{microseconds % 1_000_000:06d}] "
     if record.caller is not None:
         prefix += f"[{record.caller:>{CALLER_WIDTH}}] "
-    shown = "".join(chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in record.text)
-    return prefix + shown.replace("\n", "\n" + " " * len(prefix)) + "\n"
+    return prefix + _shown(record.text).replace("\n", "\n" + " " * len(prefix)) + "\n"

@@ -10,81 +10,60 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from npdump.errors import AddressError, FactError
-from npdump.kernel.dmesg.log import (
-    MAX_LOG_NBYTES,
-    Log,
-    Record,
-    caller_name,
-    need_fields,
-    read_lossy,
-    read_u32,
-    struct_dtype,
-)
+from npdump.kernel.dmesg.log import MAX_LOG_NBYTES, Log, Record, caller_name, read_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npdump.facts import Facts
+    import numpy as np
+
+    from npdump.arrays import U8, Runs
     from npdump.kernel.kernel import Kernel
 
 __all__ = ["read_characters", "read_records"]
 
-
-def _record_keys(facts: Facts) -> str:
-    # Linux 62e32ac3505a, v3.11: struct log became printk_log.
-    return "printk_log" if "SIZE(printk_log)" in facts else "log"
+_WHY = "to read the kernel log"
 
 
-def _buffer(kernel: Kernel, doubts: list[str]) -> bytes:
-    """Return the log buffer of a kernel before 5.10."""
-    why = "to read the kernel log"
-    at = kernel.memory.read_word(kernel.facts.need("SYMBOL(log_buf)", why))
-    nbytes = read_u32(kernel, kernel.facts.need("SYMBOL(log_buf_len)", why))
+def _buffer(kernel: Kernel, doubts: list[str]) -> tuple[U8, Runs]:
+    """Return the log buffer of a kernel before 5.10, and the ranges of it that aren't in the dump."""
+    at = kernel.memory.read_word(kernel.facts.need("SYMBOL(log_buf)", _WHY))
+    nbytes = kernel.memory.read_u32(kernel.facts.need("SYMBOL(log_buf_len)", _WHY))
     if not 0 < nbytes <= MAX_LOG_NBYTES:
         raise AddressError(f"the kernel log at {at:#x} would have {nbytes} bytes: the dump is damaged")
     return read_lossy(kernel, at, nbytes, "its text", doubts)
 
 
 def read_records(kernel: Kernel, partial: bool) -> Log:
-    """Linux 7ff9554bb578, v3.5, to v5.9."""
-    log, facts = Log("records"), kernel.facts
-    why = "to read the kernel log"
-    struct = _record_keys(facts)
-    header = struct_dtype(
-        kernel,
-        struct,
-        f"SIZE({struct})",
-        {
-            "ts_nsec": ("u8", f"OFFSET({struct}.ts_nsec)"),
-            "len": ("u2", f"OFFSET({struct}.len)"),
-            "text_len": ("u2", f"OFFSET({struct}.text_len)"),
-            "caller_id": ("u4", f"OFFSET({struct}.caller_id)"),
-        },
-    )
-    need_fields(header, struct, ("ts_nsec", "len", "text_len"))
-    first = facts.need("SYMBOL(log_first_idx)", why)
+    """Read the log of Linux 7ff9554bb578, v3.5, to v5.9."""
+    facts, memory = kernel.facts, kernel.memory
+    doubts: list[str] = []
+    # Linux 62e32ac3505a, v3.11: struct log became printk_log.
+    name = "printk_log" if "SIZE(printk_log)" in facts else "log"
+    formats = {"ts_nsec": "u8", "len": "u2", "text_len": "u2", "caller_id": "u4"}
+    fields = {field: (kind, f"OFFSET({name}.{field})") for field, kind in formats.items()}
+    header = kernel.struct(name, fields, ("ts_nsec", "len", "text_len"))
+    first = facts.need("SYMBOL(log_first_idx)", _WHY)
     if partial:
         first = facts.get("SYMBOL(clear_idx)") or first
-    start = read_u32(kernel, first)
-    stop = read_u32(kernel, facts.need("SYMBOL(log_next_idx)", why))
-    text = _buffer(kernel, log.doubts)
-    for index in _indices(text, header, start, stop, log.doubts):
-        fields = np.frombuffer(text, header, 1, index)[0]
+    start, stop = memory.read_u32(first), memory.read_u32(facts.need("SYMBOL(log_next_idx)", _WHY))
+    text, _ = _buffer(kernel, doubts)
+    records = []
+    for index in _indices(text, header, start, stop, doubts):
         body = index + header.itemsize
-        log.records.append(
+        fields_of_it = text[index:body].view(header)[0]
+        records.append(
             Record(
-                nanoseconds=int(fields["ts_nsec"]),
-                text=text[body : body + int(fields["text_len"])],
-                caller=caller_name(int(fields["caller_id"])) if "caller_id" in (header.names or ()) else None,
+                nanoseconds=int(fields_of_it["ts_nsec"]),
+                text=text[body : body + int(fields_of_it["text_len"])].tobytes(),
+                caller=caller_name(int(fields_of_it["caller_id"])) if "caller_id" in (header.names or ()) else None,
             )
         )
-    return log
+    return Log("records", tuple(records), doubts=tuple(doubts))
 
 
-def _indices(text: bytes, header: np.dtype, start: int, stop: int, doubts: list[str]) -> Iterator[int]:
+def _indices(text: U8, header: np.dtype[np.void], start: int, stop: int, doubts: list[str]) -> Iterator[int]:
     """Yield where the records of a ring begin; stops at the first that can't be right or comes a second time."""
     seen: set[int] = set()
     index = start
@@ -92,7 +71,7 @@ def _indices(text: bytes, header: np.dtype, start: int, stop: int, doubts: list[
         if index + header.itemsize > len(text):
             doubts.append(f"a record would begin at {index:#x}, outside of its {len(text):#x} bytes: it ends here")
             return
-        nbytes = int(np.frombuffer(text, header, 1, index)[0]["len"])
+        nbytes = int(text[index : index + header.itemsize].view(header)[0]["len"])
         if not nbytes and index:
             index = 0  # a record of length 0 says that the ring goes on at its start
             continue
@@ -105,19 +84,29 @@ def _indices(text: bytes, header: np.dtype, start: int, stop: int, doubts: list[
 
 
 def read_characters(kernel: Kernel) -> Log:
-    """Before Linux v3.5."""
-    log = Log("characters")
+    """Read the log of a kernel before Linux v3.5."""
     end = kernel.facts.get("SYMBOL(log_end)")
     if end is None:
         raise FactError("VMCOREINFO has none of SYMBOL(prb), SYMBOL(log_first_idx), SYMBOL(log_end): no kernel log")
     # An unsigned long up to 2.6.24, an unsigned int since; the lower half is enough, since both wrap.
     wide = kernel.memory.word.itemsize == 8 and kernel.memory.word.byteorder == ">"
     before_2_6_25 = (kernel.facts.release or "").startswith("2.6.24")
-    position = read_u32(kernel, end + 4 if wide and before_2_6_25 else end)
-    text = _buffer(kernel, log.doubts)
+    position = kernel.memory.read_u32(end + 4 if wide and before_2_6_25 else end)
+    doubts: list[str] = []
+    text, lost = _buffer(kernel, doubts)
     if position < len(text):
-        log.characters = text[:position]
+        characters = _present(text, lost, 0, position)
     else:
         at = position % len(text)
-        log.characters = text[at:] + text[:at]
-    return log
+        characters = _present(text, lost, at, len(text)) + _present(text, lost, 0, at)
+    return Log("characters", characters=characters, doubts=tuple(doubts))
+
+
+def _present(text: U8, lost: Runs, start: int, stop: int) -> bytes:
+    """Return the bytes ``[start, stop)`` that are in the dump."""
+    pieces, at = [], start
+    for lost_start, lost_stop in lost.tolist():
+        if lost_stop > at and lost_start < stop:
+            pieces.append(text[at : max(lost_start, at)].tobytes())
+            at = min(lost_stop, stop)
+    return b"".join([*pieces, text[at:stop].tobytes()])

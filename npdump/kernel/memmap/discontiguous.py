@@ -14,7 +14,7 @@ import numpy as np
 
 from npdump.errors import AddressError, MemmapError
 from npdump.kernel.kernel import Kernel, MemMap
-from npdump.kernel.nodes import NODE_TABLES, find_nodes
+from npdump.kernel.nodes import NODE_TABLES, nodes
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -38,7 +38,7 @@ class Discontiguous:
         why = "to find the struct pages"
         offsets = [kernel.facts.need(f"OFFSET(pglist_data.{name})", why) for name in _MEMBERS]
         found, n_damaged = [], 0
-        for node in find_nodes(kernel.facts, kernel.memory):
+        for node in nodes(kernel):
             try:
                 start, npages, vaddr = (kernel.memory.read_word(node + offset) for offset in offsets)
             except AddressError:

@@ -15,7 +15,7 @@ import numpy as np
 from npdump.errors import FactError
 from npdump.kernel.kernel import Kernel
 from npdump.kernel.memmap import find
-from npdump.kernel.zones import count_free
+from npdump.kernel.nodes import count_free
 from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.scan import PageScan
 from npdump.pages.selfcheck.struct_pages import ALL, CHECKED, Doubt, survey

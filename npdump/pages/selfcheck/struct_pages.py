@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.arrays import I64, U8, U16, U64, Bool, Records, mask_of, unique
+from npdump.kernel.kernel import struct_dtype
 from npdump.kernel.memmap import find
 from npdump.pages.blocks import NO_CARRY, cover
 from npdump.pages.policy import DumpLevel, Trait
@@ -156,12 +157,9 @@ def survey(source: Source, kernel: Kernel, page: StructPage) -> list[Doubt]:
 
 def _with_more_fields(page: StructPage, kernel: Kernel) -> np.dtype:
     """Return the dtype of struct page with the fields that only checks need."""
-    order = kernel.memory.word.byteorder
     fields = {name: (page.dtype[name], field[1]) for name, field in (page.dtype.fields or {}).items()}
-    more = {
-        "refcount": (np.dtype("u4").newbyteorder(order), ("OFFSET(page._refcount)", "OFFSET(page._count)")),
-    }
-    places = {name: (kind, kernel.facts.first(keys)) for name, (kind, keys) in more.items()}
+    refcount = kernel.facts.first(("OFFSET(page._refcount)", "OFFSET(page._count)"))
+    places = {"refcount": (kernel.memory.dtype("u4"), refcount)}
     lru, word = kernel.facts.get("OFFSET(page.lru)"), kernel.memory.word
     if lru is not None:
         places |= {"next": (word, lru), "prev": (word, lru + word.itemsize)}
@@ -170,14 +168,7 @@ def _with_more_fields(page: StructPage, kernel: Kernel) -> np.dtype:
         for name, (kind, offset) in places.items()
         if offset is not None and 0 <= offset <= page.nbytes - kind.itemsize
     }
-    return np.dtype(
-        {
-            "names": list(fields),
-            "formats": [kind for kind, _ in fields.values()],
-            "offsets": [offset for _, offset in fields.values()],
-            "itemsize": page.nbytes,
-        }
-    )
+    return struct_dtype("page", page.nbytes, fields, kernel.memory.space.byte_order)
 
 
 class _Sample(NamedTuple):
