@@ -35,6 +35,8 @@ def test_defaults_are_makedumpfiles() -> None:
         "-d31 vmcore -l dumpfile",
         "vmcore dumpfile -l -d 31",
         "-l -d 31 -- vmcore dumpfile",
+        "vmcore dumpfile -ld31",
+        "vmcore -l dumpfile -d 31",
         "-c -d 1 -l -d 31 vmcore dumpfile",  # the last one wins
     ],
 )
@@ -110,6 +112,9 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
         ("", "VMCORE and DUMPFILE"),
         ("vmcore", "DUMPFILE"),
         ("-R dumpfile second", "too many arguments"),
+        ("-R --dry-run", "DUMPFILE"),
+        ("--lz4 vmcore dumpfile", "--lz4"),
+        ("--no-such-option vmcore dumpfile", "--no-such-option"),
         ("-d 11,32 vmcore dumpfile", "not a whole number from 0 to 31"),
         ("-d 11, vmcore dumpfile", "not a whole number from 0 to 31"),
         ("-L 0 vmcore dumpfile", "not a size"),

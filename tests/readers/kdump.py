@@ -130,6 +130,11 @@ class KdumpFile:
         """One page's bytes, decompressed. KeyError if the file doesn't have it, BadPage if it can't be read."""
         return self._decode(self._rank(pfn))
 
+    def stored(self, pfn: int) -> bytes:
+        """One page's bytes as they are in the file."""
+        offset, size, _, _ = self.descriptors[self._rank(pfn)].item()
+        return self.data[offset : offset + size]
+
     def contents(self):
         """(pfn, bytes) of every page in the file, ascending."""
         for index, pfn in enumerate(self.pfns.tolist()):
