@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import time
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["SILENT", "Observer", "Silent"]
+__all__ = ["SILENT", "Observer", "Recorder", "Silent"]
 
 
 class Observer(Protocol):
@@ -17,6 +19,9 @@ class Observer(Protocol):
 
     def warn(self, text: str) -> None:
         """Take a line about something that the user should know: what is in doubt, lost or kept."""
+
+    def message(self, text: str) -> None:
+        """Take a line about what was done, which nobody has to act on."""
 
     def debug(self, text: str) -> None:
         """Take a line for who looks for a fault."""
@@ -43,6 +48,9 @@ class Silent:
     def warn(self, text: str) -> None:
         """See `Observer.warn`."""
 
+    def message(self, text: str) -> None:
+        """See `Observer.message`."""
+
     def debug(self, text: str) -> None:
         """See `Observer.debug`."""
 
@@ -58,3 +66,70 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Recorder:
+    """An `Observer` that remembers warnings and times, and passes everything on to another.
+
+    Parameters
+    ----------
+    observer : Observer
+
+    Attributes
+    ----------
+    warnings : list of str
+        In the order in which they came.
+    seconds_by_stage : dict of str to float
+        Wall-clock seconds, in order of first use.
+
+    Examples
+    --------
+    >>> recorder = Recorder()
+    >>> recorder.warn("3 pages are lost")
+    >>> recorder.warnings
+    ['3 pages are lost']
+    >>> recorder.took("Writing", 0.5)
+    >>> recorder.took("Writing", 0.25)
+    >>> recorder.seconds_by_stage
+    {'Writing': 0.75}
+    """
+
+    def __init__(self, observer: Observer = SILENT) -> None:
+        self._observer = observer
+        self.warnings: list[str] = []
+        self.seconds_by_stage: dict[str, float] = {}
+
+    def warn(self, text: str) -> None:
+        """See `Observer.warn`."""
+        self.warnings.append(text)
+        self._observer.warn(text)
+
+    def message(self, text: str) -> None:
+        """See `Observer.message`."""
+        self._observer.message(text)
+
+    def debug(self, text: str) -> None:
+        """See `Observer.debug`."""
+        self._observer.debug(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """See `Observer.progress`."""
+        self._observer.progress(stage, done, total)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """See `Observer.stage`."""
+        start = time.monotonic()
+        try:
+            with self._observer.stage(name):
+                yield
+        finally:
+            self._add(name, time.monotonic() - start)
+
+    def took(self, name: str, seconds: float) -> None:
+        """See `Observer.took`."""
+        self._observer.took(name, seconds)
+        self._add(name, seconds)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds_by_stage[name] = self.seconds_by_stage.get(name, 0.0) + seconds

@@ -1,41 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The composition: one vmcore in, one dump file out.
+"""The composition: one opened dump in, one dump file (or its parts) out.
 
-storage → source → facts → arch → memory → memmap → pages → bitmap → stream → codec → writer → sink
+storage → sources → arch → kernel → pages → encode → writers → sinks
+
+What it takes are values: `npdump.dump.Dump` and the command line both come here.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from npdump import arrays, codecs, writers
-from npdump.arch import Arch, by_machine
 from npdump.bitmap import in_file, in_memory
-from npdump.cli.inputs import load_external, open_storages
-from npdump.cli.outputs import open_sinks, split_npages, split_ranges
-from npdump.cli.summary import Summary
 from npdump.encode.batches import BATCH_NBYTES
 from npdump.encode.job import Seconds
 from npdump.errors import NoSpace, SinkError, UsageError
-from npdump.kernel.probe import find_kernel, utsname
+from npdump.kernel.probe import utsname
+from npdump.observer import SILENT, Observer, Recorder
 from npdump.pages.policy import PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
-from npdump.sources import Source, open_source
+from npdump.summary import Summary
 from npdump.writers import DumpPlan, WriteOptions, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
 
-    from npdump.cli.options import Options
-    from npdump.cli.report import Reporter
+    from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
     from npdump.sinks import Sink
-    from npdump.storage.file import Storage
+    from npdump.sources import Source
+    from npdump.writers._split import Split
 
-__all__ = ["Result", "filter_dump"]
+__all__ = ["ScanOptions", "filter_dump", "open_trusted_scan", "write_options"]
 
 _SCAN = "Excluding unnecessary pages"
 _COPY = "Copying data"
@@ -43,75 +46,177 @@ _STEPS = ("Reading and comparing", "Compressing", "Writing")
 """Of the copying; those of several workers add up."""
 
 
-class Result(NamedTuple):
-    """What came of a run: the numbers, and what the dump is of."""
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """How pages are looked at.
 
-    summary: Summary
-    release: str | None
-    machine: str
-    level: int
+    Attributes
+    ----------
+    strict : bool
+        Make it an error if the result is in doubt; otherwise the pages in doubt are kept.
+    window_npages : int
+        Page frames whose bitmaps are held at a time.
+    work_dir : str or None
+        Directory for a temporary file with the bitmaps; None keeps them in memory.
+    """
+
+    strict: bool = False
+    window_npages: int = DEFAULT_WINDOW_NPAGES
+    work_dir: str | None = None
 
 
-def filter_dump(options: Options, report: Reporter) -> Result:
-    """Make a dump file as the command line says.
+DEFAULT_SCAN = ScanOptions()
+
+
+def write_options(
+    source: Source,
+    *,
+    codec: str = "raw",
+    format: str = "kdump",
+    engine: str | None = None,
+    n_workers: int | None = None,
+    block_order: int = 4,
+    share: bool = True,
+    reassemble: bool = False,
+    observer: Observer = SILENT,
+) -> WriteOptions:
+    """Return how the work of writing is to be done.
+
+    Parameters
+    ----------
+    source : Source
+    codec, format, engine : str
+        By their names.
+    n_workers : int or None
+    block_order : int
+        2**block_order pages at least are gathered before they are written.
+    share : bool
+    reassemble : bool
+        Copy the compressed pages of a split dump as they are, into a file that says the same of their compression.
+    observer : Observer
 
     Raises
     ------
-    NpdumpError
-        If the input is bad, or the output can't be written. An output that holds any pages by then is left, marked
-        as incomplete; else it's removed.
+    UsageError
+        If there is no such codec or format.
     """
-    with ExitStack() as stack:
-        storages = open_storages(options, report, stack)
-        source = open_source(*storages)
-        arch = by_machine(source.machine, source.bits)
-        levels = (options.dump_level, *options.retry_levels)
-        _report_history(source, levels[0], options.reassemble, report)
-        kernel = None
-        if not options.reassemble:
-            level = max(levels) & ~source.history.level
-            kernel = find_kernel(source, arch, level, report.warning, load_external(options))
-        release = kernel.facts.release if kernel else None
-        report.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {release or 'unknown'}")
-        for level, next_level in zip(levels, (*levels[1:], None), strict=True):
-            try:
-                summary, trusted = _make(options, report, storages, source, arch, kernel, level, next_level is None)
-            except NoSpace as error:
-                if next_level is None:
-                    raise
-                report.warning(f"{error}: trying again with dump level {next_level}")
-            else:
-                return Result(summary, release, arch.name, trusted)
-    raise AssertionError("the last dump level either worked or raised")
+    try:
+        chosen = codecs.get(codec)
+        writers.get(format)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{codec} compression in {format} format: no such codec or format: {error}") from error
+    if reassemble:
+        chosen = codecs.by_flag(source.history.codec_flag) or chosen
+    return WriteOptions(
+        codec=chosen,
+        engine=engine,
+        n_workers=n_workers,
+        batch_npages=max(BATCH_NBYTES // source.page_size, 1 << block_order),
+        observer=observer,
+        share=share,
+        copy_compressed=reassemble,
+        format=format,
+    )
 
 
-def _make(
-    options: Options,
-    report: Reporter,
-    storages: Sequence[Storage],
+def filter_dump(
     source: Source,
     arch: Arch,
     kernel: Kernel | None,
-    level: int,
-    is_last: bool,
-) -> tuple[Summary, int]:
-    """Make the dump at one dump level; if that's the last to try, what was written by an error is kept.
+    levels: Sequence[int],
+    options: WriteOptions,
+    open_sinks: Callable[[], Sequence[Sink]],
+    *,
+    scanning: ScanOptions = DEFAULT_SCAN,
+    split: Split | None = None,
+    observer: Observer = SILENT,
+) -> Summary:
+    """Make a dump file.
+
+    Parameters
+    ----------
+    source : Source
+    arch : Arch
+    kernel : Kernel or None
+        None if it is not known, or not needed.
+    levels : sequence of int
+        Dump levels; the next one is tried when the output does not fit.
+    options : WriteOptions
+    open_sinks : callable
+        Makes the outputs, one for each part.
+    scanning : ScanOptions
+    split : Split or None
+        Divide the dump among several outputs.
+    observer : Observer
 
     Returns
     -------
     Summary
-    int
-        The dump level of the file: with that of the input, without what is in doubt.
+
+    Raises
+    ------
+    NpdumpError
+        If the input is bad, or the output cannot be written. An output that holds any pages by then is left, marked
+        as incomplete; else it is removed.
     """
-    history = source.history
-    with report.stage(_SCAN):
-        trust = Trust(level & ~history.level, report.warning, options.strict)
-        scan = trusted_scan(source, kernel, trust, partial(_open_scan, source, options, report))
-        dump = DumpPlan(
+    recorder = Recorder(observer)
+    _report_history(source, levels[0], options.copy_compressed, recorder)
+    run = _Run(source, arch, kernel, options, open_sinks, scanning, split, recorder)
+    recorder.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {run.release or 'unknown'}")
+    for level, next_level in pairwise(levels):
+        try:
+            return run.make(level, can_retry=True)
+        except NoSpace as error:
+            recorder.warn(f"{error}: trying again with dump level {next_level}")
+    try:
+        return run.make(levels[-1])
+    except NoSpace as error:
+        advice = "the dump is cut short, and marked so: make room or raise the dump level"
+        raise NoSpace(f"{error}: {advice}") from error
+
+
+class _Run(NamedTuple):
+    """What `filter_dump` was asked for."""
+
+    source: Source
+    arch: Arch
+    kernel: Kernel | None
+    options: WriteOptions
+    open_sinks: Callable[[], Sequence[Sink]]
+    scanning: ScanOptions
+    split: Split | None
+    recorder: Recorder
+
+    @property
+    def release(self) -> str | None:
+        """The crashed kernel's, if it is known."""
+        return self.kernel.facts.release if self.kernel else None
+
+    def make(self, level: int, can_retry: bool = False) -> Summary:
+        """Make the dump at one dump level."""
+        recorder, source = self.recorder, self.source
+        with recorder.stage(_SCAN):
+            asked = level & ~source.history.level
+            scan, trust = open_trusted_scan(source, self.kernel, asked, self.scanning, recorder)
+            plan = self._plan(scan, trust.level | source.history.level)
+            plans = [plan]
+            if self.split is not None:
+                plans = [plan._replace(part=pfns) for pfns in self.split.ranges(scan, source.page_size)]
+            parts = [writers.get(self.options.format)(part, self.options) for part in plans]
+        recorder.debug(trust.in_one_line())
+        if scan.n_unreadable:
+            recorder.warn(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
+        with recorder.stage(_COPY):
+            nbytes = _write(parts, self.open_sinks(), recorder, can_retry)
+        return self._summary(plan, parts, nbytes)
+
+    def _plan(self, scan: PageScan, level: int) -> DumpPlan:
+        source, arch, kernel, history = self.source, self.arch, self.kernel, self.source.history
+        return DumpPlan(
             source=source,
             kernel=kernel,
             scan=scan,
-            level=trust.level | history.level,
+            level=level,
             bits=arch.bits,
             byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
             aligns_u64=arch.aligns_u64,
@@ -120,44 +225,78 @@ def _make(
             phys_base=arch.phys_base(source, kernel.facts) if kernel else history.phys_base,
             timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
         )
-        dumps = [dump]
-        if options.split:
-            ranges = split_ranges(scan, len(options.dumpfiles), split_npages(options, source.page_size))
-            dumps = [dump._replace(part=pfns) for pfns in ranges]
-        how = _how(options, source, report)
-        dump_writers = [writers.get(options.format)(dump, how) for dump in dumps]
-    report.debug(trust.in_one_line())
-    if scan.n_unreadable:
-        report.warning(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
-    with report.stage(_COPY):
-        nbytes = _write(report, dump_writers, open_sinks(options, storages), is_last)
-    return _summary(dump, dump_writers, nbytes, report), dump.level
+
+    def _summary(self, plan: DumpPlan, parts: Sequence[Writer], nbytes: int) -> Summary:
+        scan, source = plan.scan, self.source
+        count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
+        return Summary(
+            dump_level=plan.level,
+            format=self.options.format,
+            codec=self.options.codec.name,
+            release=self.release,
+            machine=self.arch.name,
+            max_mapnr=scan.max_mapnr - plan.first_pfn,
+            n_ram=scan.n_ram,
+            n_absent=arrays.count(source.ram_runs) - arrays.count(source.data_runs),
+            n_zero=sum(writer.n_zero for writer in parts),
+            n_shared=sum(writer.n_shared for writer in parts),
+            n_cache=count[PageClass.CACHE],
+            n_cache_private=count[PageClass.CACHE_PRIVATE],
+            n_user=count[PageClass.USER],
+            n_free=count[PageClass.FREE] + count[PageClass.UNACCEPTED],
+            n_hwpoison=count[PageClass.HWPOISON],
+            n_offline=count[PageClass.OFFLINE],
+            n_elf_excluded=parts[0].n_left_out,
+            written_nbytes=nbytes,
+            seconds_by_stage=self.recorder.seconds_by_stage,
+            warnings=tuple(self.recorder.warnings),
+        )
 
 
-def _how(options: Options, source: Source, report: Reporter) -> WriteOptions:
-    codec = codecs.get(options.codec)
-    if options.reassemble:
-        codec = codecs.by_flag(source.history.codec_flag) or codec
-    return WriteOptions(
-        codec=codec,
-        engine=options.zlib_engine if options.codec == "zlib" else None,
-        n_workers=options.num_threads,
-        batch_npages=max(BATCH_NBYTES // source.page_size, 1 << options.block_order),
-        observer=report,
-        share=options.share,
-        copy_compressed=options.reassemble,
-    )
+def open_trusted_scan(
+    source: Source, kernel: Kernel | None, level: int, options: ScanOptions, observer: Observer
+) -> tuple[PageScan, Trust]:
+    """Open a scan that leaves out nothing that is in doubt.
+
+    Parameters
+    ----------
+    source : Source
+    kernel : Kernel or None
+    level : int
+        Dump level.
+    options : ScanOptions
+    observer : Observer
+
+    Returns
+    -------
+    scan : PageScan
+    trust : Trust
+        Its ``level`` is the dump level without what is in doubt.
+
+    Raises
+    ------
+    FactError, AddressError, MemmapError
+        If the pages cannot be told apart and the level asks for it, or doubt is to be an error.
+    """
+
+    def open_at(known: Kernel | None, trusted: int) -> PageScan:
+        allocate = in_file(options.work_dir) if options.work_dir else in_memory
+        progress = partial(observer.progress, _SCAN)
+        return open_scan(source, known, trusted, options.window_npages, allocate, observer.warn, progress)
+
+    trust = Trust(level, observer.warn, options.strict)
+    return trusted_scan(source, kernel, trust, open_at), trust
 
 
-def _report_history(source: Source, level: int, reassemble: bool, report: Reporter) -> None:
+def _report_history(source: Source, level: int, reassemble: bool, observer: Observer) -> None:
     """Say what an earlier filter did to the input that the user may not expect."""
     history = source.history
     if level | history.level != level and not reassemble:
-        report.message(
+        observer.message(
             f"The dump level is changed to {level | history.level}: {source.path} was made with {history.level}."
         )
     if history.n_lost:
-        report.warning(
+        observer.warn(
             f"{source.path}: is incomplete: {history.n_lost} pages were lost when it was made; they are left out"
         )
     if history.missing:
@@ -165,19 +304,7 @@ def _report_history(source: Source, level: int, reassemble: bool, report: Report
         text = f"{source.path}: is split, and the part with the page frames {start:#x} to {stop:#x} is missing"
         if reassemble:
             raise UsageError(f"{text}: name all parts")
-        report.warning(f"{text}: its pages are left out")
-
-
-def _open_scan(source: Source, options: Options, report: Reporter, kernel: Kernel | None, level: int) -> PageScan:
-    return open_scan(
-        source,
-        kernel,
-        level,
-        _window_npages(options),
-        in_file(options.work_dir) if options.work_dir else in_memory,
-        report.warning,
-        partial(report.progress, _SCAN),
-    )
+        observer.warn(f"{text}: its pages are left out")
 
 
 def _first_pfn(source: Source, kernel: Kernel | None) -> int:
@@ -187,73 +314,70 @@ def _first_pfn(source: Source, kernel: Kernel | None) -> int:
     return kernel.memory.space.ram_base // source.page_size
 
 
-def _window_npages(options: Options) -> int:
-    if options.cyclic_buffer_kib is None:
-        return DEFAULT_WINDOW_NPAGES
-    return options.cyclic_buffer_kib * 1024 * 8
+class _Outputs:
+    """The outputs of a dump, owned until they are whole.
+
+    After an error, the one that was being written is marked as incomplete, and those that hold no pages are removed:
+    all of them, if there was no room and another dump level will be tried.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], can_retry: bool) -> None:
+        self._sinks = sinks
+        self._can_retry = can_retry
+        self._n_begun = 0
+        self._unfinished: Writer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begun(self, writer: Writer) -> None:
+        """Note that the next output has its headers, and by whom it will be finished."""
+        self._n_begun += 1
+        self._unfinished = writer
+
+    def ended(self) -> None:
+        """Note that the output is whole."""
+        self._unfinished = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            for sink in self._sinks:
+                sink.close()
+            return
+        n_kept = 0 if self._can_retry and isinstance(error, NoSpace) else self._n_begun
+        for sink in self._sinks[n_kept:]:
+            sink.discard()
+        # If this fails too, the first error is what the user needs.
+        with suppress(SinkError):
+            if n_kept and self._unfinished is not None:
+                self._unfinished.mark_incomplete(self._sinks[n_kept - 1])
+        for sink in self._sinks[:n_kept]:
+            # What can't be rewritten is known to be incomplete by its missing end.
+            if sink.can_rewrite:
+                with suppress(SinkError):
+                    sink.close()
 
 
-def _write(report: Reporter, dump_writers: Sequence[Writer], sinks: Sequence[Sink], keep_failed: bool) -> int:
+def _write(parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool) -> int:
     """Write the dump, or its parts one after the other; return the bytes."""
     nbytes = n_done = 0
     seconds = Seconds()
-    n_pages = sum(writer.n_pages for writer in dump_writers)
-    waiting = list(sinks)
-    try:
-        for writer, sink in zip(dump_writers, sinks, strict=True):
+    n_pages = sum(writer.n_pages for writer in parts)
+    with _Outputs(sinks, can_retry) as outputs:
+        for writer, sink in zip(parts, sinks, strict=True):
             nbytes += writer.begin(sink)
-            waiting.remove(sink)
-            report.progress(_COPY, n_done, n_pages)
-            try:
-                for done in writer.write(sink):
-                    n_done += done.npages
-                    nbytes += done.nbytes
-                    seconds = seconds.plus(done.seconds)
-                    report.progress(_COPY, n_done, n_pages)
-                writer.end(sink)
-                sink.close()
-            except BaseException:
-                if keep_failed:
-                    _give_up(writer, sink)
-                raise
-    except BaseException as error:
-        # What holds no pages is of no use.
-        retries = isinstance(error, NoSpace) and not keep_failed
-        for sink in sinks if retries else waiting:
-            sink.discard()
-        if isinstance(error, NoSpace) and keep_failed:
-            raise NoSpace(f"{error}: the dump is cut short, and marked so: make room or raise the dump level") from None
-        raise
+            outputs.begun(writer)
+            observer.progress(_COPY, n_done, n_pages)
+            for done in writer.write(sink):
+                n_done += done.npages
+                nbytes += done.nbytes
+                seconds = seconds.plus(done.seconds)
+                observer.progress(_COPY, n_done, n_pages)
+            writer.end(sink)
+            outputs.ended()
     if any(seconds):
         for name, value in zip(_STEPS, seconds, strict=True):
-            report.took(name, value)
+            observer.took(name, value)
     return nbytes
-
-
-def _give_up(writer: Writer, sink: Sink) -> None:
-    """Leave a file that says that it's incomplete; if that fails too, the first error is what the user needs."""
-    with suppress(SinkError):
-        writer.mark_incomplete(sink)
-        if sink.can_rewrite:
-            sink.close()
-
-
-def _summary(dump: DumpPlan, dump_writers: Sequence[Writer], nbytes: int, report: Reporter) -> Summary:
-    scan = dump.scan
-    count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
-    return Summary(
-        max_mapnr=scan.max_mapnr - dump.first_pfn,
-        n_ram=scan.n_ram,
-        n_absent=arrays.count(dump.source.ram_runs) - arrays.count(dump.source.data_runs),
-        n_zero=sum(writer.n_zero for writer in dump_writers),
-        n_shared=sum(writer.n_shared for writer in dump_writers),
-        n_cache=count[PageClass.CACHE],
-        n_cache_private=count[PageClass.CACHE_PRIVATE],
-        n_user=count[PageClass.USER],
-        n_free=count[PageClass.FREE] + count[PageClass.UNACCEPTED],
-        n_hwpoison=count[PageClass.HWPOISON],
-        n_offline=count[PageClass.OFFLINE],
-        n_elf_excluded=dump_writers[0].n_left_out,
-        written_nbytes=nbytes,
-        seconds_by_stage=report.seconds_by_stage,
-    )

@@ -20,6 +20,7 @@ import pytest
 from npdump.arch import by_machine
 from npdump.kernel.facts import btf, kallsyms, vmcoreinfo_keys
 from npdump.kernel.probe import find_kernel
+from npdump.observer import Recorder
 from npdump.sources import open_source
 from npdump.storage.file import Storage
 from tests import harness, peers
@@ -166,10 +167,12 @@ def own_facts(name):
     """By BTF and kallsyms, and the BTF itself."""
     with closing(Storage(str(vmcore_of(name)))) as storage:
         source = open_source(storage)
-        kernel = find_kernel(source, by_machine(source.machine, source.bits), 31, pytest.fail)
+        heard = Recorder()
+        kernel = find_kernel(source, by_machine(source.machine, source.bits), required=True, observer=heard)
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         raw = kernel.memory.read(start, stop - start)
+    assert heard.warnings == []
     facts = vmcoreinfo_keys.from_types(symbols, btf.parse(raw, "<", 8), release_of(name), "BTF")
     return {key: fact.value for key, fact in facts.items()}, raw
 

@@ -17,6 +17,7 @@ from npdump.arch import by_machine
 from npdump.bitmap import in_memory
 from npdump.errors import NpdumpError
 from npdump.kernel.probe import find_kernel
+from npdump.observer import Recorder
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sources import open_source
@@ -31,25 +32,25 @@ FEW = 100
 
 def kept_with(path, alter):
     """What npdump keeps with an altered VMCOREINFO, bool by page frame, and what it said; None if it refused."""
-    said = []
+    said = Recorder()
     with closing(Storage(str(path))) as storage:
         source = open_source(storage)
         source.vmcoreinfo = alter(source.vmcoreinfo.decode()).encode()
         arch = by_machine(source.machine, source.bits)
         try:
-            kernel = find_kernel(source, arch, LEVEL, said.append)
-            trust = Trust(LEVEL, said.append, is_strict=False)
+            kernel = find_kernel(source, arch, required=True, observer=said)
+            trust = Trust(LEVEL, said.warn, is_strict=False)
 
             def open_at(known, level):
                 return open_scan(
-                    source, known, level, DEFAULT_WINDOW_NPAGES, in_memory, said.append, lambda done, total: None
+                    source, known, level, DEFAULT_WINDOW_NPAGES, in_memory, said.warn, lambda done, total: None
                 )
 
             scan = trusted_scan(source, kernel, trust, open_at)
             (window,) = scan.windows()
         except NpdumpError as error:
             return None, [str(error)]
-        return np.unpackbits(window.kept.packed, bitorder="little")[: scan.max_mapnr].astype(bool), said
+        return np.unpackbits(window.kept.packed, bitorder="little")[: scan.max_mapnr].astype(bool), said.warnings
 
 
 def without(*keys):

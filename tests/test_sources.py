@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from npdump.errors import AddressError, CorruptDump, NpdumpError, SourceError, TruncatedDump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
+from npdump.observer import SILENT
 from npdump.sources import open_source
-from npdump.storage import open_storage
+from npdump.storage import ReadOptions, open_storage
 from tests.builders.kdump import BLOCK, Form, build, flatten
 
 WORD_FORMS = [(64, "<", False), (64, ">", False), (32, "<", False), (32, "<", True), (32, ">", False)]
@@ -46,7 +47,7 @@ def opened(tmp_path):
             for data in files:
                 path = tmp_path / f"dump{next(numbers)}"
                 path.write_bytes(data)
-                storages.append(open_storage(str(path), True, str(tmp_path), lambda text: None, stack))
+                storages.append(open_storage(str(path), ReadOptions(work_dir=str(tmp_path)), SILENT, stack))
             return open_source(*storages)
 
         yield opened
@@ -274,7 +275,7 @@ def test_damaged_files_are_read_or_refused(kind, hurts, spots, length, tmp_path_
     tracemalloc.start()
     try:
         with ExitStack() as stack:
-            source = open_source(open_storage(str(path), True, None, lambda text: None, stack))
+            source = open_source(open_storage(str(path), ReadOptions(), SILENT, stack))
             out = np.empty((1, source.page_size), np.uint8)
             for start, stop in source.data_runs.tolist():
                 for pfn in range(start, min(stop, start + 300)):

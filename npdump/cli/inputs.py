@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command line names to be read: a dump, or parts of it, and what is told about its kernel."""
+"""Open the inputs named on the command line."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import stat
 from typing import TYPE_CHECKING
 
 from npdump import sources, storage
-from npdump.storage import open_storage
+from npdump.dump import Dump
 from npdump.storage.flattened import is_flattened
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
-    from npdump.kernel.facts.external import ExternalFacts
-    from npdump.storage.file import Storage
 
-__all__ = ["holds_dump", "load_external", "open_storages"]
+__all__ = ["holds_dump", "open_dump"]
 
 
 def holds_dump(path: str) -> bool:
-    """Tell by its beginning whether a file holds a dump, or something compressed that may be one."""
+    """Return whether a file holds a dump, or something compressed that may be one, as far as its beginning tells."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
@@ -34,17 +30,13 @@ def holds_dump(path: str) -> bool:
     return is_flattened(head) or storage.detect(head) is not None or sources.detect(head) is not None
 
 
-def open_storages(options: Options, report: Reporter, stack: ExitStack) -> list[Storage]:
-    """Open the files that the command line names: one dump, or parts of it."""
-    return [
-        open_storage(path, not options.non_mmap, options.work_dir, report.message, stack) for path in options.vmcores
-    ]
-
-
-def load_external(options: Options) -> ExternalFacts | None:
-    """Return the facts of the file that the command line gives, None if it gives none."""
-    if options.vmlinux is None and options.vmcoreinfo is None:
-        return None
-    from npdump.kernel.facts.vmlinux import load_external
-
-    return load_external(options)
+def open_dump(options: Options, report: Reporter) -> Dump:
+    """Open the dump, or the parts of one, that the command line names."""
+    return Dump(
+        *options.vmcores,
+        vmlinux=options.vmlinux,
+        vmcoreinfo=options.vmcoreinfo,
+        use_mmap=not options.non_mmap,
+        work_dir=options.work_dir,
+        observer=report,
+    )

@@ -82,21 +82,16 @@ def _run(options: Options) -> int:
 
 
 def _filter(options: Options, report: Reporter) -> None:
+    from npdump.cli.inputs import open_dump
+    from npdump.cli.outputs import make_dump
     from npdump.cli.summary import as_json, as_text
-    from npdump.pipeline import filter_dump
 
-    result = filter_dump(options, report)
+    with open_dump(options, report) as dump:
+        summary = make_dump(options, dump)
     if options.json:
-        facts = {
-            "dump_level": result.level,
-            "format": options.format,
-            "codec": options.codec,
-            "release": result.release,
-            "machine": result.machine,
-        }
-        report.answer(as_json(result.summary, facts))
+        report.answer(as_json(summary))
     else:
-        report.report(as_text(result.summary))
+        report.report(as_text(summary))
     if not options.dry_run:
         report.message(f"\nThe dumpfile is saved to {', '.join(options.dumpfiles) or 'the standard output'}.")
     report.message("\nnpdump Completed.")

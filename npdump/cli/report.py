@@ -29,16 +29,10 @@ class Reporter:
         Sum of the ``MESSAGE_*`` bits of :mod:`npdump.cli.options`.
     messages_to_stderr : bool
         Print nothing on the standard output, because it carries data.
-
-    Attributes
-    ----------
-    seconds_by_stage : dict of str to float
-        Wall-clock seconds of each finished :meth:`stage`, in order of first use.
     """
 
     def __init__(self, message_level: int, messages_to_stderr: bool = False) -> None:
         self.message_level = message_level
-        self.seconds_by_stage: dict[str, float] = {}
         self._messages_to_stderr = messages_to_stderr
         self._progress = _Progress()
 
@@ -81,8 +75,6 @@ class Reporter:
         """Print a warning, in one line whatever is in `text`."""
         self.error(f"warning: {text}")
 
-    warning = warn
-
     def progress(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` units of a stage are done; cheap enough to be called for each batch."""
         if self.message_level & MESSAGE_PROGRESS:
@@ -90,7 +82,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure the seconds that a stage takes; a stage that is entered again adds to its time."""
+        """Measure the seconds that a stage takes."""
         start = time.monotonic()
         try:
             yield
@@ -98,8 +90,7 @@ class Reporter:
             self.took(name, time.monotonic() - start)
 
     def took(self, name: str, seconds: float) -> None:
-        """Note the seconds that a stage took."""
-        self.seconds_by_stage[name] = self.seconds_by_stage.get(name, 0.0) + seconds
+        """Print the seconds that a stage took."""
         self.debug(f"STEP [{name:<27}] : {seconds:.6f} seconds")
 
     def _print(self, bit: int, text: str) -> None:
@@ -111,7 +102,7 @@ class Reporter:
             return
         failure = _write("stdout", f"{text}\n")
         if failure is not None:
-            self.warning(f"standard output: {failure}: what should stand there is lost")
+            self.warn(f"standard output: {failure}: what should stand there is lost")
 
 
 class _Progress:

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from npdump.errors import AddressError, FactError, VersionMismatch
 from npdump.facts import Facts
 from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
-from npdump.kernel.facts.external import ExternalFacts, complete
+from npdump.kernel.facts.external import ExternalFacts, merge
 from npdump.kernel.kernel import Kernel
 from npdump.kernel.memory import VirtualMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from npdump.arch import Arch
     from npdump.kernel.facts.types import Types
+    from npdump.observer import Observer
     from npdump.sources import Source
 
 __all__ = ["embedded_types", "find_kernel", "utsname"]
@@ -27,8 +26,25 @@ MAX_BTF_NBYTES = 1 << 28
 """Kernels have some megabytes of it."""
 
 
+@overload
 def find_kernel(
-    source: Source, arch: Arch, level: int, warn: Callable[[str], None], given: ExternalFacts | None = None
+    source: Source,
+    arch: Arch,
+    *,
+    required: Literal[True],
+    observer: Observer,
+    external: ExternalFacts | None = None,
+) -> Kernel: ...
+
+
+@overload
+def find_kernel(
+    source: Source, arch: Arch, *, required: bool, observer: Observer, external: ExternalFacts | None = None
+) -> Kernel | None: ...
+
+
+def find_kernel(
+    source: Source, arch: Arch, *, required: bool, observer: Observer, external: ExternalFacts | None = None
 ) -> Kernel | None:
     """Find the kernel whose memory a dump holds.
 
@@ -36,62 +52,63 @@ def find_kernel(
     ----------
     source : Source
     arch : Arch
-    level : int
-        Dump level; 0 and 1 need no knowledge of the kernel.
-    warn : callable
-        Takes a line about what isn't known, or is contradicted.
-    given : ExternalFacts, optional
+    required : bool
+        Whether it is an error if the dump does not tell. Dump levels 0 and 1 need no knowledge of the kernel.
+    observer : Observer
+        Hears what is not known, or is contradicted.
+    external : ExternalFacts, optional
         What a file beside the dump tells.
 
     Returns
     -------
     Kernel or None
-        None if the dump doesn't tell, and the level doesn't ask.
+        None if the dump does not tell, and it is not required.
 
     Raises
     ------
     FactError, AddressError
-        If the dump doesn't tell what the level asks for.
+        If the dump does not tell, and it is required.
     VersionMismatch
         If the file is of another kernel.
     """
     try:
-        facts = _facts(source, arch, given, warn)
+        facts = _facts(source, arch, external, observer)
         kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
-        if given is not None and source.vmcoreinfo is None:
-            _check_release(kernel, given)
+        if external is not None and source.vmcoreinfo is None:
+            _check_release(kernel, external)
         return kernel
     except (FactError, AddressError) as error:
-        if level > 1:
+        if required:
             raise
-        warn(f"{error}: pages are kept whatever their kind")
+        observer.warn(f"{error}: pages are kept whatever their kind")
         return None
 
 
-def _facts(source: Source, arch: Arch, given: ExternalFacts | None, warn: Callable[[str], None]) -> Facts:
+def _facts(source: Source, arch: Arch, external: ExternalFacts | None, observer: Observer) -> Facts:
     if source.vmcoreinfo is not None:
         facts = vmcoreinfo.parse(source.vmcoreinfo)
-    elif given is None:
+    elif external is None:
         raise FactError(
             f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible without -x VMLINUX or -i FILE"
         )
     else:
-        facts = arch.locate(source.segments, given.link_base) if arch.locate else Facts({}, {})
-    if given is not None:
-        facts, conflicts = complete(facts, given)
+        facts = arch.locate(source.segments, external.link_base) if arch.locate else Facts({}, {})
+    if external is not None:
+        facts, conflicts = merge(facts, external)
         for conflict in conflicts[:MAX_CONFLICTS_SHOWN]:
-            warn(f"{given.path}: {conflict}: the former is used")
+            observer.warn(f"{external.path}: {conflict}: the former is used")
         if len(conflicts) > MAX_CONFLICTS_SHOWN:
-            warn(f"{given.path}: contradicts the dump about {len(conflicts)} facts in all: is it of this kernel?")
+            n = len(conflicts)
+            observer.warn(f"{external.path}: contradicts the dump about {n} facts in all: is it of this kernel?")
     return facts.completed_by(vmcoreinfo_keys.page_type_macros(facts.release))[0]
 
 
-def _check_release(kernel: Kernel, given: ExternalFacts) -> None:
+def _check_release(kernel: Kernel, external: ExternalFacts) -> None:
     """Compare with what the kernel says of itself, where the dump's notes say nothing."""
     fields = _read_utsname(kernel)
     if fields is None:
-        raise VersionMismatch(f"{given.path}: doesn't fit the dump: there is no kernel where it should be")
-    given.check(fields[2].decode("ascii", "replace"), None)
+        raise VersionMismatch(f"{external.path}: doesn't fit the dump: there is no kernel where it should be")
+    external.check(fields[2].decode("ascii", "replace"), None)
 
 
 def _read_utsname(kernel: Kernel) -> tuple[bytes, ...] | None:

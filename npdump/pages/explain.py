@@ -3,42 +3,163 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npdump.arrays import contains
-from npdump.pages.policy import PageClass, Trait, decide
+from npdump.errors import AddressError, FactError
+from npdump.kernel.memmap import find
+from npdump.kernel.probe import embedded_types
+from npdump.pages.free_lists import read_free_lists
+from npdump.pages.policy import DumpLevel, PageClass, Trait, decide
+from npdump.pages.records import StructPages
 from npdump.pages.scan import needs_struct_pages
+from npdump.pages.struct_page import describe
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from npdump.facts import Facts
+    from npdump.kernel.facts.types import Types
+    from npdump.kernel.kernel import Kernel
+    from npdump.observer import Observer
     from npdump.pages.free_lists import FreeBlocks
-    from npdump.pages.records import StructPages
     from npdump.pages.struct_page import StructPage
     from npdump.sources import Source
 
-__all__ = ["PageExplanation", "explain"]
+__all__ = ["PageExplanation", "explain_page", "page_flags"]
 
 ALL_LEVELS = range(32)
 
 
-class PageExplanation(NamedTuple):
-    """What is to be told of a page.
+_WITHOUT_ENUM = 22
+"""Bits of ``flags`` that are flags, where the kernel's own list isn't known; the rest are zone, node and section."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageExplanation:
+    """What a page is, by which fields, and at which levels it is left out.
 
     Attributes
     ----------
+    pfn : int
+    paddr : int
+        Physical address of the page.
+    is_memory : bool
+        Whether the dump had the page before any filter left it out.
+    is_dumped : bool
+        Whether its contents are in the dump.
+    struct_page : int or None
+        Kernel address of its struct page.
     fields : dict of str to int
-        Of its struct page; empty if that isn't there.
+        Of its struct page; empty if that is not there.
+    flags : tuple of str
+        Names of the page flags that are set.
     traits : dict of str to str
         What the fields say, each with the reason.
-    head : int
-        First page frame of the block that it goes or stays with; its own, if that block has one page.
-    order : int
-        ``1 << order`` pages are in that block.
-    class_by_level : dict of int to PageClass
-        What it's left out as, at the levels at which it's left out for what its struct page says.
+    block_pfn : int
+        First page frame of the block that the page goes or stays with; its own, if that block has one page.
+    block_npages : int
+    class_by_level : dict of int to str
+        What it is left out as, a name of `PageClass` or ``ZERO``, at the levels at which it is left out.
     """
+
+    pfn: int
+    paddr: int
+    is_memory: bool
+    is_dumped: bool
+    struct_page: int | None
+    fields: dict[str, int]
+    flags: tuple[str, ...]
+    traits: dict[str, str]
+    block_pfn: int
+    block_npages: int
+    class_by_level: dict[int, str]
+
+
+def explain_page(
+    source: Source, kernel: Kernel, pfn: int, flag_bits: Mapping[str, int], observer: Observer
+) -> PageExplanation:
+    """Return what a page is.
+
+    Parameters
+    ----------
+    source : Source
+    kernel : Kernel
+    pfn : int
+        A page frame below ``source.max_mapnr``.
+    flag_bits : mapping of str to int
+        Bit numbers of the page flags; see `page_flags`.
+    observer : Observer
+        Hears which facts are missing.
+
+    Raises
+    ------
+    FactError, AddressError, MemmapError
+        If the struct pages cannot be found.
+    """
+    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+    memmap = find(kernel, page.nbytes, source.max_mapnr)
+    free_blocks = read_free_lists(kernel, memmap, page, observer.warn)
+    judged = _explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn, free_blocks)
+    run = int(np.searchsorted(memmap.pfn_stops, pfn, side="right"))
+    has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn
+    n_flags = flag_bits.get("__NR_PAGEFLAGS", max(flag_bits.values(), default=_WITHOUT_ENUM - 1) + 1)
+    is_dumped = contains(source.data_runs, pfn)
+    levels = {level: page_class.name for level, page_class in judged.class_by_level.items()}
+    if is_dumped and not source.view(pfn * source.page_size, source.page_size).any():
+        levels |= {level: levels.get(level, "ZERO") for level in ALL_LEVELS if level & DumpLevel.ZERO}
+    return PageExplanation(
+        pfn=pfn,
+        paddr=pfn * source.page_size,
+        is_memory=contains(source.ram_runs, pfn),
+        is_dumped=is_dumped,
+        struct_page=int(memmap.vaddrs[run]) + (pfn - int(memmap.pfn_starts[run])) * page.nbytes if has_struct else None,
+        fields=judged.fields,
+        flags=tuple(flag_names(judged.fields.get("flags", 0), flag_bits, n_flags)),
+        traits=judged.traits,
+        block_pfn=judged.head,
+        block_npages=1 << judged.order,
+        class_by_level=dict(sorted(levels.items())),
+    )
+
+
+def page_flags(kernel: Kernel, types: Types | None, observer: Observer) -> Mapping[str, int]:
+    """Return the bit numbers of the page flags by name, from the best source that there is.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    types : Types or None
+        Of the kernel's debug information, if it was given.
+    observer : Observer
+        Hears why some flags have no names.
+    """
+    if types is not None:
+        return types.enums.get("pageflags", {})
+    try:
+        own = embedded_types(kernel)
+    except (FactError, AddressError) as error:
+        observer.warn(f"{error}: some flags have no names")
+        own = None
+    if own is not None and "pageflags" in own[1].enums:
+        return own[1].enums["pageflags"]
+    return _exported_flags(kernel.facts)
+
+
+def _exported_flags(facts: Facts) -> dict[str, int]:
+    names = {key[7:-1]: fact.value for key, fact in facts.items() if key.startswith("NUMBER(PG_")}
+    head = names.pop("PG_head_mask", 0)
+    if head > 0:
+        names["PG_head"] = head.bit_length() - 1
+    return names
+
+
+class _Judged(NamedTuple):
+    """What the struct pages say, as in `PageExplanation`; ``1 << order`` pages are in the block from ``head`` on."""
 
     fields: dict[str, int]
     traits: dict[str, str]
@@ -47,24 +168,12 @@ class PageExplanation(NamedTuple):
     class_by_level: dict[int, PageClass]
 
 
-def explain(
-    source: Source, page: StructPage, struct_pages: StructPages, pfn: int, free_blocks: FreeBlocks | None = None
-) -> PageExplanation:
-    """Tell what a page is.
-
-    Parameters
-    ----------
-    source : Source
-    page : StructPage
-    struct_pages : StructPages
-    pfn : int
-        A page frame below ``source.max_mapnr``.
-    free_blocks : FreeBlocks, optional
-        The free blocks, where their struct pages don't tell them.
-    """
+def _explain(
+    source: Source, page: StructPage, struct_pages: StructPages, pfn: int, free_blocks: FreeBlocks | None
+) -> _Judged:
     own = _pair(source, struct_pages, pfn)
     if own is None:
-        return PageExplanation({}, {}, pfn, 0, {})
+        return _Judged({}, {}, pfn, 0, {})
     traits, own_order = _judge(own, pfn, page, source, free_blocks)
     fields = {name: int(own[0][name]) for name in own.dtype.names or () if name not in ("order", "dtor")}
     head, order, classes = pfn, 0, {}
@@ -85,9 +194,7 @@ def explain(
                 classes[level] = page_class
                 if n > 1 and first_order > order:
                     head, order = first, first_order
-    return PageExplanation(
-        fields, _reasons(traits, fields, page, own_order), head, order, dict(sorted(classes.items()))
-    )
+    return _Judged(fields, _reasons(traits, fields, page, own_order), head, order, classes)
 
 
 def _pair(source: Source, struct_pages: StructPages, pfn: int) -> Any:
@@ -130,7 +237,7 @@ def _reasons(traits: int, fields: dict[str, int], page: StructPage, order: int) 
     return {trait.name: words[trait] for trait in Trait if traits & trait}
 
 
-def flag_names(flags: int, enum: dict[str, int], n_flags: int) -> list[str]:
+def flag_names(flags: int, enum: Mapping[str, int], n_flags: int) -> list[str]:
     """Name the set bits of ``flags`` below ``n_flags``; one without a name is ``bit N``.
 
     Several names may stand for one bit (PG_owner_priv_1 and PG_checked): the first is that of general use.

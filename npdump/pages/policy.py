@@ -15,7 +15,10 @@ import numpy as np
 if TYPE_CHECKING:
     from npdump.arrays import U8
 
-__all__ = ["DumpLevel", "PageClass", "Trait", "decide", "table"]
+__all__ = ["MAX_DUMP_LEVEL", "DumpLevel", "PageClass", "Trait", "decide", "table"]
+
+
+MAX_DUMP_LEVEL = 31
 
 
 class DumpLevel(IntEnum):

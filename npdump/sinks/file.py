@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from npdump.errors import NoSpace, SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from npdump.sinks import Placement
     from npdump.storage.file import Storage
 
-__all__ = ["FileSink"]
+__all__ = ["FileSink", "open_files"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -159,3 +159,23 @@ class FileSink:
             self._fd = -1
             if self._is_new:
                 os.unlink(self.path)
+
+
+def open_files(
+    paths: Iterable[str], force: bool, inputs: Sequence[Storage], limit_nbytes: int | None = None
+) -> list[FileSink]:
+    """Make several files: all of them or, with an error, none; the parameters are those of `FileSink`.
+
+    Raises
+    ------
+    SinkError
+    """
+    sinks: list[FileSink] = []
+    try:
+        for path in paths:
+            sinks.append(FileSink(path, force, inputs, limit_nbytes, sinks))
+    except BaseException:
+        for sink in sinks:
+            sink.discard()
+        raise
+    return sinks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from npdump import plugins
@@ -18,10 +19,11 @@ from npdump.storage.flattened import FlattenedStorage, is_flattened
 from npdump.storage.spool import Spooled, peek, spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import ExitStack
 
-__all__ = ["Container", "detect", "open_storage"]
+    from npdump.observer import Observer
+
+__all__ = ["Container", "ReadOptions", "detect", "open_storage"]
 
 _HEAD_NBYTES = 4096
 _MAX_DEPTH = 4
@@ -56,21 +58,32 @@ def detect(head: bytes) -> Container | None:
     return None
 
 
-def open_storage(
-    path: str, use_mmap: bool, work_dir: str | None, warn: Callable[[str], None], stack: ExitStack
-) -> Storage:
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How an input is read.
+
+    Attributes
+    ----------
+    use_mmap : bool
+        See `npdump.storage.file.Storage`.
+    work_dir : str or None
+        Directory for a temporary file, if one is needed; None for TMPDIR or its default.
+    """
+
+    use_mmap: bool = True
+    work_dir: str | None = None
+
+
+def open_storage(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
     """Open an input for random access.
 
     Parameters
     ----------
     path : str
         A file, a device, a pipe, or ``-`` for the standard input.
-    use_mmap : bool
-        See `npdump.storage.file.Storage`.
-    work_dir : str or None
-        Where a temporary file goes, if one is needed.
-    warn : callable
-        Takes a line about it.
+    options : ReadOptions
+    observer : Observer
+        Hears what was unpacked, and where to.
     stack : ExitStack
         Closes what was opened.
 
@@ -78,20 +91,20 @@ def open_storage(
     ------
     SourceError, SinkError, MissingDependency
     """
-    storage = _open(path, use_mmap, work_dir, warn, stack)
+    storage = _open(path, options, observer, stack)
     if is_flattened(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))):
         storage = FlattenedStorage(storage)
         if storage.is_truncated:
-            warn(f"{path}: is flattened and was cut short: what is there is used")
+            observer.message(f"{path}: is flattened and was cut short: what is there is used")
     return storage
 
 
-def _open(path: str, use_mmap: bool, work_dir: str | None, warn: Callable[[str], None], stack: ExitStack) -> Storage:
+def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
     try:
         status = os.fstat(sys.stdin.fileno()) if path == _STDIN else os.stat(path)
         is_stream = path == _STDIN or stat.S_ISFIFO(status.st_mode)
         if not is_stream:
-            storage = Storage(path, use_mmap)
+            storage = Storage(path, options.use_mmap)
             stack.callback(storage.close)
             if detect(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))) is None:
                 return storage
@@ -108,7 +121,7 @@ def _open(path: str, use_mmap: bool, work_dir: str | None, warn: Callable[[str],
             break
         stream = container.open(stream)
         errors += container.errors
-    spooled: Spooled = spool(stream, path, work_dir, errors, use_mmap, status)
+    spooled: Spooled = spool(stream, path, options.work_dir, errors, options.use_mmap, status)
     stack.callback(spooled.close)
-    warn(spooled.note)
+    observer.message(spooled.note)
     return spooled

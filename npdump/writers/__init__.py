@@ -89,6 +89,8 @@ class WriteOptions(NamedTuple):
         Store equal pages once, where the format can.
     copy_compressed : bool
         Copy compressed pages of the input as they are, whatever their compression.
+    format : str
+        Name of the module of this package that writes.
     """
 
     codec: Codec
@@ -98,6 +100,7 @@ class WriteOptions(NamedTuple):
     observer: Observer
     share: bool = True
     copy_compressed: bool = False
+    format: str = "kdump"
 
 
 class Writer(Protocol):

@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from npdump.cli.commands.crashed import open_crashed
-from npdump.cli.inputs import holds_dump
+from npdump.cli.inputs import holds_dump, open_dump
 from npdump.kernel import dmesg
 from npdump.sinks.file import FileSink
 
@@ -24,16 +23,16 @@ def run(options: Options, report: Reporter) -> None:
         # The last part of a split dump, most likely: a log never overwrites it.
         options = options._replace(dumpfile=None, more_vmcores=(*options.more_vmcores, options.dumpfile))
         report.keep_stdout()
-    with open_crashed(options, report) as crashed:
-        log = dmesg.read(crashed.kernel, options.partial_dmesg)
+    with open_dump(options, report) as dump:
+        log = dump.log(options.partial_dmesg)
         for doubt in log.doubts:
-            report.warning(doubt)
+            report.warn(doubt)
         text = _as_json(log) if options.json else dmesg.as_text(log)
         if options.dumpfile is None:
             if text:
                 report.answer(text)
             return
-        sink = FileSink(options.dumpfile, options.force, crashed.storages)
+        sink = FileSink(options.dumpfile, options.force, dump.storages)
     try:
         sink.write(0, text.encode("utf-8", "surrogateescape"))
         sink.close()

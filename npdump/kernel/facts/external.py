@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Facts that the user gives, from a file beside the dump, and whether they belong to it."""
+"""Facts from a file beside the dump, which the user names, and whether they belong to it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from npdump.facts import Facts
     from npdump.kernel.facts.types import Types
 
-__all__ = ["ExternalFacts", "complete"]
+__all__ = ["ExternalFacts", "merge"]
 
 _RUN_TIME = frozenset(
     "KERNELOFFSET CRASHTIME PAGESIZE NUMBER(phys_base) NUMBER(pgtable_l5_enabled) NUMBER(sme_mask) NUMBER(VA_BITS) "
     "NUMBER(TCR_EL1_T1SZ) NUMBER(kimage_voffset) NUMBER(PHYS_OFFSET) NUMBER(phys_ram_base) "
     "NUMBER(va_kernel_pa_offset)".split()
 )
-"""Chosen anew at each boot: what another run of the kernel had is no contradiction."""
+"""Chosen at each boot: what another run of the kernel had is no contradiction."""
 
 # VMCOREINFO gives the address of an array, and the value of a pointer to one (Linux VMCOREINFO_SYMBOL_ARRAY).
 _ALIKE_IN_NAME = frozenset(("SYMBOL(mem_section)",))
@@ -64,8 +64,8 @@ class ExternalFacts(NamedTuple):
             )
 
 
-def complete(facts: Facts, given: ExternalFacts) -> tuple[Facts, list[str]]:
-    """Add what a file tells to what the dump says; the dump's word holds.
+def merge(facts: Facts, external: ExternalFacts) -> tuple[Facts, list[str]]:
+    """Add what a file tells to what the dump says; where they contradict each other, the dump's value wins.
 
     Returns
     -------
@@ -78,15 +78,15 @@ def complete(facts: Facts, given: ExternalFacts) -> tuple[Facts, list[str]]:
     VersionMismatch
         If the file is of another kernel.
     """
-    given.check(facts.release, facts.text("BUILD-ID"))
-    merged, conflicts = facts.completed_by(given.facts, _kaslr_offset(facts, given.facts))
+    external.check(facts.release, facts.text("BUILD-ID"))
+    merged, conflicts = facts.completed_by(external.facts, _kaslr_offset(facts, external.facts))
     quiet = _RUN_TIME | _ALIKE_IN_NAME
     return merged, [text for key, text in conflicts if key not in quiet]
 
 
-def _kaslr_offset(facts: Facts, given: Facts) -> int:
-    """Return what is to be added to the given symbols."""
-    here, linked = facts.get("SYMBOL(_stext)"), given.get("SYMBOL(_stext)")
+def _kaslr_offset(facts: Facts, linked_facts: Facts) -> int:
+    """Return what is to be added to symbols as they were linked."""
+    here, linked = facts.get("SYMBOL(_stext)"), linked_facts.get("SYMBOL(_stext)")
     if here is not None and linked is not None:
         return here - linked
     return facts.get("KERNELOFFSET") or 0

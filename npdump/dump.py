@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One opened dump: what can be asked of it, and what can be made of it.
+
+`open` takes any form that the command takes. Nothing is read before it is asked for: the source, the machine and the
+crashed kernel are found once, then.
+
+The examples open ``vmcore``, the dump of a machine with 256 MiB of memory.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from npdump import pipeline, usage
+from npdump.bitmap import in_file, in_memory
+from npdump.errors import AddressError, UsageError
+from npdump.info import DumpInfo, describe
+from npdump.kernel import dmesg
+from npdump.observer import SILENT, Observer, Recorder
+from npdump.opened import Opened
+from npdump.pages.explain import PageExplanation, explain_page, page_flags
+from npdump.pages.policy import MAX_DUMP_LEVEL
+from npdump.pages.result import ScanResult
+from npdump.pipeline import DEFAULT_SCAN, ScanOptions
+from npdump.sinks.file import open_files
+from npdump.writers._split import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from npdump.sinks import Sink
+    from npdump.summary import Summary
+    from npdump.usage import MemoryUsage
+
+__all__ = ["Dump", "open"]
+
+
+class Dump(Opened):
+    """An opened dump; see `open` for the parameters.
+
+    Attributes
+    ----------
+    path : str
+        Of the first file.
+    paths : tuple of str
+    source, arch, kernel
+        The physical memory image, the machine and the crashed kernel: what the answers are made of.
+
+    Notes
+    -----
+    A dump is pickled by its parameters: the copy opens the files itself. Threads may share one once ``kernel`` was
+    asked for; processes each open their own.
+    """
+
+    @cached_property
+    def info(self) -> DumpInfo:
+        """What the dump is of, when and why its kernel crashed, and what is missing.
+
+        Raises
+        ------
+        SourceError
+            If it is no dump. What cannot be found out is in ``info.missing``, and is no error.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.info.machine, dump.info.page_size
+        ('x86_64', 4096)
+        """
+        recorder = Recorder()
+        kernel = self.find_kernel(required=False, observer=recorder)
+        file_nbytes = sum(storage.nbytes for storage in self.storages)
+        return describe(self.source, self.arch, kernel, file_nbytes, recorder.warnings)
+
+    def log(self, partial: bool = False) -> dmesg.Log:
+        """Return the kernel's log.
+
+        Parameters
+        ----------
+        partial : bool
+            Only what came after the log was last cleared (``dmesg --clear``).
+
+        Raises
+        ------
+        FactError, AddressError
+            If the kernel does not tell where its log is, or the log is not in the dump.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.log().records[0].text[:13]
+        b'Linux version'
+        """
+        return dmesg.read(self.kernel, partial)
+
+    def page(self, pfn: int) -> PageExplanation:
+        """Return what a page is, by which fields, and at which dump levels it is left out.
+
+        Parameters
+        ----------
+        pfn : int
+            Page frame.
+
+        Raises
+        ------
+        AddressError
+            If memory ends before it.
+        FactError, MemmapError
+            If the struct pages cannot be found.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.page(0x100).is_memory
+        True
+        """
+        if not 0 <= pfn < self.source.max_mapnr:
+            raise AddressError(f"page frame {pfn:#x}: memory ends at page frame {self.source.max_mapnr:#x}")
+        return explain_page(self.source, self.kernel, pfn, self._page_flags, self.observer)
+
+    @cached_property
+    def _page_flags(self) -> Mapping[str, int]:
+        return page_flags(self.kernel, self.external.types if self.external else None, self.observer)
+
+    def scan(self, level: int, *, strict: bool = False, observer: Observer | None = None) -> ScanResult:
+        """Return what each page is at a dump level.
+
+        Parameters
+        ----------
+        level : int
+            0 to 31; its bit 0, pages filled with zeros, is not looked at.
+        strict : bool
+            Make doubt an error; otherwise the pages in doubt are kept.
+        observer : Observer, optional
+            By default that of the dump.
+
+        Raises
+        ------
+        UsageError
+            If there is no such level.
+        FactError, AddressError, MemmapError
+            If the pages cannot be told apart, or doubt is to be an error.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     result = dump.scan(31)
+        >>> result.counts["FREE"] > 0, result.kept.dtype, len(result.kept) == result.max_mapnr
+        (True, dtype('bool'), True)
+        """
+        _check_levels([level])
+        recorder = Recorder(observer or self.observer)
+        asked = level & ~self.source.history.level
+        kernel = self.find_kernel(required=asked > 1, observer=recorder)
+        options = ScanOptions(strict=strict, work_dir=self.reading.work_dir)
+        scan, trust = pipeline.open_trusted_scan(self.source, kernel, asked, options, recorder)
+        return ScanResult.of(scan, self.source.page_size, level, trust.level, tuple(recorder.warnings))
+
+    def memory_usage(self, *, without: Iterable[tuple[int, int]] = (), observer: Observer | None = None) -> MemoryUsage:
+        """Count the pages by what they are used for.
+
+        Parameters
+        ----------
+        without : iterable of tuple of two int
+            Physical addresses ``[start, stop)`` of memory that does not count.
+        observer : Observer, optional
+            By default that of the dump.
+
+        Raises
+        ------
+        FactError, AddressError, MemmapError
+            If the pages cannot be told apart.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.memory_usage().n_user > 0
+        True
+        """
+        allocate = in_file(self.reading.work_dir) if self.reading.work_dir else in_memory
+        heard_by = observer or self.observer
+        return usage.memory_usage(self.source, self.kernel, heard_by, without=without, allocate=allocate)
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        *more: str | os.PathLike[str],
+        level: int | Sequence[int] = 0,
+        codec: str = "raw",
+        format: str = "kdump",
+        force: bool = False,
+        limit_nbytes: int | None = None,
+        strict: bool = False,
+        n_workers: int | None = None,
+        observer: Observer | None = None,
+    ) -> Summary:
+        """Make a dump file of the pages that stay.
+
+        Parameters
+        ----------
+        path : str or path-like
+        *more : str or path-like
+            Divide the dump among all these files.
+        level : int or sequence of int
+            Dump level, 0 to 31; of several, the next one is tried when the output does not fit.
+        codec : {"raw", "zlib", "lzo", "snappy", "zstd"}
+            Page compression; raw stores pages as they are.
+        format : {"kdump", "elf"}
+        force : bool
+            Overwrite what is there.
+        limit_nbytes : int, optional
+            Let a file grow no larger than this.
+        strict : bool
+            Make doubt an error; otherwise the pages in doubt are kept.
+        n_workers : int, optional
+            Processes that compress; by default as many as pay.
+        observer : Observer, optional
+            By default that of the dump.
+
+        Returns
+        -------
+        Summary
+
+        Raises
+        ------
+        UsageError
+            If a level, codec or format does not exist.
+        NpdumpError
+            If the input is bad, or the output cannot be written. An output that holds any pages by then is left,
+            marked as incomplete; else it is removed.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     summary = dump.write(tmp_path / "small", level=31, codec="zlib")
+        >>> summary.n_remaining < summary.n_ram, (tmp_path / "small").stat().st_size > 0
+        (True, True)
+        """
+        paths = [os.fspath(part) for part in (path, *more)]
+        return self.write_to(
+            lambda: open_files(paths, force, self.storages, limit_nbytes),
+            level=level,
+            codec=codec,
+            format=format,
+            n_workers=n_workers,
+            split=Split(len(paths)) if more else None,
+            scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),
+            observer=observer,
+        )
+
+    def write_to(
+        self,
+        open_sinks: Callable[[], Sequence[Sink]],
+        *,
+        level: int | Sequence[int] = 0,
+        split: Split | None = None,
+        scanning: ScanOptions = DEFAULT_SCAN,
+        observer: Observer | None = None,
+        **options: Any,
+    ) -> Summary:
+        """Make a dump as `write` does, into outputs of any kind.
+
+        Parameters
+        ----------
+        open_sinks : callable
+            Makes an output for each part; called when all that can be wrong with the input was looked at.
+        level, observer
+            See `write`.
+        split : Split or None
+            Divide the dump among several outputs.
+        scanning : ScanOptions
+        **options
+            See `npdump.pipeline.write_options`.
+
+        Returns
+        -------
+        Summary
+        """
+        levels = [level] if isinstance(level, int) else list(level)
+        _check_levels(levels)
+        heard_by = observer or self.observer
+        how = pipeline.write_options(self.source, observer=heard_by, **options)
+        required = (max(levels) & ~self.source.history.level) > 1
+        kernel = None if how.copy_compressed else self.find_kernel(required=required, observer=heard_by)
+        return pipeline.filter_dump(
+            self.source, self.arch, kernel, levels, how, open_sinks, scanning=scanning, split=split, observer=heard_by
+        )
+
+
+def _check_levels(levels: Sequence[int]) -> None:
+    if not levels or not all(0 <= level <= MAX_DUMP_LEVEL for level in levels):
+        raise UsageError(f"dump level {', '.join(map(str, levels)) or 'none'}: isn't from 0 to {MAX_DUMP_LEVEL}")
+
+
+def open(
+    path: str | os.PathLike[str],
+    *more: str | os.PathLike[str],
+    vmlinux: str | os.PathLike[str] | None = None,
+    vmcoreinfo: str | os.PathLike[str] | None = None,
+    use_mmap: bool = True,
+    work_dir: str | os.PathLike[str] | None = None,
+    observer: Observer = SILENT,
+) -> Dump:
+    """Open a dump of any form that the command takes.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A vmcore, a dump that was filtered before, one that is compressed as a whole, a device, a pipe, or ``-`` for
+        the standard input.
+    *more : str or path-like
+        The other parts of a split dump, in any order.
+    vmlinux : str or path-like, optional
+        The kernel with its debug information; says what the dump does not tell.
+    vmcoreinfo : str or path-like, optional
+        A text file that ``npdump -g`` made of it; at most one of the two is given.
+    use_mmap : bool
+        False reads everything with pread(2).
+    work_dir : str or path-like, optional
+        Directory for temporary files.
+    observer : Observer
+        Hears warnings and progress; by default nobody does.
+
+    Returns
+    -------
+    Dump
+        To be closed, by ``with`` or `Dump.close`.
+
+    Raises
+    ------
+    UsageError
+        If ``vmlinux`` and ``vmcoreinfo`` are both given. Files are not opened before something is asked of the dump,
+        and what is wrong with them is raised then.
+
+    Examples
+    --------
+    >>> with npdump.open(vmcore) as dump:
+    ...     dump.info.release
+    '6.1.0-56-cloud-amd64'
+    """
+    if vmlinux is not None and vmcoreinfo is not None:
+        raise UsageError("vmlinux with vmcoreinfo: the kernel's facts come from one of them")
+    return Dump(
+        path, *more, vmlinux=vmlinux, vmcoreinfo=vmcoreinfo, use_mmap=use_mmap, work_dir=work_dir, observer=observer
+    )

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From paths to a crashed kernel and its memory: the first half of the sentence, each step made when it is asked for.
+
+storage → sources → arch → kernel
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npdump.arch import Arch, by_machine
+from npdump.arrays import contains, runs_of_numbers, subtract, unique
+from npdump.errors import AddressError, UsageError
+from npdump.kernel import probe
+from npdump.kernel.facts.vmlinux import load_external
+from npdump.observer import SILENT, Observer
+from npdump.sources import Source, open_source
+from npdump.storage import ReadOptions, open_storage
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+    import numpy.typing as npt
+
+    from npdump.facts import Facts
+    from npdump.kernel.facts.external import ExternalFacts
+    from npdump.kernel.kernel import Kernel
+    from npdump.kernel.memory import VirtualMemory
+    from npdump.storage.file import Storage
+
+__all__ = ["Opened", "PhysicalMemory", "Translation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Where a kernel virtual address is in physical memory.
+
+    Attributes
+    ----------
+    vaddr, paddr : int
+    pfn : int
+        Page frame of ``paddr``.
+    is_dumped : bool
+        Whether that page is in the dump.
+    """
+
+    vaddr: int
+    paddr: int
+    pfn: int
+    is_dumped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalMemory:
+    """The dump's memory by physical address."""
+
+    source: Source
+
+    def read(self, paddr: int, nbytes: int) -> bytes:
+        """Return the bytes ``[paddr, paddr + nbytes)``.
+
+        Raises
+        ------
+        AddressError
+            If a page of that range is not in the dump. Bytes of a partly dumped page that are not there are 0.
+        """
+        return self.source.view(paddr, nbytes).tobytes()
+
+
+class Opened:
+    """A dump, its machine, its kernel and its memory, found when they are first asked for; see `npdump.dump.open`.
+
+    Attributes
+    ----------
+    path : str
+        Of the first file.
+    paths : tuple of str
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *more: str | os.PathLike[str],
+        vmlinux: str | os.PathLike[str] | None = None,
+        vmcoreinfo: str | os.PathLike[str] | None = None,
+        use_mmap: bool = True,
+        work_dir: str | os.PathLike[str] | None = None,
+        observer: Observer = SILENT,
+    ) -> None:
+        self.paths = tuple(os.fspath(part) for part in (path, *more))
+        self.path = self.paths[0]
+        self._vmlinux = None if vmlinux is None else os.fspath(vmlinux)
+        self._vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
+        self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir))
+        self.observer = observer
+        self._stack = ExitStack()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<npdump.{type(self).__name__} {', '.join(self.paths)}{' (closed)' if self._is_closed else ''}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options: dict[str, Any] = {
+            "vmlinux": self._vmlinux,
+            "vmcoreinfo": self._vmcoreinfo,
+            "use_mmap": self.reading.use_mmap,
+            "work_dir": self.reading.work_dir,
+        }
+        return partial(type(self), *self.paths, **options), ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; a second call does nothing."""
+        self._is_closed = True
+        self._stack.close()
+
+    @cached_property
+    def storages(self) -> tuple[Storage, ...]:
+        """The bytes of the files, taken out of what compresses or flattens them as a whole.
+
+        Raises
+        ------
+        SourceError, SinkError, MissingDependency
+            If a file cannot be opened or unpacked.
+        UsageError
+            If the dump was closed.
+        """
+        if self._is_closed:
+            raise UsageError(f"{self.path}: was closed: open it again")
+        return tuple(open_storage(path, self.reading, self.observer, self._stack) for path in self.paths)
+
+    @cached_property
+    def source(self) -> Source:
+        """The physical memory image, uninterpreted.
+
+        Raises
+        ------
+        SourceError
+            If the files are not a dump, or damaged.
+        """
+        return open_source(*self.storages)
+
+    @cached_property
+    def arch(self) -> Arch:
+        """The machine; raises SourceError if npdump does not know it."""
+        return by_machine(self.source.machine, self.source.bits)
+
+    @cached_property
+    def external(self) -> ExternalFacts | None:
+        """Facts of ``vmlinux`` or ``vmcoreinfo``; raises SourceError or FactError if that is no such file."""
+        return load_external(vmlinux=self._vmlinux, vmcoreinfo=self._vmcoreinfo, work_dir=self.reading.work_dir)
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The crashed kernel.
+
+        Raises
+        ------
+        FactError, AddressError
+            If the dump does not tell which kernel it is of, or where its memory is.
+        VersionMismatch
+            If ``vmlinux`` or ``vmcoreinfo`` is of another kernel.
+        """
+        return probe.find_kernel(self.source, self.arch, required=True, observer=self.observer, external=self.external)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the kernel's symbols, structures and constants; raises as `kernel`.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.facts.release, dump.facts.get("OFFSET(page.flags)")
+        ('6.1.0-56-cloud-amd64', 0)
+        """
+        return self.kernel.facts
+
+    @property
+    def memory(self) -> VirtualMemory:
+        """Memory by kernel virtual address: ``memory.read(vaddr, nbytes)`` returns bytes; raises as `kernel`.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.memory.read(dump.facts.get("SYMBOL(init_uts_ns)"), 5)
+        b'Linux'
+        """
+        return self.kernel.memory
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """Memory by physical address: ``physical.read(paddr, nbytes)`` returns bytes."""
+        return PhysicalMemory(self.source)
+
+    def translate(self, vaddr: int) -> Translation:
+        """Translate a kernel virtual address.
+
+        Parameters
+        ----------
+        vaddr : int
+
+        Raises
+        ------
+        AddressError
+            If it is not mapped, or the machine has no such address.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.translate(dump.facts.get("SYMBOL(_stext)")).is_dumped
+        True
+        """
+        kernel = self.kernel
+        if not 0 <= vaddr < 1 << self.arch.bits:
+            raise AddressError(f"{vaddr:#x} has more than the {self.arch.bits} bits of {self.arch.name}")
+        (extent,) = kernel.memory.extents(vaddr, 1)
+        if extent.paddr is None:
+            raise AddressError(f"kernel address {vaddr:#x} isn't mapped in the dump's page tables")
+        pfn = extent.paddr // self.source.page_size
+        return Translation(vaddr, extent.paddr, pfn, contains(self.source.data_runs, pfn))
+
+    def pages(self, pfns: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return the contents of pages.
+
+        Parameters
+        ----------
+        pfns : array_like of int, shape (n,)
+            Page frames, in any order; one may be named more than once.
+
+        Returns
+        -------
+        ndarray of shape (n, page_size), dtype uint8
+
+        Raises
+        ------
+        AddressError
+            If one of them is not in the dump.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.pages([0x100, 0x101]).shape
+        (2, 4096)
+        """
+        wanted = np.asarray(pfns, np.int64).ravel()
+        ordered = unique(wanted)
+        runs = runs_of_numbers(ordered)
+        absent = subtract(runs, self.source.data_runs)
+        if len(absent):
+            raise AddressError(f"page frame {int(absent[0, 0]):#x} isn't in {self.path}")
+        found = np.empty((len(ordered), self.source.page_size), np.uint8)
+        self.source.gather(runs, found)
+        return found[np.searchsorted(ordered, wanted)]
+
+    def find_kernel(self, *, required: bool, observer: Observer) -> Kernel | None:
+        """Return the crashed kernel; if it is not required, None and a warning where the dump does not tell."""
+        if required or "kernel" in self.__dict__:
+            return self.kernel
+        kernel = probe.find_kernel(self.source, self.arch, required=False, observer=observer, external=self.external)
+        if kernel is not None:
+            self.__dict__["kernel"] = kernel
+        return kernel

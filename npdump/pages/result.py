@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a scan found, as counts and as arrays over page frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npdump.pages.policy import PageClass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from npdump.arrays import Bool
+    from npdump.bitmap import Bitmap
+    from npdump.pages.scan import PageScan
+
+__all__ = ["ScanChunk", "ScanResult"]
+
+CHUNK_NPAGES = 1 << 20
+"""Page frames in a chunk: 4 GiB in pages of 4 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanChunk:
+    """The page frames ``[pfn_start, pfn_start + n)``.
+
+    Attributes
+    ----------
+    pfn_start : int
+    ram : ndarray of shape (n,), dtype bool
+        Pages that the dump has, or had before it was filtered.
+    kept : ndarray of shape (n,), dtype bool
+        Pages that stay.
+    """
+
+    pfn_start: int
+    ram: Bool
+    kept: Bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What each page of a dump is at a dump level; pages filled with zeros are not looked for.
+
+    Attributes
+    ----------
+    level : int
+        The dump level that was asked for.
+    trusted_level : int
+        The dump level without what is in doubt: pages of those kinds are kept.
+    page_size : int
+        Bytes.
+    max_mapnr : int
+        One more than the highest page frame that was looked at.
+    n_ram : int
+        Pages that the dump has, or had before it was filtered.
+    counts : dict of str to int
+        Pages left out, by the name of their `PageClass`.
+    doubts : tuple of str
+        What was said about facts that are missing or in doubt.
+    """
+
+    level: int
+    trusted_level: int
+    page_size: int
+    max_mapnr: int
+    n_ram: int
+    counts: dict[str, int]
+    doubts: tuple[str, ...]
+    _scan: PageScan = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, scan: PageScan, page_size: int, level: int, trusted_level: int, doubts: tuple[str, ...]) -> ScanResult:
+        """Go over all pages; a scan that holds all of memory at once does so a single time."""
+        for _ in scan.windows():
+            pass
+        counts = {page_class.name: int(scan.counts[page_class]) for page_class in PageClass if page_class}
+        return cls(level, trusted_level, page_size, scan.max_mapnr, scan.n_ram, counts, doubts, scan)
+
+    def chunks(self) -> Iterator[ScanChunk]:
+        """Yield the page frames in ascending order, at most `CHUNK_NPAGES` at a time.
+
+        Yields
+        ------
+        ScanChunk
+        """
+        for window in self._scan.windows():
+            for start in range(window.pfn_start, window.pfn_stop, CHUNK_NPAGES):
+                stop = min(start + CHUNK_NPAGES, window.pfn_stop)
+                yield ScanChunk(start, window.ram.get(start, stop), window.kept.get(start, stop))
+
+    @property
+    def ram(self) -> Bool:
+        """Pages that the dump has, or had before it was filtered: ndarray of shape (max_mapnr,), dtype bool."""
+        return self._whole("ram")
+
+    @property
+    def kept(self) -> Bool:
+        """Pages that stay: ndarray of shape (max_mapnr,), dtype bool."""
+        return self._whole("kept")
+
+    def _whole(self, name: str) -> Bool:
+        whole = np.zeros(self.max_mapnr, np.bool_)
+        for window in self._scan.windows():
+            bitmap: Bitmap = getattr(window, name)
+            whole[window.pfn_start : window.pfn_stop] = bitmap.get(window.pfn_start, window.pfn_stop)
+        return whole
