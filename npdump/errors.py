@@ -7,9 +7,29 @@ returns: 1 for a failure, 2 when the kernel facts are of another kernel than the
 
 
 class NpdumpError(Exception):
-    """Base of all errors that npdump raises on purpose."""
+    """Base of all errors that npdump raises on purpose.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    path : str, optional
+        The file that it is about.
+    offset : int, optional
+        Where in that file, in bytes.
+    pfn : int, optional
+        The page frame that it is about.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, text: str = "", *, path: str | None = None, offset: int | None = None, pfn: int | None = None
+    ) -> None:
+        super().__init__(text)
+        self.path = path
+        self.offset = offset
+        self.pfn = pfn
 
 
 class UsageError(NpdumpError):
@@ -30,6 +50,10 @@ class SourceError(NpdumpError):
     """The input cannot be read or is not what it claims to be."""
 
 
+class ReadError(SourceError):
+    """Bytes of the input could not be read: a bad sector, broken memory behind ``/proc/vmcore``, a file that shrank."""
+
+
 class UnknownFormat(SourceError):
     """No input format recognises the first bytes."""
 
@@ -47,7 +71,11 @@ class FactError(NpdumpError):
 
 
 class AddressError(NpdumpError):
-    """An address has no translation, or no memory in the dump stands behind it."""
+    """An address has no translation, or no memory in the dump is behind it."""
+
+
+class LostPage(AddressError):
+    """A page that should be in the dump can't be had: it can't be read, or doesn't uncompress."""
 
 
 class MemmapError(NpdumpError):

@@ -13,13 +13,12 @@ from npdump.errors import AddressError, FactError
 from npdump.kernel import dmesg
 from npdump.kernel.probe import utsname
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
-from npdump.sources import History, OffersStored
 from npdump.sources._notes import parse_notes
 
 if TYPE_CHECKING:
     from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
-    from npdump.sources import Source
+    from npdump.sources import History, Source
 
 __all__ = ["DumpInfo", "Note", "describe"]
 
@@ -148,10 +147,10 @@ def describe(source: Source, arch: Arch, kernel: Kernel | None, file_nbytes: int
     missing = list(doubts)
     of_kernel = _of_kernel(kernel, utsname(kernel, arch), missing) if kernel else {}
     of_memory = _of_memory(source, missing)
-    byte_order = {"<": "little-endian", ">": "big-endian"}[source.byte_order]
+    byte_order = {"<": "little-endian", ">": "big-endian"}[source.header.byte_order]
     return DumpInfo(
         file=source.path,
-        format=f"{source.format_name}, {source.bits} bits, {byte_order}",
+        format=f"{source.format_name}, {source.header.bits} bits, {byte_order}",
         file_nbytes=file_nbytes,
         machine=arch.name,
         **of_kernel,
@@ -209,11 +208,11 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
     if n_excluded:
         missing.append(f"{n_excluded} of {n_ram} pages, which a filter left out")
     missing += _lost(history)
-    is_kdump = isinstance(source, OffersStored)  # an ELF file doesn't tell
+    is_kdump = source.compressed is not None  # an ELF file doesn't tell
     codec = codecs.by_flag(source.history.codec_flag)
-    notes = parse_notes(source.notes, source.byte_order)
+    notes = parse_notes(source.notes.area, source.header.byte_order)
     return {
-        "cpus": source.n_cpus,
+        "cpus": source.notes.n_cpus,
         "page_size": source.page_size,
         "max_mapnr": source.max_mapnr,
         "pages": n_ram,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from npdump.kernel.facts.external import ExternalFacts
     from npdump.kernel.kernel import Kernel
     from npdump.kernel.memory import VirtualMemory
-    from npdump.storage.file import Storage
+    from npdump.storage import Storage
 
 __all__ = ["Opened", "PhysicalMemory", "Translation"]
 
@@ -157,7 +157,7 @@ class Opened:
     @cached_property
     def arch(self) -> Arch:
         """The machine; raises SourceError if npdump does not know it."""
-        return by_machine(self.source.machine, self.source.bits)
+        return by_machine(self.source.header)
 
     @cached_property
     def external(self) -> ExternalFacts | None:

@@ -218,7 +218,7 @@ class _Run(NamedTuple):
             scan=scan,
             level=level,
             bits=arch.bits,
-            byte_order=kernel.memory.space.byte_order if kernel else source.byte_order,
+            byte_order=kernel.memory.space.byte_order if kernel else source.header.byte_order,
             aligns_u64=arch.aligns_u64,
             first_pfn=_first_pfn(source, kernel),
             utsname=history.utsname or utsname(kernel, arch),

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from npdump import arrays
 from npdump.bitmap import Allocate, in_memory
 from npdump.encode.batches import BATCH_NBYTES, batches, is_zero, read_pages
-from npdump.errors import SourceError
+from npdump.errors import LostPage
 from npdump.pages.policy import PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
 from npdump.storage.file import page_buffer
@@ -90,7 +87,7 @@ def memory_usage(
         If the pages cannot be told apart.
     """
     for start, stop in without:
-        source = _cut_out(source, start // source.page_size, stop // source.page_size)
+        source = source.without(start // source.page_size, stop // source.page_size)
     scan = open_scan(
         source, kernel, _ALL_KINDS, DEFAULT_WINDOW_NPAGES, allocate, observer.warn, lambda done, total: None
     )
@@ -118,17 +115,8 @@ def _count_zero(source: Source, scan: PageScan, progress: partial[None]) -> int:
         for batch in batches(window.kept, 0, npages):
             try:
                 rows, pages = read_pages(source, batch, buffer)
-            except SourceError:
+            except LostPage:
                 continue  # a running kernel may have taken the memory away meanwhile
             n_zero += batch.npages - len(rows) + int(is_zero(pages).sum())
             progress(int(batch.runs[-1, 1]), scan.max_mapnr)
     return n_zero
-
-
-def _cut_out(source: Source, pfn_start: int, pfn_stop: int) -> Source:
-    """Return the same source without some page frames."""
-    rest = copy.copy(source)
-    left_out = np.array([[pfn_start, pfn_stop]])
-    rest.ram_runs = arrays.subtract(source.ram_runs, left_out)
-    rest.data_runs = arrays.subtract(source.data_runs, left_out)
-    return rest

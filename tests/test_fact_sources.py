@@ -22,7 +22,7 @@ from npdump.kernel.facts import btf, kallsyms, vmcoreinfo_keys
 from npdump.kernel.probe import find_kernel
 from npdump.observer import Recorder
 from npdump.sources import open_source
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 from tests import harness, peers
 from tests.readers import open_dump
 
@@ -165,10 +165,10 @@ def release_of(name):
 @cache
 def own_facts(name):
     """By BTF and kallsyms, and the BTF itself."""
-    with closing(Storage(str(vmcore_of(name)))) as storage:
+    with closing(FileStorage(str(vmcore_of(name)))) as storage:
         source = open_source(storage)
         heard = Recorder()
-        kernel = find_kernel(source, by_machine(source.machine, source.bits), required=True, observer=heard)
+        kernel = find_kernel(source, by_machine(source.header), required=True, observer=heard)
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         raw = kernel.memory.read(start, stop - start)

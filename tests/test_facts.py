@@ -18,7 +18,7 @@ from npdump.kernel.facts import btf, kallsyms, vmcoreinfo, vmcoreinfo_keys
 from npdump.kernel.probe import find_kernel
 from npdump.observer import Recorder
 from npdump.sources import open_source
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 from tests import harness
 from tests.readers import open_dump
 
@@ -113,10 +113,10 @@ def corpus_kernels():
 @pytest.mark.parametrize("name", corpus_kernels() or [pytest.param("none", marks=pytest.mark.skip("no corpus"))])
 def test_the_kernels_own_types_agree_with_vmcoreinfo(name):
     """Every fact that both tell, for a real kernel; mem_section is the one that VMCOREINFO gives by value."""
-    with closing(Storage(str(harness.corpus_vmcore(name)))) as storage:
+    with closing(FileStorage(str(harness.corpus_vmcore(name)))) as storage:
         source = open_source(storage)
         heard = Recorder()
-        kernel = find_kernel(source, by_machine(source.machine, source.bits), required=True, observer=heard)
+        kernel = find_kernel(source, by_machine(source.header), required=True, observer=heard)
         symbols = kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
         start, stop = symbols["__start_BTF"], symbols["__stop_BTF"]
         types = btf.parse(kernel.memory.read(start, stop - start), "<", 8)

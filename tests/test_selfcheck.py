@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from npdump.observer import Recorder
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sources import open_source
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 from tests import harness
 
 LEVEL = 31
@@ -33,10 +34,11 @@ FEW = 100
 def kept_with(path, alter):
     """What npdump keeps with an altered VMCOREINFO, bool by page frame, and what it said; None if it refused."""
     said = Recorder()
-    with closing(Storage(str(path))) as storage:
+    with closing(FileStorage(str(path))) as storage:
         source = open_source(storage)
-        source.vmcoreinfo = alter(source.vmcoreinfo.decode()).encode()
-        arch = by_machine(source.machine, source.bits)
+        text = alter(source.notes.vmcoreinfo.decode()).encode()
+        source = replace(source, notes=source.notes._replace(vmcoreinfo=text))
+        arch = by_machine(source.header)
         try:
             kernel = find_kernel(source, arch, required=True, observer=said)
             trust = Trust(LEVEL, said.warn, is_strict=False)

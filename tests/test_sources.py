@@ -77,7 +77,7 @@ def test_versions_word_sizes_and_byte_orders(version, bits, order, packed, opene
     source = opened(build(pages, form))
     assert contents(source) == pages
     assert ram(source) == sorted(pages)
-    assert (source.byte_order, source.max_mapnr, source.page_size) == (order, 256, BLOCK)
+    assert (source.header.byte_order, source.max_mapnr, source.page_size) == (order, 256, BLOCK)
     assert source.history.level == (1 if version >= 1 else 0)
     assert source.history.utsname[:3] == (b"Linux", b"node", b"6.1.0")
 
@@ -87,8 +87,8 @@ def test_versions_word_sizes_and_byte_orders(version, bits, order, packed, opene
 def test_vmcoreinfo_with_and_without_notes(version, bits, order, packed, opened):
     form = Form(version=version, bits=bits, order=order, packed=packed, vmcoreinfo=b"OSRELEASE=6.1.0\nPAGESIZE=4096\n")
     source = opened(build(some_pages(), form))
-    assert source.vmcoreinfo == form.vmcoreinfo
-    assert source.notes[source.vmcoreinfo_offset :][: len(form.vmcoreinfo)] == form.vmcoreinfo
+    assert source.notes.vmcoreinfo == form.vmcoreinfo
+    assert source.notes.area[source.notes.offset :][: len(form.vmcoreinfo)] == form.vmcoreinfo
 
 
 def test_old_diskdump(opened):

@@ -7,10 +7,12 @@ To add a machine, add a module with an ``ARCH`` object: nothing else needs an ed
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from npdump import plugins
 from npdump.errors import FactError
+from npdump.layouts.machine import COUNTS_FROM_RAM_BASE, Machine, machine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from npdump.arch._paging import AddressSpace
     from npdump.arrays import Records
     from npdump.facts import Facts
-    from npdump.sources import Source
+    from npdump.sources import Header, Source
 
 __all__ = ["Arch", "by_machine"]
 
@@ -36,12 +38,7 @@ class Arch(NamedTuple):
 
     Attributes
     ----------
-    name : str
-        As ``uname -m`` prints it.
-    machine : int
-        ELF ``e_machine``.
-    bits : {32, 64}
-        Word size of its kernel.
+    machine : Machine
     space : callable
         Of a Source and Facts: how the kernel's addresses are translated. Raises FactError if that can't be told,
         AddressError if what would tell isn't in the dump.
@@ -53,8 +50,6 @@ class Arch(NamedTuple):
         base corresponds to on x86_64, start of memory on ARM, 0 elsewhere.
     aligns_u64 : bool
         Whether the ABI aligns 64-bit members of structures to 8 bytes.
-    counts_from_ram_base : bool
-        Whether page frame 0 of a dump file is where memory starts (32-bit ARM), not physical address 0.
     elf_bits : tuple of int
         Word sizes of ELF files that dumps of this machine come in.
     locate : callable, optional
@@ -62,68 +57,67 @@ class Arch(NamedTuple):
         kernel runs, for dumps without VMCOREINFO.
     """
 
-    name: str
-    machine: int
-    bits: int
+    machine: Machine
     space: Callable[[Source, Facts], AddressSpace]
     section_size_bits: Callable[[Facts], int] = _no_bits
     max_physmem_bits: Callable[[Facts], int] = _no_bits
     phys_base: Callable[[Source, Facts], int] = _no_phys_base
     aligns_u64: bool = True
-    counts_from_ram_base: bool = False
     elf_bits: tuple[int, ...] = (64,)
     locate: Callable[[Records, int | None], Facts] | None = None
 
+    @property
+    def name(self) -> str:
+        """The machine's name, as ``uname -m`` prints it."""
+        return self.machine.name
 
-UNSUPPORTED_MACHINES = {
-    2: "sparc",
-    3: "i386",
-    4: "m68k",
-    8: "mips",
-    15: "parisc",
-    42: "sh",
-    92: "openrisc",
-    93: "arc",
-    94: "xtensa",
-    113: "nios2",
-    164: "hexagon",
-    189: "microblaze",
-    195: "arc",
-    243: "riscv",
-    252: "csky",
-    258: "loongarch",
-    0x9026: "alpha",
-}
-"""ELF ``e_machine`` of machines that Linux runs on and npdump doesn't know, or not in each word size."""
+    @property
+    def bits(self) -> int:
+        """Word size of its kernel."""
+        return self.machine.bits
+
+    @property
+    def counts_from_ram_base(self) -> bool:
+        """Whether page frame 0 of a dump file is where memory starts, not physical address 0."""
+        return self.machine.number in COUNTS_FROM_RAM_BASE
+
+    def reads(self, header: Header) -> bool:
+        """Return whether a dump with such a header is of this machine."""
+        if not header.machine:
+            return bool(header.uname) and self.machine.is_called(header.uname)
+        return header.machine == self.machine.number and header.bits in self.elf_bits
 
 
-def by_machine(machine: int, bits: int) -> Arch:
+def by_machine(header: Header) -> Arch:
     """Return the machine of a dump.
 
     Parameters
     ----------
-    machine : int
-        ELF ``e_machine``.
-    bits : {32, 64}
-        Of the ELF file.
+    header : npdump.sources.Header
 
     Returns
     -------
     Arch
-        For a machine that npdump doesn't know, one whose ``space`` says so: its pages can be copied all the same.
+        For a machine that npdump does not know, one whose ``space`` says so: its pages can be copied all the same.
     """
     known = []
     # Most dumps are of machines like this one; importing all of them takes as long as the smallest dumps do.
     arch: Arch
     for arch in plugins.each(__name__, "ARCH", first=os.uname().machine):
-        if arch.machine == machine and bits in arch.elf_bits:
+        if arch.reads(header):
             return arch
         known.append(arch.name)
-    name = (
-        f"{bits}-bit {UNSUPPORTED_MACHINES[machine]}"
-        if machine in UNSUPPORTED_MACHINES
-        else f"unknown machine (ELF e_machine {machine})"
-    )
+    return _unsupported(header, known)
+
+
+def _unsupported(header: Header, known: list[str]) -> Arch:
+    """Return what stands in for a machine that npdump does not know."""
+    machine = Machine(header.machine, header.bits, header.uname or "unknown")
+    name = f"ELF e_machine {header.machine}" if header.machine else repr(header.uname)
+    name = f"unknown machine ({name})"
+    with suppress(KeyError):
+        machine = machine_of(header.machine, header.bits)
+        name = f"{machine.bits}-bit {machine.name}"
 
     def space(source: Source, facts: Facts) -> AddressSpace:
         raise FactError(
@@ -131,4 +125,4 @@ def by_machine(machine: int, bits: int) -> Arch:
             f"(it knows {', '.join(known)})"
         )
 
-    return Arch(UNSUPPORTED_MACHINES.get(machine, "unknown"), machine, bits, space, elf_bits=(bits,))
+    return Arch(machine, space, elf_bits=(header.bits,))

@@ -15,6 +15,7 @@ import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -74,8 +75,8 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     phys_offset = _phys_offset(source, facts)
     paging = long_paging if "CONFIG_ARM_LPAE" in facts else short_paging
     return AddressSpace(
-        byte_order=source.byte_order,
-        paging=paging(source.byte_order),
+        byte_order=source.header.byte_order,
+        paging=paging(source.header.byte_order),
         root=swapper - page_offset + phys_offset,
         lowest_vaddr=page_offset,
         ram_base=phys_offset,
@@ -83,13 +84,10 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="armv7l",
-    machine=40,
-    bits=32,
+    machine=machine_of(EM.ARM, 32),
     space=_space,
     section_size_bits=lambda facts: 28,
     max_physmem_bits=lambda facts: 36 if "CONFIG_ARM_LPAE" in facts else 32,
     phys_base=_phys_offset,
-    counts_from_ram_base=True,
     elf_bits=(32, 64),
 )

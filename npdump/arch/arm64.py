@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -146,7 +147,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     # Before Linux a7f8de168ace, v4.6, the kernel image was part of the linear map.
     root = swapper - linear.start + linear.paddr if kimage_voffset is None else swapper - kimage_voffset
     return AddressSpace(
-        byte_order=source.byte_order,
+        byte_order=source.header.byte_order,
         regions=(linear,),
         # With 64 KiB pages the top table always has the entries for the bits that the kernel was built for, and the
         # last ones are used; with others the kernel does without one level (v6.9 and later).
@@ -159,9 +160,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="aarch64",
-    machine=183,
-    bits=64,
+    machine=machine_of(EM.AARCH64, 64),
     space=_space,
     # v5.12 made sections smaller and exports their size.
     section_size_bits=lambda facts: 30,

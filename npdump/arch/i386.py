@@ -14,6 +14,7 @@ import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -71,9 +72,7 @@ def _section_size_bits(facts: Facts) -> int:
 
 
 ARCH = Arch(
-    name="i686",
-    machine=3,
-    bits=32,
+    machine=machine_of(EM.I386, 32),
     space=_space,
     section_size_bits=_section_size_bits,
     max_physmem_bits=lambda facts: 36 if "CONFIG_X86_PAE" in facts else 32,

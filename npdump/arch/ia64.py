@@ -14,6 +14,7 @@ import numpy as np
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -68,9 +69,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="ia64",
-    machine=50,
-    bits=64,
+    machine=machine_of(EM.IA_64, 64),
     space=_space,
     section_size_bits=lambda facts: 30,
     max_physmem_bits=lambda facts: 50,

@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -61,9 +62,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="loongarch64",
-    machine=258,
-    bits=64,
+    machine=machine_of(EM.LOONGARCH, 64),
     space=_space,
     section_size_bits=lambda facts: 29,
     max_physmem_bits=lambda facts: 48,

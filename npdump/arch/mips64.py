@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -59,9 +60,9 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     if root is None:
         raise FactError(f"VMCOREINFO puts the page tables at {swapper:#x}, outside the kernel image: it is damaged")
     return AddressSpace(
-        byte_order=source.byte_order,
+        byte_order=source.header.byte_order,
         regions=_REGIONS,
-        paging=paging(source.page_size.bit_length() - 1, source.byte_order),
+        paging=paging(source.page_size.bit_length() - 1, source.header.byte_order),
         root=root,
         lowest_vaddr=_XKPHYS[0],
         direct_map=_REGIONS[1],
@@ -69,9 +70,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="mips64",
-    machine=8,
-    bits=64,
+    machine=machine_of(EM.MIPS, 64),
     space=_space,
     section_size_bits=lambda facts: 28,
     max_physmem_bits=lambda facts: 48,

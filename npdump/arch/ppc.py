@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from npdump.arch import Arch
 from npdump.arch._paging import AddressSpace, Region
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -29,7 +30,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     lowmem_nbytes = min(_LOWMEM_NBYTES, source.max_mapnr * source.page_size)
     linear = Region(page_offset, page_offset + lowmem_nbytes, 0)
     return AddressSpace(
-        byte_order=source.byte_order,
+        byte_order=source.header.byte_order,
         regions=(linear,),
         lowest_vaddr=page_offset,
         direct_map=linear,
@@ -37,9 +38,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="ppc",
-    machine=20,
-    bits=32,
+    machine=machine_of(EM.PPC, 32),
     space=_space,
     section_size_bits=lambda facts: 24,
     max_physmem_bits=lambda facts: 44,

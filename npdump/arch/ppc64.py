@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import AddressError, FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -113,7 +114,7 @@ def _byte_order(source: Source, facts: Facts) -> ByteOrder:
         is_big, is_little = raw[0] == PAGE_OFFSET >> 56, raw[-1] == PAGE_OFFSET >> 56
         if is_big != is_little:
             return ">" if is_big else "<"
-    return source.byte_order
+    return source.header.byte_order
 
 
 def _is_radix(source: Source, facts: Facts, root: int) -> bool:
@@ -182,9 +183,7 @@ def _max_physmem_bits(facts: Facts) -> int:
 
 
 ARCH = Arch(
-    name="ppc64",
-    machine=21,
-    bits=64,
+    machine=machine_of(EM.PPC64, 64),
     space=_space,
     section_size_bits=lambda facts: 24,
     max_physmem_bits=_max_physmem_bits,

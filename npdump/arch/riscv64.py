@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -60,7 +61,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     image = Region(link_addr, _U64 - 1, link_addr - kernel_offset)
     direct_map = Region(page_offset, linear_stop, ram_base)
     return AddressSpace(
-        byte_order=source.byte_order,
+        byte_order=source.header.byte_order,
         regions=(direct_map, image),
         paging=paging(va_bits),
         root=(facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables") - kernel_offset) % _U64,
@@ -72,9 +73,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="riscv64",
-    machine=243,
-    bits=64,
+    machine=machine_of(EM.RISCV, 64),
     space=_space,
     section_size_bits=lambda facts: 27,
     max_physmem_bits=lambda facts: 56,

@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import AddressError, FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -137,9 +138,7 @@ def _max_physmem_bits(facts: Facts) -> int:
 
 
 ARCH = Arch(
-    name="s390x",
-    machine=22,
-    bits=64,
+    machine=machine_of(EM.S390, 64),
     space=_space,
     section_size_bits=lambda facts: 28,
     max_physmem_bits=_max_physmem_bits,

@@ -15,6 +15,7 @@ import numpy as np
 from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.facts import Facts
@@ -62,9 +63,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
 
 
 ARCH = Arch(
-    name="sparc64",
-    machine=43,
-    bits=64,
+    machine=machine_of(EM.SPARCV9, 64),
     space=_space,
     section_size_bits=lambda facts: 30,
     max_physmem_bits=lambda facts: 53 if facts.version >= (3, 9) else 49,

@@ -16,6 +16,7 @@ from npdump.arch import Arch
 from npdump.arch._paging import AddressBits, AddressSpace, Entry, Level, Paging, Region
 from npdump.errors import FactError
 from npdump.facts import Fact, Facts
+from npdump.layouts.machine import EM, machine_of
 
 if TYPE_CHECKING:
     from npdump.arrays import Records
@@ -125,9 +126,7 @@ def _locate(segments: Records, link_base: int | None) -> Facts:
 
 
 ARCH = Arch(
-    name="x86_64",
-    machine=62,
-    bits=64,
+    machine=machine_of(EM.X86_64, 64),
     space=_space,
     section_size_bits=lambda facts: 27,
     max_physmem_bits=_max_physmem_bits,

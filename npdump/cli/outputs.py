@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from npdump.cli.options import Options
     from npdump.dump import Dump
     from npdump.sinks import Sink
-    from npdump.storage.file import Storage
+    from npdump.storage import Storage
     from npdump.summary import Summary
 
 __all__ = ["make_dump"]

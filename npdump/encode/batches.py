@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.arrays import I64, U8, U64, Bool, Index, Runs, count, expand
+from npdump.sources import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +108,7 @@ def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = Tr
     else:
         rows = np.searchsorted(batch.pfns, expand(runs[:, 0], runs[:, 1] - runs[:, 0]))
     pages = room[: len(rows)]
-    source.gather(runs, pages)
+    refuse(source.gather(runs, pages))
     return rows, pages
 
 

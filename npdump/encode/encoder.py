@@ -10,11 +10,12 @@ import numpy as np
 
 from npdump.encode.batches import is_zero
 from npdump.layouts.page_flag import PageFlag
+from npdump.sources import refuse
 
 if TYPE_CHECKING:
     from npdump.arrays import U8, U32, Bool, Index
     from npdump.codecs import Codec
-    from npdump.sources import History, OffersStored, Stored
+    from npdump.sources import CompressedPages, History, PageLocations
 
 __all__ = ["Encoded", "PageEncoder", "StoredEncoder"]
 
@@ -74,7 +75,7 @@ class StoredEncoder:
 
     Parameters
     ----------
-    source : OffersStored
+    source : CompressedPages
     history : History
         Of the source.
     encode : PageEncoder
@@ -90,7 +91,7 @@ class StoredEncoder:
 
     def __init__(
         self,
-        source: OffersStored,
+        source: CompressedPages,
         history: History,
         encode: PageEncoder,
         codec_flag: int,
@@ -106,7 +107,7 @@ class StoredEncoder:
         self._drop_zero = drop_zero
         self._copy_compressed = copy_compressed
 
-    def __call__(self, stored: Stored) -> Encoded:
+    def __call__(self, stored: PageLocations) -> Encoded:
         """Make what is to be stored of stored pages."""
         sizes, flags = stored.nbytes.astype(np.uint32), stored.flags.copy()
         stays = ~stored.is_zero & self._stays(sizes, flags)
@@ -114,7 +115,7 @@ class StoredEncoder:
         if not len(changing):
             return Encoded(sizes, flags, self._source.joined(stored))
         pages = np.empty((len(changing), self._page_size), np.uint8)
-        self._source.decode(stored[changing], pages)
+        refuse(self._source.decode(stored[changing], pages))
         dropped = is_zero(pages) if self._drop_zero else np.zeros(len(pages), np.bool_)
         sizes[changing[dropped]] = flags[changing[dropped]] = 0
         changing, rows = changing[~dropped], np.flatnonzero(~dropped)

@@ -74,7 +74,7 @@ def find_kernel(
     try:
         facts = _facts(source, arch, external, observer)
         kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
-        if external is not None and source.vmcoreinfo is None:
+        if external is not None and source.notes.vmcoreinfo is None:
             _check_release(kernel, external)
         return kernel
     except (FactError, AddressError) as error:
@@ -85,8 +85,8 @@ def find_kernel(
 
 
 def _facts(source: Source, arch: Arch, external: ExternalFacts | None, observer: Observer) -> Facts:
-    if source.vmcoreinfo is not None:
-        facts = vmcoreinfo.parse(source.vmcoreinfo)
+    if source.notes.vmcoreinfo is not None:
+        facts = vmcoreinfo.parse(source.notes.vmcoreinfo)
     elif external is None:
         raise FactError(
             f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible without -x VMLINUX or -i FILE"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from npdump.sinks import Placement
-    from npdump.storage.file import Storage
+    from npdump.storage import Storage
 
 __all__ = ["FileSink", "open_files"]
 

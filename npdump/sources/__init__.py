@@ -19,20 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from npdump.arrays import I64, U8, U32, Bool, Index, Records, Runs
+    from npdump.errors import LostPage
     from npdump.layouts import ByteOrder
-    from npdump.storage.file import Storage
+    from npdump.storage import Storage
 
 __all__ = [
     "HEAD_NBYTES",
     "SEGMENT",
+    "CompressedPages",
     "Format",
+    "Header",
     "History",
     "Joinable",
-    "OffersStored",
+    "Loss",
+    "NoteArea",
+    "PageLocations",
     "Source",
-    "Stored",
     "detect",
     "open_source",
+    "refuse",
 ]
 
 SEGMENT = np.dtype(
@@ -80,28 +85,69 @@ class History(NamedTuple):
     eraseinfo: bytes = b""
 
 
+class Header(NamedTuple):
+    """What the file's headers say of the machine.
+
+    Attributes
+    ----------
+    bits : {32, 64}
+        Word size of the container (not of the kernel: 32-bit PAE kernels come in ELF64).
+    byte_order : {"<", ">"}
+    machine : int
+        ELF ``e_machine``; 0 if the file names a machine that Linux is not known to run on.
+    e_flags : int
+        As in an ELF header, without the mark of an incomplete dump.
+    uname : str
+        What ``uname -m`` prints on the machine, where the file says it; empty in ELF files.
+    """
+
+    bits: int
+    byte_order: ByteOrder
+    machine: int
+    e_flags: int = 0
+    uname: str = ""
+
+
+class NoteArea(NamedTuple):
+    """The ELF notes of a dump.
+
+    Attributes
+    ----------
+    area : bytes
+        All of them, to be carried over byte for byte.
+    vmcoreinfo : bytes or None
+        The text of VMCOREINFO.
+    offset : int
+        Where ``vmcoreinfo`` is in ``area``.
+    n_cpus : int
+        Number of NT_PRSTATUS notes.
+    """
+
+    area: bytes = b""
+    vmcoreinfo: bytes | None = None
+    offset: int = 0
+    n_cpus: int = 0
+
+
+class Loss(NamedTuple):
+    """A page that should be in the dump and can't be had, and why; ``row`` says which of those asked for."""
+
+    row: int
+    error: LostPage
+
+
 class Source(Protocol):
-    """A physical memory image.
+    """A physical memory image; its attributes never change.
 
     Attributes
     ----------
     path : str
     format_name : str
         The input format in words.
-    bits : {32, 64}
-        Word size of the container (not of the kernel: 32-bit PAE kernels come in ELF64).
-    byte_order : {"<", ">"}
-    machine, e_flags : int
-        As in an ELF header.
+    header : Header
     page_size : int
         Bytes.
-    notes : bytes
-        The whole ELF note area, to be carried over byte for byte.
-    vmcoreinfo : bytes or None
-    vmcoreinfo_offset : int
-        Where ``vmcoreinfo`` stands in ``notes``.
-    n_cpus : int
-        Number of NT_PRSTATUS notes.
+    notes : NoteArea
     segments : ndarray of dtype SEGMENT
         In file order; they may overlap and begin or end inside a page.
     max_mapnr : int
@@ -111,47 +157,78 @@ class Source(Protocol):
     data_runs : ndarray of shape (k, 2), dtype int64
         Page frames of which any byte is in the file.
     history : History
+    compressed : CompressedPages or None
+        The pages as they are stored, where the file holds compressed ones.
     """
 
-    path: str
-    format_name: str
-    bits: int
-    byte_order: ByteOrder
-    machine: int
-    e_flags: int
-    page_size: int
-    notes: bytes
-    vmcoreinfo: bytes | None
-    vmcoreinfo_offset: int
-    n_cpus: int
-    segments: Records
-    max_mapnr: int
-    ram_runs: Runs
-    data_runs: Runs
-    history: History
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def format_name(self) -> str: ...  # noqa: D102
+    @property
+    def header(self) -> Header: ...  # noqa: D102
+    @property
+    def page_size(self) -> int: ...  # noqa: D102
+    @property
+    def notes(self) -> NoteArea: ...  # noqa: D102
+    @property
+    def segments(self) -> Records: ...  # noqa: D102
+    @property
+    def max_mapnr(self) -> int: ...  # noqa: D102
+    @property
+    def ram_runs(self) -> Runs: ...  # noqa: D102
+    @property
+    def data_runs(self) -> Runs: ...  # noqa: D102
+    @property
+    def history(self) -> History: ...  # noqa: D102
+    @property
+    def compressed(self) -> CompressedPages | None: ...  # noqa: D102
 
     def view(self, paddr: int, nbytes: int) -> U8:
-        """Return the bytes ``[paddr, paddr + nbytes)``, without a copy where they stand together in the file.
+        """Return the bytes ``[paddr, paddr + nbytes)``, without a copy where they are together in the file.
 
         Raises
         ------
         AddressError
-            If a page of that range isn't in the dump. Bytes of a partly dumped page that no segment covers are 0.
+            If a page of that range is not in the dump; `LostPage` if it should be, and can't be had. Bytes of a partly
+            dumped page that no segment covers are 0.
         """
 
     def maybe_nonzero(self, runs: Runs) -> Runs:
         """Return the page frames of ``runs`` that may hold anything but zeros, as far as is known without reading."""
 
-    def gather(self, runs: Runs, out: U8) -> None:
-        """Copy the pages of ``runs`` (shape (k, 2), page frames) into ``out`` of shape (n, page_size), in order."""
+    def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
+        """Copy pages into an array.
+
+        Parameters
+        ----------
+        runs : ndarray of shape (k, 2), dtype int64
+            Page frames.
+        out : ndarray of shape (n, page_size), dtype uint8
+            Their pages, in order.
+
+        Returns
+        -------
+        sequence of Loss
+            The pages that can't be had, by ascending row: those rows of ``out`` are 0. Nearly always there are none.
+
+        Raises
+        ------
+        AddressError
+            If a page is not in the dump.
+        """
+
+    def without(self, pfn_start: int, pfn_stop: int) -> Source:
+        """Return the same image as if it had no page frames ``[pfn_start, pfn_stop)``."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class PageLocations:
     """Where pages are stored in a file, in the order in which they were asked for.
 
     Attributes
     ----------
+    pfns : ndarray of shape (n,), dtype int64
     numbers : ndarray of shape (n,), dtype intp
         Which file of several.
     offsets, nbytes : ndarray of shape (n,), dtype int64
@@ -161,6 +238,7 @@ class Stored:
         Pages that are known to be nothing but zeros, since they share one; others may be, too.
     """
 
+    pfns: I64
     numbers: Index
     offsets: I64
     nbytes: I64
@@ -170,25 +248,42 @@ class Stored:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, rows: Index) -> Stored:
-        return Stored(self.numbers[rows], self.offsets[rows], self.nbytes[rows], self.flags[rows], self.is_zero[rows])
+    def __getitem__(self, rows: Index) -> PageLocations:
+        return PageLocations(
+            self.pfns[rows],
+            self.numbers[rows],
+            self.offsets[rows],
+            self.nbytes[rows],
+            self.flags[rows],
+            self.is_zero[rows],
+        )
 
 
-@runtime_checkable
-class OffersStored(Protocol):
-    """A source whose file holds compressed pages, which may be copied as they are."""
+class CompressedPages(Protocol):
+    """The pages of a source whose file holds them compressed: they may be copied as they are."""
 
-    def stored(self, runs: Runs) -> Stored:
-        """Look up the pages of ``runs`` (shape (k, 2), page frames)."""
+    def locate(self, runs: Runs) -> PageLocations:
+        """Look up the pages of ``runs`` (shape (k, 2), page frames).
 
-    def joined(self, stored: Stored) -> Any:
-        """Return a buffer with pages as stored, back to back."""
+        Raises
+        ------
+        AddressError
+            If a page is not in the dump.
+        """
 
-    def buffers(self, stored: Stored) -> list[U8]:
-        """Return a buffer for each of some pages as stored."""
+    def joined(self, locations: PageLocations) -> Any:
+        """Return a buffer with pages as stored, back to back.
 
-    def decode(self, stored: Stored, out: U8) -> None:
-        """Uncompress pages into ``out`` of shape (n, page_size)."""
+        Raises
+        ------
+        ReadError
+        """
+
+    def buffers(self, locations: PageLocations) -> list[U8]:
+        """Return a buffer for each of some pages as stored; raises as `joined` does."""
+
+    def decode(self, locations: PageLocations, out: U8) -> Sequence[Loss]:
+        """Uncompress pages into ``out`` of shape (n, page_size); otherwise as `Source.gather`."""
 
 
 class Format(Protocol):
@@ -256,9 +351,21 @@ def open_source(*storages: Storage) -> Source:
         return source_format.open(storage)
     for other, storage in found:
         if other is not source_format or not isinstance(other, Joinable):
-            raise UnknownFormat(f"{storage.path}: several files must be the parts of one split kdump-compressed dump")
+            text = f"{storage.path}: several files must be the parts of one split kdump-compressed dump"
+            raise UnknownFormat(text, path=storage.path)
     assert isinstance(source_format, Joinable)
     return source_format.join(storages)
+
+
+def refuse(losses: Sequence[Loss]) -> None:
+    """Raise the first of the losses, for who can't do without a page.
+
+    Raises
+    ------
+    LostPage
+    """
+    for loss in losses:
+        raise loss.error
 
 
 def detect(head: bytes) -> Format | None:
@@ -272,12 +379,13 @@ def detect(head: bytes) -> Format | None:
 
 def _recognise(storage: Storage) -> Format:
     if not storage.nbytes:
-        raise UnknownFormat(f"{storage.path}: is empty: no dump was written to it")
+        raise UnknownFormat(f"{storage.path}: is empty: no dump was written to it", path=storage.path)
     head = storage.read(0, min(storage.nbytes, HEAD_NBYTES))
     source_format = detect(head)
     if source_format is not None:
         return source_format
     for magic, words in _NOT_READ.items():
         if head.startswith(magic):
-            raise UnknownFormat(f"{storage.path}: is {words}")
-    raise UnknownFormat(f"{storage.path}: isn't a vmcore: it begins with {head[:8].hex(' ')}, not with an ELF header")
+            raise UnknownFormat(f"{storage.path}: is {words}", path=storage.path)
+    text = f"{storage.path}: isn't a vmcore: it begins with {head[:8].hex(' ')}, not with an ELF header"
+    raise UnknownFormat(text, path=storage.path)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Runs, group_edges, intersect, join, resolve_overlaps
-from npdump.errors import AddressError
+from npdump.arrays import I64, U8, Runs, expand, group_edges, intersect, join, resolve_overlaps
+from npdump.errors import AddressError, LostPage, ReadError
+from npdump.sources import Loss
 
 if TYPE_CHECKING:
-    from npdump.storage.file import Storage
+    from collections.abc import Sequence
+
+    from npdump.storage import Storage
 
 __all__ = ["PageExtents", "page_runs"]
 
@@ -32,7 +35,7 @@ def page_runs(start: I64, stop: I64, page_shift: int) -> Runs:
 
 
 class PageExtents:
-    """Where in a file each page of physical memory stands.
+    """Where in a file each page of physical memory is.
 
     Parameters
     ----------
@@ -85,7 +88,7 @@ class PageExtents:
             return n, self._storage.view(offset, n << self._page_shift)
         parts = self._fragments.get(pfn)
         if parts is None:
-            raise AddressError(f"physical page {pfn:#x} isn't in the dump")
+            raise AddressError(f"physical page {pfn:#x} isn't in the dump", pfn=pfn)
         page = np.zeros(self._page_size, np.uint8)
         for at, nbytes, offset in parts:
             page[at : at + nbytes] = self._storage.view(offset, nbytes)
@@ -98,11 +101,18 @@ class PageExtents:
         skip = paddr - (pfn << self._page_shift)
         pieces = []
         while pfn < pfn_stop:
-            n, data = self._piece(pfn, pfn_stop)
+            try:
+                n, data = self._piece(pfn, pfn_stop)
+            except ReadError as error:
+                raise self._lost(pfn, error) from error
             pieces.append(data)
             pfn += n
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.uint8)])
         return whole[skip : skip + nbytes]
+
+    @staticmethod
+    def _lost(pfn: int, error: ReadError) -> LostPage:
+        return LostPage(f"physical page {pfn:#x}: {error}", path=error.path, offset=error.offset, pfn=pfn)
 
     def maybe_nonzero(self, runs: Runs) -> Runs:
         """See `npdump.sources.Source.maybe_nonzero`."""
@@ -120,17 +130,35 @@ class PageExtents:
         np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
         return intersect(runs, pages[pages[:, 0] < pages[:, 1]])
 
-    def gather(self, runs: Runs, out: U8) -> None:
+    def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""
         i = np.searchsorted(self._starts, runs[:, 0], side="right") - 1
         if len(self._starts) and (i >= 0).all() and (runs[:, 1] <= self._stops[i]).all():
             offsets = self._offsets[i] + ((runs[:, 0] - self._starts[i]) << self._page_shift)
-            self._storage.gather(offsets, (runs[:, 1] - runs[:, 0]) << self._page_shift, out.reshape(-1))
-            return
+            try:
+                self._storage.gather(offsets, (runs[:, 1] - runs[:, 0]) << self._page_shift, out.reshape(-1))
+            except ReadError:
+                return self._gather_singly(runs, out)
+            return ()
         row = 0
-        for pfn, pfn_stop in runs.tolist():
-            while pfn < pfn_stop:
-                n, data = self._piece(pfn, pfn_stop)
-                out[row : row + n] = data.reshape(n, self._page_size)
-                row += n
-                pfn += n
+        try:
+            for pfn, pfn_stop in runs.tolist():
+                while pfn < pfn_stop:
+                    n, data = self._piece(pfn, pfn_stop)
+                    out[row : row + n] = data.reshape(n, self._page_size)
+                    row += n
+                    pfn += n
+        except ReadError:
+            return self._gather_singly(runs, out)
+        return ()
+
+    def _gather_singly(self, runs: Runs, out: U8) -> list[Loss]:
+        """Do as `gather`, page by page: some can't be read."""
+        losses = []
+        for row, pfn in enumerate(expand(runs[:, 0], runs[:, 1] - runs[:, 0]).tolist()):
+            try:
+                out[row] = self._piece(pfn, pfn + 1)[1]
+            except ReadError as error:
+                out[row] = 0
+                losses.append(Loss(row, self._lost(pfn, error)))
+        return losses

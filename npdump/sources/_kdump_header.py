@@ -11,11 +11,13 @@ import numpy as np
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts import ByteOrder, kdump
 from npdump.layouts.elf import BYTE_ORDERS
+from npdump.layouts.machine import machine_named
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
-from npdump.sources._notes import count_cpus, find_vmcoreinfo, make_note, parse_notes
+from npdump.sources._notes import make_note, note_area
 
 if TYPE_CHECKING:
-    from npdump.storage.file import Storage
+    from npdump.sources import NoteArea
+    from npdump.storage import Storage
 
 __all__ = ["KdumpHeader", "incomplete_mark", "read_header"]
 
@@ -27,34 +29,6 @@ MAX_NBYTES = 1 << 28
 
 _HEAD_NBYTES = 464
 _ANY_CODEC = PageFlag.ZLIB | PageFlag.LZO | PageFlag.SNAPPY | PageFlag.ZSTD
-
-EM_ARM = 40
-
-# Names are those of ``uname -m``: word size and ELF e_machine.
-_MACHINES = {
-    b"x86_64": (64, 62),
-    b"aarch64": (64, 183),
-    b"ppc64": (64, 21),
-    b"ppc64le": (64, 21),
-    b"s390x": (64, 22),
-    b"riscv64": (64, 243),
-    b"loongarch64": (64, 258),
-    b"mips64": (64, 8),
-    b"ia64": (64, 50),
-    b"sparc64": (64, 43),
-    b"i386": (32, 3),
-    b"i486": (32, 3),
-    b"i586": (32, 3),
-    b"i686": (32, 3),
-    b"ppc": (32, 20),
-    b"mips": (32, 8),
-}
-
-
-def _machine(name: bytes) -> tuple[int, int]:
-    """Return word size and ELF e_machine by the name of a machine, zeros for an unknown one."""
-    # armv5tel, armv7l, armv8b, …
-    return (32, EM_ARM) if name.startswith(b"armv") else _MACHINES.get(name, (0, 0))
 
 
 @dataclass(frozen=True)
@@ -69,6 +43,8 @@ class KdumpHeader:
     byte_order : {"<", ">"}
     machine : int
         ELF ``e_machine``; 0 if the header doesn't name a machine that is known.
+    uname : str
+        The machine's name by ``utsname``.
     page_size : int
         Bytes; also of a block.
     level : int
@@ -80,10 +56,8 @@ class KdumpHeader:
     start_pfn, end_pfn : int
         Page frames that the file holds pages of; those of a part of a split dump aren't all.
     ram_offset, kept_offset, desc_offset : int
-        Where bitmap 1, bitmap 2 and the page descriptors stand.
-    notes : bytes
-    vmcoreinfo_offset : int
-        Where ``vmcoreinfo`` stands in ``notes``.
+        Where bitmap 1, bitmap 2 and the page descriptors begin.
+    notes : NoteArea
     eraseinfo : bytes
     """
 
@@ -91,11 +65,11 @@ class KdumpHeader:
     bits: int
     byte_order: ByteOrder
     machine: int
+    uname: str
     utsname: tuple[bytes, ...]
     timestamp: int
     page_size: int
     max_mapnr: int
-    n_cpus: int
     phys_base: int
     level: int
     codec_flag: int
@@ -106,9 +80,7 @@ class KdumpHeader:
     ram_offset: int
     kept_offset: int
     desc_offset: int
-    notes: bytes
-    vmcoreinfo: bytes | None
-    vmcoreinfo_offset: int
+    notes: NoteArea
     eraseinfo: bytes
 
 
@@ -129,18 +101,23 @@ def read_header(storage: Storage) -> KdumpHeader:
     ram_offset = (1 + n_sub_blocks) * block
     desc_offset = ram_offset + bitmap_nbytes
     if not 0 < max_mapnr <= bitmap_nbytes * 8:
-        raise CorruptDump(f"{storage.path}: corrupt header: {max_mapnr} page frames, bitmaps of {bitmap_nbytes} bytes")
+        text = f"{storage.path}: corrupt header: {max_mapnr} page frames, bitmaps of {bitmap_nbytes} bytes"
+        raise CorruptDump(text, path=storage.path)
     if desc_offset > storage.nbytes:
         raise TruncatedDump(
             f"{storage.path}: ends at byte {storage.nbytes}, before the end of its bitmaps at {desc_offset}: "
-            "it was cut short; copy it again"
+            "it was cut short; copy it again",
+            path=storage.path,
+            offset=storage.nbytes,
         )
     # Old writers left out bitmap 1.
     needed_nbytes = -(-max_mapnr // 8)
     has_both = n_bitmap_blocks >= 2 * -(-needed_nbytes // block)
-    notes, vmcoreinfo_offset, vmcoreinfo_nbytes, n_cpus = _notes(storage, sub, byte_order)
+    notes = _notes(storage, sub, byte_order)
     is_split = bool(sub["split"])
     utsname = tuple(disk["utsname"][name].item() for name in kdump.UTSNAME_FIELDS)
+    uname = _uname(disk)
+    machine = machine_named(uname)
     status = 0 if is_old else int(disk["status"])
     identity = disk.copy()
     identity["status"] = int(disk["status"]) & ~STATUS_INCOMPLETE
@@ -149,12 +126,12 @@ def read_header(storage: Storage) -> KdumpHeader:
         identity=identity.tobytes(),
         bits=bits,
         byte_order=byte_order,
-        machine=_machine(utsname[4])[1],
+        machine=machine.number if machine else 0,
+        uname=uname,
         utsname=utsname,
         timestamp=int(disk["tv_sec"]),
         page_size=block,
         max_mapnr=max_mapnr,
-        n_cpus=n_cpus or max(int(disk["nr_cpus"]), 0),
         phys_base=sub["phys_base"],
         level=sub["dump_level"] & 0b11111,
         codec_flag=status & int(_ANY_CODEC),
@@ -165,9 +142,7 @@ def read_header(storage: Storage) -> KdumpHeader:
         ram_offset=ram_offset,
         kept_offset=ram_offset + bitmap_nbytes // 2 if has_both else ram_offset,
         desc_offset=desc_offset,
-        notes=notes,
-        vmcoreinfo=notes[vmcoreinfo_offset:][:vmcoreinfo_nbytes] or None,
-        vmcoreinfo_offset=vmcoreinfo_offset,
+        notes=notes._replace(n_cpus=notes.n_cpus or max(int(disk["nr_cpus"]), 0)),
         eraseinfo=_extra(storage, sub, "eraseinfo"),
     )
 
@@ -196,9 +171,15 @@ def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:
             ):
                 plausible.append((bits, byte_order, disk))
     if not plausible:
-        raise CorruptDump(f"{storage.path}: corrupt header: no word size or byte order makes sense of it")
-    named = [found for found in plausible if _machine(found[2]["utsname"]["machine"])[0] == found[0]]
-    return (named or plausible)[0]
+        text = f"{storage.path}: corrupt header: no word size or byte order makes sense of it"
+        raise CorruptDump(text, path=storage.path)
+    machine = machine_named(_uname(plausible[0][2]))
+    fitting = [found for found in plausible if machine and machine.bits == found[0]]
+    return (fitting or plausible)[0]
+
+
+def _uname(disk: np.void) -> str:
+    return bytes(disk["utsname"]["machine"]).decode("ascii", "replace")
 
 
 def _sub_header(
@@ -226,26 +207,22 @@ def _extra(storage: Storage, sub: dict[str, int], name: str) -> bytes:
     if not nbytes or offset <= 0:
         return b""
     if nbytes > MAX_NBYTES:
-        raise CorruptDump(f"{storage.path}: corrupt sub header: {name} of {nbytes} bytes")
+        text = f"{storage.path}: corrupt sub header: {name} of {nbytes} bytes"
+        raise CorruptDump(text, path=storage.path)
     if offset + nbytes > storage.nbytes:
         # What is appended to the end is lost with it; the rest may be whole.
         return b""
     return storage.read(offset, nbytes)
 
 
-def _notes(storage: Storage, sub: dict[str, int], byte_order: ByteOrder) -> tuple[bytes, int, int, int]:
-    """Return the note area, where VMCOREINFO stands in it and how long it is, and the number of CPUs.
+def _notes(storage: Storage, sub: dict[str, int], byte_order: ByteOrder) -> NoteArea:
+    """Return the note area.
 
     A file of version 3 has VMCOREINFO without notes: it gets one, so that VMCOREINFO isn't lost in other formats.
     """
-    area = _extra(storage, sub, "note")
-    notes = list(parse_notes(area, byte_order))
-    found = find_vmcoreinfo(notes)
-    if found:
-        return area, found.desc_offset, found.desc_nbytes, count_cpus(notes)
+    notes = note_area(_extra(storage, sub, "note"), byte_order)
     text = _extra(storage, sub, "vmcoreinfo")
-    if not text:
-        return area, 0, 0, count_cpus(notes)
-    area = area.ljust(-(-len(area) // 4) * 4, b"\0") + make_note(b"VMCOREINFO", text, byte_order)
-    found = find_vmcoreinfo(list(parse_notes(area, byte_order)))
-    return area, found.desc_offset if found else 0, len(text), count_cpus(notes)
+    if notes.vmcoreinfo or not text:
+        return notes
+    area = notes.area.ljust(-(-len(notes.area) // 4) * 4, b"\0") + make_note(b"VMCOREINFO", text, byte_order)
+    return note_area(area, byte_order)

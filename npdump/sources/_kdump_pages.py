@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the pages of kdump-compressed files stand, and what they hold."""
+"""Where the pages of kdump-compressed files are, and what they hold."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from npdump import codecs
 from npdump.arrays import I64, U8, Bool, Index, Records, Runs, expand, join, runs_of, unique
-from npdump.errors import AddressError, CodecError, CorruptDump
+from npdump.errors import AddressError, CodecError, CorruptDump, LostPage, NpdumpError, ReadError
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
-from npdump.sources import Stored
+from npdump.sources import Loss, PageLocations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from npdump.codecs import DecodePages
     from npdump.sources._kdump_header import KdumpHeader
-    from npdump.storage.file import Storage
+    from npdump.storage import Storage
 
 __all__ = ["PageTable", "Part", "read_bitmap"]
 
@@ -60,7 +60,8 @@ def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = M
             found.append(runs_of(bits.view(np.bool_)) + at * 8)
             n_runs += len(found[-1])
             if n_runs > max_runs:
-                raise CorruptDump(f"{storage.path}: corrupt bitmap: more than {max_runs} stretches of pages")
+                text = f"{storage.path}: corrupt bitmap: more than {max_runs} stretches of pages"
+                raise CorruptDump(text, path=storage.path, offset=offset + at)
     return join(np.concatenate(found))
 
 
@@ -69,12 +70,14 @@ def _lengths(runs: Runs) -> I64:
 
 
 class PageTable:
-    """The page descriptors of a dump.
+    """The pages of a dump, as its descriptors say; see `npdump.sources.CompressedPages`.
 
     Parameters
     ----------
     parts : sequence of Part
         In order of their page frames, which must not overlap.
+    first_pfn : int
+        The page frame that the files count as 0.
 
     Attributes
     ----------
@@ -88,8 +91,9 @@ class PageTable:
         Pages that bitmap 2 has and the file hasn't: it's incomplete, truncated or damaged.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], first_pfn: int) -> None:
         self._parts = parts
+        self._first_pfn = first_pfn
         storage, header = parts[0]
         self._page_size = header.page_size
         self._desc = kdump.PAGE_DESC.newbyteorder(header.byte_order)
@@ -110,7 +114,8 @@ class PageTable:
         self._zero_offsets = np.full(len(parts), -1, np.int64)
         self._decoders: dict[int, DecodePages] = {}
         self.n_lost = 0
-        self.data_runs = self._scan(kept)
+        self._there = self._scan(kept)
+        self.data_runs = self._there + first_pfn
 
     def _ranks_below(self, pfns: I64) -> I64:
         """Return how many kept pages there are below each page frame."""
@@ -162,95 +167,115 @@ class PageTable:
         raw = storage.read(offset, min(nbytes, max(storage.nbytes - offset, 0)))
         return np.frombuffer(raw.ljust(nbytes, b"\0"), self._desc)
 
-    def stored(self, runs: Runs) -> Stored:
-        """See `npdump.sources.OffersStored.stored`.
-
-        Raises
-        ------
-        AddressError
-            If a page isn't in the dump.
-        """
+    def locate(self, runs: Runs) -> PageLocations:
+        """See `npdump.sources.CompressedPages.locate`."""
         lengths = _lengths(runs)
-        n = int(lengths.sum())
+        pfns = expand(runs[:, 0], lengths)
+        runs = runs - self._first_pfn
         i = self._owners(self._starts, self._stops, runs, "aren't in the dump")
-        self._owners(
-            self.data_runs[:, 0], self.data_runs[:, 1], runs, "were lost when the dump was made, or with the file's end"
-        )
+        there = self._there
+        self._owners(there[:, 0], there[:, 1], runs, "were lost when the dump was made, or with the file's end")
         ranks = expand(self._ranks[i] + runs[:, 0] - self._starts[i], lengths)
-        desc = np.empty(n, self._desc)
+        desc = np.empty(len(pfns), self._desc)
         numbers = np.searchsorted(self._first_ranks, ranks, side="right") - 1
         # Descriptors that are near to each other are read together.
         breaks = np.flatnonzero((np.diff(ranks) > _MAX_GAP_NBYTES // self._desc.itemsize) | (np.diff(numbers) != 0)) + 1
-        for first, stop in _pieces(breaks, n):
+        for first, stop in _pieces(breaks, len(pfns)):
             low, number = int(ranks[first]), int(numbers[first])
             desc[first:stop] = self._read_descs(number, low, int(ranks[stop - 1]) + 1)[ranks[first:stop] - low]
         offsets = desc["offset"].astype(np.int64)
         is_zero = offsets == self._zero_offsets[numbers]
-        return Stored(numbers, offsets, desc["size"].astype(np.int64), desc["flags"].astype(np.uint32), is_zero)
+        nbytes, flags = desc["size"].astype(np.int64), desc["flags"].astype(np.uint32)
+        return PageLocations(pfns, numbers, offsets, nbytes, flags, is_zero)
 
-    @staticmethod
-    def _owners(starts: I64, stops: I64, runs: Runs, trouble: str) -> Index:
+    def _owners(self, starts: I64, stops: I64, runs: Runs, trouble: str) -> Index:
         """Return which of the ranges ``[starts, stops)`` has each run."""
         i = np.searchsorted(starts, runs[:, 0], side="right") - 1
         is_lacking = i < 0 if not len(stops) else (i < 0) | (runs[:, 1] > stops[i])
         if is_lacking.any():
-            pfn, pfn_stop = runs[is_lacking][0]
-            raise AddressError(f"some of the physical pages {pfn:#x} to {pfn_stop:#x} {trouble}")
+            pfn, pfn_stop = (runs[is_lacking][0] + self._first_pfn).tolist()
+            raise AddressError(f"some of the physical pages {pfn:#x} to {pfn_stop:#x} {trouble}", pfn=pfn)
         return i
 
-    def joined(self, stored: Stored) -> Any:
-        """See `npdump.sources.OffersStored.joined`."""
-        spans = [view.data for view, _, _ in self._spans(stored, max_gap=0)]
+    def joined(self, locations: PageLocations) -> Any:
+        """See `npdump.sources.CompressedPages.joined`."""
+        spans = [view.data for view, _, _ in self._spans(locations, max_gap=0)]
         return spans[0] if len(spans) == 1 else b"".join(spans)
 
-    def buffers(self, stored: Stored) -> list[U8]:
-        """See `npdump.sources.OffersStored.buffers`."""
+    def buffers(self, locations: PageLocations) -> list[U8]:
+        """See `npdump.sources.CompressedPages.buffers`."""
         pages: list[U8] = []
-        for view, starts, stops in self._spans(stored, max_gap=_MAX_GAP_NBYTES):
+        for view, starts, stops in self._spans(locations, max_gap=_MAX_GAP_NBYTES):
             pages += [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
         return pages
 
-    def decode(self, stored: Stored, out: U8) -> None:
-        """See `npdump.sources.OffersStored.decode`.
+    def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
+        """See `npdump.sources.Source.gather`."""
+        return self.decode(self.locate(runs), out)
 
-        Raises
-        ------
-        CorruptDump
-            If a page isn't what its descriptor says.
-        """
-        for flag in unique(stored.flags[~stored.is_zero]).tolist():
-            chosen = np.flatnonzero((stored.flags == flag) & ~stored.is_zero)
-            if flag == PageFlag.RAW:
-                out[chosen] = np.frombuffer(self.joined(stored[chosen]), np.uint8).reshape(len(chosen), -1)
-            else:
-                out[chosen] = self._decoded(flag, self.buffers(stored[chosen]))
-        out[stored.is_zero] = 0
+    def decode(self, locations: PageLocations, out: U8) -> Sequence[Loss]:
+        """See `npdump.sources.CompressedPages.decode`."""
+        losses: list[Loss] = []
+        for flag in unique(locations.flags[~locations.is_zero]).tolist():
+            chosen = np.flatnonzero((locations.flags == flag) & ~locations.is_zero)
+            try:
+                out[chosen] = self._plain(flag, locations[chosen])
+            except (CodecError, ReadError):
+                losses += self._decode_singly(flag, locations, chosen, out)
+        out[locations.is_zero] = 0
+        return sorted(losses, key=lambda loss: loss.row)
 
-    def _spans(self, stored: Stored, max_gap: int) -> Iterator[tuple[U8, I64, I64]]:
-        """Yield stretches of a file that hold the next pages, and where in the stretch each of these stands."""
-        numbers, starts, stops = stored.numbers, stored.offsets, stored.offsets + stored.nbytes
+    def _decode_singly(self, flag: int, locations: PageLocations, rows: Index, out: U8) -> list[Loss]:
+        """Do as `decode`, page by page: some can't be had."""
+        losses = []
+        for i in range(len(rows)):
+            row = int(rows[i])
+            try:
+                out[row] = self._plain(flag, locations[rows[i : i + 1]])[0]
+            except (CodecError, ReadError) as error:
+                out[row] = 0
+                losses.append(Loss(row, self._lost(locations, row, error)))
+        return losses
+
+    def _lost(self, locations: PageLocations, row: int, error: NpdumpError) -> LostPage:
+        pfn, offset = int(locations.pfns[row]), int(locations.offsets[row])
+        path = self._parts[int(locations.numbers[row])].storage.path
+        lost = LostPage(
+            f"physical page {pfn:#x}, at byte {offset} of {path}: {error}", path=path, offset=offset, pfn=pfn
+        )
+        lost.__cause__ = error
+        return lost
+
+    def _plain(self, flag: int, locations: PageLocations) -> U8:
+        """Return pages that are stored in one way as they are in memory; shape (n, page_size)."""
+        if flag == PageFlag.RAW:
+            data = self.joined(locations)
+        else:
+            data = b"".join(self._decoder(flag)(self.buffers(locations)))
+        return np.frombuffer(data, np.uint8).reshape(len(locations), self._page_size)
+
+    def _spans(self, locations: PageLocations, max_gap: int) -> Iterator[tuple[U8, I64, I64]]:
+        """Yield stretches of a file that hold the next pages, and where in the stretch each of these is."""
+        numbers, starts, stops = locations.numbers, locations.offsets, locations.offsets + locations.nbytes
         gaps = starts[1:] - stops[:-1]
         is_break = (gaps < 0) | (gaps > max_gap) | (numbers[1:] != numbers[:-1])
         is_break |= starts[1:] >> _SPAN_SHIFT != starts[:-1] >> _SPAN_SHIFT
-        for first, stop in _pieces(np.flatnonzero(is_break) + 1, len(stored)):
+        for first, stop in _pieces(np.flatnonzero(is_break) + 1, len(locations)):
             low, high = int(starts[first]), int(stops[stop - 1])
             view = self._parts[int(numbers[first])].storage.view(low, high - low)
             yield view, starts[first:stop] - low, stops[first:stop] - low
 
-    def _decoded(self, flag: int, pages: Sequence[Any]) -> U8:
-        """Uncompress pages of one codec into an array of shape (n, page_size)."""
+    def _decoder(self, flag: int) -> DecodePages:
         decoder = self._decoders.get(flag)
-        path = self._parts[0].storage.path
         if decoder is None:
             codec = codecs.by_flag(flag)
             if codec is None:
-                raise CorruptDump(f"{path}: corrupt page descriptor: flags {flag:#x} name no compression")
+                path = self._parts[0].storage.path
+                raise CorruptDump(
+                    f"{path}: corrupt page descriptor: flags {flag:#x} name no compression that npdump knows", path=path
+                )
             decoder = self._decoders[flag] = codec.decoder(self._page_size)
-        try:
-            decoded = decoder(pages)
-        except CodecError as error:
-            raise CorruptDump(f"{path}: a page {error}: the dump is damaged; copy it again") from None
-        return np.frombuffer(b"".join(decoded), np.uint8).reshape(len(pages), self._page_size)
+        return decoder
 
 
 def _pieces(breaks: Index, n: int) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.layouts import ByteOrder, elf
+from npdump.sources import NoteArea
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ __all__ = [
     "find_eraseinfo",
     "find_vmcoreinfo",
     "make_note",
+    "note_area",
     "page_size_of",
     "parse_notes",
     "with_byte_order",
@@ -75,7 +77,7 @@ def find_eraseinfo(area: bytes, byte_order: ByteOrder) -> bytes:
     """Return the text of the ERASEINFO note, empty if there is none."""
     for note in parse_notes(area, byte_order):
         if note.name == b"ERASEINFO":
-            return area[note.desc_offset :][: note.desc_nbytes].rstrip(b"\0")
+            return area[note.desc_offset : note.desc_offset + note.desc_nbytes].rstrip(b"\0")
     return b""
 
 
@@ -87,6 +89,16 @@ def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:
 
 def _padded(data: bytes) -> bytes:
     return data.ljust(-(-len(data) // 4) * 4, b"\0")
+
+
+def note_area(area: bytes, byte_order: ByteOrder) -> NoteArea:
+    """Return what is in a note area."""
+    notes = list(parse_notes(area, byte_order))
+    note = find_vmcoreinfo(notes)
+    if note is None:
+        return NoteArea(area, n_cpus=count_cpus(notes))
+    text = area[note.desc_offset : note.desc_offset + note.desc_nbytes]
+    return NoteArea(area, text, note.desc_offset, count_cpus(notes))
 
 
 def count_cpus(notes: list[Note]) -> int:

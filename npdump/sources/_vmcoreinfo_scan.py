@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.layouts import ByteOrder, elf
-
 if TYPE_CHECKING:
     from npdump.arrays import Records
-    from npdump.storage.file import Storage
+    from npdump.storage import Storage
 
-__all__ = ["as_note", "find_in_memory"]
+__all__ = ["find_in_memory"]
 
-_NAME = b"VMCOREINFO\0"
 _BEGINNING = b"OSRELEASE="
 _MIN_PAGE_SIZE = 4096
 _MAX_NBYTES = 1 << 16
@@ -56,9 +53,3 @@ def find_in_memory(storage: Storage, segments: Records) -> bytes | None:
                 if text.startswith(_BEGINNING) and _TEXT.fullmatch(text) and _COMPLETE.search(text):
                     return text
     return None
-
-
-def as_note(text: bytes, byte_order: ByteOrder) -> bytes:
-    """Make the ELF note that a dump should have had, so that those who read the dump file find it."""
-    header = np.array([(len(_NAME), len(text), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
-    return header + _NAME.ljust(-(-len(_NAME) // 4) * 4, b"\0") + text.ljust(-(-len(text) // 4) * 4, b"\0")

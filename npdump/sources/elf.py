@@ -10,14 +10,15 @@ import numpy as np
 from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.sources import SEGMENT, History, Source
+from npdump.sources import SEGMENT, Header, History, Source
 from npdump.sources._extents import PageExtents, page_runs
-from npdump.sources._notes import count_cpus, find_eraseinfo, find_vmcoreinfo, page_size_of, parse_notes
-from npdump.sources._vmcoreinfo_scan import as_note, find_in_memory
+from npdump.sources._image import Image
+from npdump.sources._notes import find_eraseinfo, find_vmcoreinfo, make_note, note_area, page_size_of, parse_notes
+from npdump.sources._vmcoreinfo_scan import find_in_memory
 
 if TYPE_CHECKING:
-    from npdump.arrays import U8, Records, Runs
-    from npdump.storage.file import Storage
+    from npdump.arrays import Records
+    from npdump.storage import Storage
 
 __all__ = ["FORMAT"]
 
@@ -34,80 +35,59 @@ _ALL_ONES = {32: (1 << 32) - 1, 64: (1 << 64) - 1}
 _NT_AUXV = 6
 
 
-class ElfSource:
-    """See `npdump.sources.Source`."""
-
-    format_name = "ELF"
+class _ElfFile:
+    """An ELF file that is being opened: its headers and notes."""
 
     def __init__(self, storage: Storage) -> None:
-        self.path = storage.path
         self._storage = storage
+        self._path = storage.path
         ident = storage.read(0, min(storage.nbytes, 16)).ljust(16, b"\0")
         try:
             self.bits, self.byte_order = elf.CLASS_BITS[ident[4]], elf.BYTE_ORDERS[ident[5]]
-        except KeyError:
-            raise CorruptDump(f"{self.path}: corrupt ELF header: class {ident[4]}, byte order {ident[5]}") from None
-        header = self._read_array(elf.EHDR[self.bits], 0, 1, "the ELF header")[0]
-        if header["e_type"] != elf.ET_CORE:
+        except KeyError as error:
+            text = f"{self._path}: corrupt ELF header: class {ident[4]}, byte order {ident[5]}"
+            raise CorruptDump(text, path=self._path) from error
+        self.header = self._read_array(elf.EHDR[self.bits], 0, 1, "the ELF header")[0]
+        if self.header["e_type"] != elf.ET_CORE:
             raise UnknownFormat(
-                f"{self.path}: is an ELF file of type {header['e_type']}, not a core: give the vmcore, not the kernel"
+                f"{self._path}: is an ELF file of type {self.header['e_type']}, not a core: give the vmcore, not the "
+                "kernel",
+                path=self._path,
             )
-        self.machine = int(header["e_machine"])
-        self.e_flags = int(header["e_flags"]) & ~elf.DUMP_ELF_INCOMPLETE
-        is_incomplete = int(header["e_flags"]) & elf.DUMP_ELF_INCOMPLETE
-        headers = self._read_program_headers(header)
+        headers = self._read_program_headers()
         self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
         self.notes = self._complete_notes(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]))
-        self.history = History(
-            status=STATUS_INCOMPLETE if is_incomplete else 0,
-            eraseinfo=find_eraseinfo(self.notes, self.byte_order),
-        )
-        notes = list(parse_notes(self.notes, self.byte_order))
-        note = find_vmcoreinfo(notes)
-        self.vmcoreinfo_offset = note.desc_offset if note else 0
-        self.vmcoreinfo = self.notes[note.desc_offset :][: note.desc_nbytes] if note else None
-        self.n_cpus = count_cpus(notes)
-        page_size = page_size_of(self.vmcoreinfo)
-        self.page_size = DEFAULT_PAGE_SIZE if page_size is None else page_size
-        if self.page_size not in (1 << shift for shift in range(12, 17)):
-            raise CorruptDump(f"{self.path}: its VMCOREINFO says PAGESIZE={self.page_size}, which no machine has")
 
-        paddr, filesz, memsz, offset = (
-            self.segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset")
-        )
-        shift = self.page_size.bit_length() - 1
-        stop = paddr + memsz
-        self.max_mapnr = int(-(-stop.max() >> shift))
-        self.ram_runs: Runs = page_runs(paddr, stop, shift)
-        # A page that the file holds in part is in the file, where the rest was left out by an earlier filter.
-        data_stop = np.where(filesz < memsz, -(-(paddr + filesz) >> shift) << shift, stop)
-        self.data_runs: Runs = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift)
-        self._extents = PageExtents(storage, paddr, filesz, offset, self.page_size)
+    def _corrupt(self, what: str) -> CorruptDump:
+        return CorruptDump(f"{self._path}: {what}", path=self._path)
+
+    def _truncated(self, what: str) -> TruncatedDump:
+        nbytes = self._storage.nbytes
+        text = f"{self._path}: ends at byte {nbytes}, before the end of {what}: copy it again"
+        return TruncatedDump(text, path=self._path, offset=nbytes)
 
     def _read_array(self, dtype: np.dtype, offset: int, count: int, what: str) -> Records:
         dtype = dtype.newbyteorder(self.byte_order)
         if offset + count * dtype.itemsize > self._storage.nbytes:
-            raise TruncatedDump(
-                f"{self.path}: ends at byte {self._storage.nbytes}, before the end of {what}: copy it again"
-            )
+            raise self._truncated(what)
         return np.frombuffer(self._storage.read(offset, count * dtype.itemsize), dtype)
 
-    def _read_program_headers(self, header: np.void) -> Records:
-        dtype = elf.PHDR[self.bits]
+    def _read_program_headers(self) -> Records:
+        dtype, header = elf.PHDR[self.bits], self.header
         count, stride, phoff, shoff = (int(header[name]) for name in ("e_phnum", "e_phentsize", "e_phoff", "e_shoff"))
         if count == elf.PN_XNUM and shoff:
             # The true number is in section header 0 (System V gABI, e_phnum).
             count = int(self._read_array(elf.SHDR[self.bits], shoff, 1, "section header 0")[0]["sh_info"])
         if not count:
-            raise CorruptDump(f"{self.path}: has no program headers: no memory was dumped")
+            raise self._corrupt("has no program headers: no memory was dumped")
         if stride < dtype.itemsize:
-            raise CorruptDump(f"{self.path}: corrupt ELF header: program headers of {stride} bytes")
+            raise self._corrupt(f"corrupt ELF header: program headers of {stride} bytes")
         raw = self._read_array(np.dtype((np.void, stride)), phoff, count, f"its {count} program headers")
         headers = np.ndarray(count, dtype.newbyteorder(self.byte_order), raw, strides=(stride,))
         kind, offset = headers["p_type"], headers["p_offset"]
         has_data = ((kind == elf.PT_LOAD) | (kind == elf.PT_NOTE)) & (headers["p_filesz"] > 0)
         if (has_data & (offset >= phoff) & (offset < phoff + count * stride)).any():
-            raise CorruptDump(f"{self.path}: corrupt ELF header: its {count} program headers would run into the data")
+            raise self._corrupt(f"corrupt ELF header: its {count} program headers would run into the data")
         return headers
 
     def _read_notes(self, headers: Records) -> bytes:
@@ -115,11 +95,9 @@ class ElfSource:
         for header in headers:
             offset, nbytes = int(header["p_offset"]), int(header["p_filesz"])
             if nbytes > MAX_NOTES_NBYTES:
-                raise CorruptDump(f"{self.path}: corrupt program header: notes of {nbytes} bytes")
+                raise self._corrupt(f"corrupt program header: notes of {nbytes} bytes")
             if offset + nbytes > self._storage.nbytes:
-                raise TruncatedDump(
-                    f"{self.path}: ends at byte {self._storage.nbytes}, before the end of its notes: copy it again"
-                )
+                raise self._truncated("its notes")
             areas.append(self._storage.read(offset, nbytes))
         return b"".join(areas)
 
@@ -129,11 +107,11 @@ class ElfSource:
         if find_vmcoreinfo(notes):
             return area
         if any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
-            raise UnknownFormat(f"{self.path}: is the core of a user-space process, not of a kernel")
+            raise UnknownFormat(f"{self._path}: is the core of a user-space process, not of a kernel", path=self._path)
         text = find_in_memory(self._storage, self.segments)
         if text is None:
             return area
-        return area + bytes(-len(area) % 4) + as_note(text, self.byte_order)
+        return area + bytes(-len(area) % 4) + make_note(b"VMCOREINFO", text, self.byte_order)
 
     def _segments(self, headers: Records) -> Records:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
@@ -143,19 +121,19 @@ class ElfSource:
             segments[name] = headers[f"p_{name}"]
         if (segments["filesz"] > segments["memsz"]).any():
             worst = segments[segments["filesz"] > segments["memsz"]][0]
-            raise CorruptDump(
-                f"{self.path}: corrupt program header: memory at {worst['paddr']:#x} has {worst['memsz']:#x} bytes, "
+            raise self._corrupt(
+                f"corrupt program header: memory at {worst['paddr']:#x} has {worst['memsz']:#x} bytes, "
                 f"of which {worst['filesz']:#x} would be in the file"
             )
         if not segments["memsz"].any():
-            raise CorruptDump(f"{self.path}: has no PT_LOAD program header: no memory was dumped")
+            raise self._corrupt("has no PT_LOAD program header: no memory was dumped")
         paddr, filesz, memsz, offset = (segments[name] for name in ("paddr", "filesz", "memsz", "offset"))
         # Compared by subtraction: a sum of damaged fields may wrap around.
         too_high = (paddr > MAX_PADDR) | (memsz > MAX_PADDR - np.minimum(paddr, MAX_PADDR))
         if too_high.any():
             worst = segments[too_high][0]
-            raise CorruptDump(
-                f"{self.path}: corrupt program header: memory at {worst['paddr']:#x}, {worst['memsz']:#x} bytes, "
+            raise self._corrupt(
+                f"corrupt program header: memory at {worst['paddr']:#x}, {worst['memsz']:#x} bytes, "
                 "is beyond what any machine has"
             )
         nbytes = self._storage.nbytes
@@ -163,22 +141,45 @@ class ElfSource:
         if past_end.any():
             worst = segments[past_end][0]
             raise TruncatedDump(
-                f"{self.path}: ends at byte {nbytes}, but memory at {worst['paddr']:#x} needs bytes "
-                f"{worst['offset']} to {int(worst['offset']) + int(worst['filesz'])}: it was cut short; copy it again"
+                f"{self._path}: ends at byte {nbytes}, but memory at {worst['paddr']:#x} needs bytes "
+                f"{worst['offset']} to {int(worst['offset']) + int(worst['filesz'])}: it was cut short; copy it again",
+                path=self._path,
+                offset=nbytes,
             )
         return segments
 
-    def view(self, paddr: int, nbytes: int) -> U8:
-        """See `npdump.sources.Source.view`."""
-        return self._extents.view(paddr, nbytes)
 
-    def maybe_nonzero(self, runs: Runs) -> Runs:
-        """See `npdump.sources.Source.maybe_nonzero`."""
-        return self._extents.maybe_nonzero(runs)
-
-    def gather(self, runs: Runs, out: U8) -> None:
-        """See `npdump.sources.Source.gather`."""
-        self._extents.gather(runs, out)
+def _open(storage: Storage) -> Image:
+    file = _ElfFile(storage)
+    notes = note_area(file.notes, file.byte_order)
+    e_flags = int(file.header["e_flags"])
+    stated = page_size_of(notes.vmcoreinfo)
+    page_size = DEFAULT_PAGE_SIZE if stated is None else stated
+    if page_size not in (1 << shift for shift in range(12, 17)):
+        text = f"{storage.path}: its VMCOREINFO says PAGESIZE={page_size}, which no machine has"
+        raise CorruptDump(text, path=storage.path)
+    segments = file.segments
+    paddr, filesz, memsz, offset = (segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset"))
+    shift = page_size.bit_length() - 1
+    stop = paddr + memsz
+    # A page that the file holds in part is in the file, where the rest was left out by an earlier filter.
+    data_stop = np.where(filesz < memsz, -(-(paddr + filesz) >> shift) << shift, stop)
+    return Image(
+        path=storage.path,
+        format_name="ELF",
+        header=Header(file.bits, file.byte_order, int(file.header["e_machine"]), e_flags & ~elf.DUMP_ELF_INCOMPLETE),
+        page_size=page_size,
+        notes=notes,
+        segments=segments,
+        max_mapnr=int(-(-stop.max() >> shift)),
+        ram_runs=page_runs(paddr, stop, shift),
+        data_runs=page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift),
+        history=History(
+            status=STATUS_INCOMPLETE if e_flags & elf.DUMP_ELF_INCOMPLETE else 0,
+            eraseinfo=find_eraseinfo(notes.area, file.byte_order),
+        ),
+        pages=PageExtents(storage, paddr, filesz, offset, page_size),
+    )
 
 
 class ElfFormat:
@@ -192,13 +193,14 @@ class ElfFormat:
 
     def open(self, storage: Storage) -> Source:
         """See `npdump.sources.Format.open`."""
-        return ElfSource(storage)
+        return _open(storage)
 
     def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
         """See `npdump.sources.Format.incomplete_mark`."""
         ident = storage.read(0, elf.EHDR[32].itemsize)
         if ident[4] not in elf.CLASS_BITS or ident[5] not in elf.BYTE_ORDERS:
-            raise CorruptDump(f"{storage.path}: corrupt ELF header: no such word size or byte order")
+            text = f"{storage.path}: corrupt ELF header: no such word size or byte order"
+            raise CorruptDump(text, path=storage.path)
         dtype = elf.EHDR[elf.CLASS_BITS[ident[4]]].newbyteorder(elf.BYTE_ORDERS[ident[5]])
         ehdr = np.frombuffer(storage.read(0, dtype.itemsize), dtype, 1)[0]
         assert dtype.fields is not None

@@ -10,16 +10,18 @@ import numpy as np
 from npdump.errors import CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.elf import PF_RWX
+from npdump.layouts.machine import COUNTS_FROM_RAM_BASE
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.sources import SEGMENT, History, Source, Stored
-from npdump.sources._kdump_header import EM_ARM, incomplete_mark, read_header
+from npdump.sources import SEGMENT, Header, History, Source, refuse
+from npdump.sources._image import Image
+from npdump.sources._kdump_header import incomplete_mark, read_header
 from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from npdump.arrays import U8, Runs
-    from npdump.storage.file import Storage
+    from npdump.arrays import U8, Records, Runs
+    from npdump.storage import Storage
 
 __all__ = ["FORMAT"]
 
@@ -28,65 +30,22 @@ _SMALL_NPAGES = 8
 """Reads of at most so many pages go through the cache; larger ones, of struct pages, aren't done twice."""
 
 
-class KdumpSource:
-    """See `npdump.sources.Source`.
+class _CachedPages:
+    """Pages of a `PageTable`, of which those that were looked at last are kept.
 
     Parameters
     ----------
-    storages : sequence of Storage
-        The dump, or all parts of a split one, in any order.
+    table : PageTable
+    page_size : int
+        Bytes.
     """
 
-    def __init__(self, storages: Sequence[Storage]) -> None:
-        parts = [Part(storage, read_header(storage)) for storage in storages]
-        parts.sort(key=lambda part: part.header.start_pfn)
-        _check_parts(parts)
-        storage, header = parts[0]
-        self.path = storage.path
-        self.format_name = "kdump-compressed" if len(parts) == 1 else f"kdump-compressed, in {len(parts)} parts"
-        # As an ELF file of it would be: 32-bit kernels may have more memory than ELF32 can address.
-        is_large = header.max_mapnr * header.page_size > 1 << 32
-        self.bits = 64 if is_large else header.bits
-        self.byte_order = header.byte_order
-        self.machine, self.e_flags = header.machine, 0
-        self.page_size = header.page_size
-        self.notes, self.n_cpus = header.notes, header.n_cpus
-        self.vmcoreinfo, self.vmcoreinfo_offset = header.vmcoreinfo, header.vmcoreinfo_offset
-        # Page frames in files of ARM count from the start of memory (makedumpfile, ARCH_PFN_OFFSET).
-        self._first_pfn = header.phys_base // header.page_size if header.machine == EM_ARM else 0
-        self.max_mapnr = header.max_mapnr + self._first_pfn
-        self._shift = header.page_size.bit_length() - 1
-        self._table = PageTable(parts)
-        self.joined, self.buffers, self.decode = self._table.joined, self._table.buffers, self._table.decode
+    def __init__(self, table: PageTable, page_size: int) -> None:
+        self._table = table
+        self._page_size = page_size
+        self._shift = page_size.bit_length() - 1
         self._cache: dict[int, U8] = {}
-        self.data_runs: Runs = self._table.data_runs + self._first_pfn
-        is_one_bitmap = header.kept_offset == header.ram_offset
-        self.ram_runs: Runs = (
-            self.data_runs
-            if is_one_bitmap
-            else read_bitmap(storage, header.ram_offset, header.max_mapnr) + self._first_pfn
-        )
-        if not len(self.ram_runs):
-            raise CorruptDump(f"{self.path}: its bitmaps are empty: no memory was dumped")
-        self.segments = np.zeros(len(self.ram_runs), SEGMENT)
-        self.segments["paddr"] = self.ram_runs[:, 0] << self._shift
-        self.segments["flags"] = PF_RWX
-        self.segments["filesz"] = self.segments["memsz"] = (self.ram_runs[:, 1] - self.ram_runs[:, 0]) << self._shift
-        status = STATUS_INCOMPLETE if self._table.n_lost else 0
-        for part in parts:
-            status |= part.header.status
-        self.history = History(
-            level=header.level,
-            codec_flag=header.codec_flag,
-            status=status,
-            n_lost=self._table.n_lost,
-            missing=self._table.missing,
-            n_elsewhere=self._table.n_elsewhere,
-            utsname=header.utsname,
-            phys_base=header.phys_base,
-            timestamp=header.timestamp,
-            eraseinfo=b"".join(part.header.eraseinfo for part in parts),
-        )
+        self.gather = table.gather
 
     def view(self, paddr: int, nbytes: int) -> U8:
         """See `npdump.sources.Source.view`."""
@@ -95,18 +54,20 @@ class KdumpSource:
         if first >= stop:
             return np.empty(0, np.uint8)
         if stop - first > _SMALL_NPAGES:
-            pages = np.empty((stop - first, self.page_size), np.uint8)
-            self.gather(np.array([[first, stop]], np.int64), pages)
-            return pages.reshape(-1)[skip : skip + nbytes]
+            return self._read(first, stop).reshape(-1)[skip : skip + nbytes]
         found = [self._cached(pfn) for pfn in range(first, stop)]
         return (found[0] if len(found) == 1 else np.concatenate(found))[skip : skip + nbytes]
+
+    def _read(self, pfn: int, pfn_stop: int) -> U8:
+        pages = np.empty((pfn_stop - pfn, self._page_size), np.uint8)
+        refuse(self._table.gather(np.array([[pfn, pfn_stop]], np.int64), pages))
+        return pages
 
     def _cached(self, pfn: int) -> U8:
         page = self._cache.get(pfn)
         if page is None:
-            page = np.empty(self.page_size, np.uint8)
-            self.gather(np.array([[pfn, pfn + 1]], np.int64), page.reshape(1, -1))
-            if len(self._cache) * self.page_size >= _CACHE_NBYTES:
+            page = self._read(pfn, pfn + 1)[0]
+            if len(self._cache) * self._page_size >= _CACHE_NBYTES:
                 self._cache.pop(next(iter(self._cache)))
             self._cache[pfn] = page
         return page
@@ -115,13 +76,63 @@ class KdumpSource:
         """See `npdump.sources.Source.maybe_nonzero`: the file's writer may have kept zero pages."""
         return runs
 
-    def gather(self, runs: Runs, out: U8) -> None:
-        """See `npdump.sources.Source.gather`."""
-        self.decode(self.stored(runs), out)
 
-    def stored(self, runs: Runs) -> Stored:
-        """See `npdump.sources.OffersStored.stored`."""
-        return self._table.stored(runs - self._first_pfn)
+def _open(storages: Sequence[Storage]) -> Image:
+    """Open a dump, or all parts of a split one, in any order."""
+    parts = [Part(storage, read_header(storage)) for storage in storages]
+    parts.sort(key=lambda part: part.header.start_pfn)
+    _check_parts(parts)
+    storage, header = parts[0]
+    first_pfn = header.phys_base // header.page_size if header.machine in COUNTS_FROM_RAM_BASE else 0
+    table = PageTable(parts, first_pfn)
+    ram_runs = table.data_runs
+    if header.kept_offset != header.ram_offset:
+        ram_runs = read_bitmap(storage, header.ram_offset, header.max_mapnr) + first_pfn
+    if not len(ram_runs):
+        raise CorruptDump(f"{storage.path}: its bitmaps are empty: no memory was dumped", path=storage.path)
+    # As an ELF file of it would be: 32-bit kernels may have more memory than ELF32 can address.
+    is_large = header.max_mapnr * header.page_size > 1 << 32
+    return Image(
+        path=storage.path,
+        format_name="kdump-compressed" if len(parts) == 1 else f"kdump-compressed, in {len(parts)} parts",
+        header=Header(64 if is_large else header.bits, header.byte_order, header.machine, uname=header.uname),
+        page_size=header.page_size,
+        notes=header.notes,
+        segments=_segments(ram_runs, header.page_size),
+        max_mapnr=header.max_mapnr + first_pfn,
+        ram_runs=ram_runs,
+        data_runs=table.data_runs,
+        history=_history(parts, table),
+        pages=_CachedPages(table, header.page_size),
+        compressed=table,
+    )
+
+
+def _segments(ram_runs: Runs, page_size: int) -> Records:
+    segments = np.zeros(len(ram_runs), SEGMENT)
+    segments["paddr"] = ram_runs[:, 0] * page_size
+    segments["flags"] = PF_RWX
+    segments["filesz"] = segments["memsz"] = (ram_runs[:, 1] - ram_runs[:, 0]) * page_size
+    return segments
+
+
+def _history(parts: Sequence[Part], table: PageTable) -> History:
+    header = parts[0].header
+    status = STATUS_INCOMPLETE if table.n_lost else 0
+    for part in parts:
+        status |= part.header.status
+    return History(
+        level=header.level,
+        codec_flag=header.codec_flag,
+        status=status,
+        n_lost=table.n_lost,
+        missing=table.missing,
+        n_elsewhere=table.n_elsewhere,
+        utsname=header.utsname,
+        phys_base=header.phys_base,
+        timestamp=header.timestamp,
+        eraseinfo=b"".join(part.header.eraseinfo for part in parts),
+    )
 
 
 def _check_parts(parts: Sequence[Part]) -> None:
@@ -132,14 +143,19 @@ def _check_parts(parts: Sequence[Part]) -> None:
     for part in parts:
         path = part.storage.path
         if not part.header.is_split:
-            raise CorruptDump(f"{path}: isn't a part of a split dump: several files must be the parts of one")
+            raise CorruptDump(
+                f"{path}: isn't a part of a split dump: several files must be the parts of one", path=path
+            )
         if part.header.identity != first.header.identity:
-            raise CorruptDump(f"{path}: is of another dump than {first.storage.path}: their headers differ")
+            raise CorruptDump(f"{path}: is of another dump than {first.storage.path}: their headers differ", path=path)
     at = 0
     for part in parts:
         start, stop = part.header.start_pfn, part.header.end_pfn
         if start < at or stop < start:
-            raise CorruptDump(f"{part.storage.path}: holds page frames that another part holds too, from {start:#x} on")
+            raise CorruptDump(
+                f"{part.storage.path}: holds page frames that another part holds too, from {start:#x} on",
+                path=part.storage.path,
+            )
         at = stop
     for part in parts[1:]:
         _check_same_bitmaps(first, part)
@@ -148,12 +164,18 @@ def _check_parts(parts: Sequence[Part]) -> None:
 def _check_same_bitmaps(one: Part, other: Part) -> None:
     start, stop = one.header.ram_offset, one.header.desc_offset
     if other.header.desc_offset != stop or other.header.ram_offset != start:
-        raise CorruptDump(f"{other.storage.path}: is of another dump than {one.storage.path}: their bitmaps differ")
+        raise CorruptDump(
+            f"{other.storage.path}: is of another dump than {one.storage.path}: their bitmaps differ",
+            path=other.storage.path,
+        )
     step = 1 << 20
     for at in range(start, stop, step):
         nbytes = min(step, stop - at)
         if not np.array_equal(one.storage.view(at, nbytes), other.storage.view(at, nbytes)):
-            raise CorruptDump(f"{other.storage.path}: is of another dump than {one.storage.path}: their bitmaps differ")
+            raise CorruptDump(
+                f"{other.storage.path}: is of another dump than {one.storage.path}: their bitmaps differ",
+                path=other.storage.path,
+            )
 
 
 class KdumpFormat:
@@ -167,7 +189,7 @@ class KdumpFormat:
 
     def open(self, storage: Storage) -> Source:
         """See `npdump.sources.Format.open`."""
-        return KdumpSource([storage])
+        return _open([storage])
 
     def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
         """See `npdump.sources.Format.incomplete_mark`."""
@@ -175,7 +197,7 @@ class KdumpFormat:
 
     def join(self, storages: Sequence[Storage]) -> Source:
         """See `npdump.sources.Joinable.join`."""
-        return KdumpSource(storages)
+        return _open(storages)
 
 
 FORMAT = KdumpFormat()

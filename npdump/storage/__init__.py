@@ -14,20 +14,71 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from npdump import plugins
 from npdump.errors import SourceError
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 from npdump.storage.flattened import FlattenedStorage, is_flattened
 from npdump.storage.spool import Spooled, peek, spool
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
+    from npdump.arrays import I64, U8, Bool
     from npdump.observer import Observer
 
-__all__ = ["Container", "ReadOptions", "detect", "open_storage"]
+__all__ = ["Container", "ReadOptions", "Storage", "detect", "open_storage"]
 
 _HEAD_NBYTES = 4096
 _MAX_DEPTH = 4
 _STDIN = "-"
+
+
+class Storage(Protocol):
+    """Random access to the bytes of an input, whose meaning it does not know.
+
+    Attributes
+    ----------
+    path : str
+        What messages call it.
+    nbytes : int
+        Size of what can be read.
+    may_have_holes : bool
+        Whether some of its bytes may be zeros that no disk has.
+    """
+
+    path: str
+    nbytes: int
+    may_have_holes: bool
+
+    def close(self) -> None:
+        """Give what is open back; a second call does nothing."""
+
+    def same_file(self, other: os.stat_result) -> bool:
+        """Return whether ``other`` is the very file or device that the bytes come from."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Copy ``nbytes`` bytes from ``offset``; for small reads here and there.
+
+        Raises
+        ------
+        TruncatedDump
+            If the input ends before.
+        ReadError
+            If they can't be read.
+        """
+
+    def view(self, offset: int, nbytes: int) -> U8:
+        """Return ``nbytes`` bytes from ``offset`` as a read-only array, without a copy where that can be.
+
+        Raises as `read` does.
+        """
+
+    def covers(self, offset: I64, nbytes: I64) -> Bool:
+        """Return which of the ranges ``[offset, offset + nbytes)`` are wholly there; offsets may be negative."""
+
+    def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
+        """Copy several ranges, one after the other, into an array of as many bytes; raises as `read` does."""
+
+    def data_ranges(self, start: int, stop: int) -> I64:
+        """Return what of ``[start, stop)`` is not a hole, which reads as zeros; disjoint, ascending, shape (n, 2)."""
 
 
 class Container(Protocol):
@@ -65,7 +116,7 @@ class ReadOptions:
     Attributes
     ----------
     use_mmap : bool
-        See `npdump.storage.file.Storage`.
+        See `npdump.storage.file.FileStorage`.
     work_dir : str or None
         Directory for a temporary file, if one is needed; None for TMPDIR or its default.
     """
@@ -92,11 +143,12 @@ def open_storage(path: str, options: ReadOptions, observer: Observer, stack: Exi
     SourceError, SinkError, MissingDependency
     """
     storage = _open(path, options, observer, stack)
-    if is_flattened(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))):
-        storage = FlattenedStorage(storage)
-        if storage.is_truncated:
-            observer.message(f"{path}: is flattened and was cut short: what is there is used")
-    return storage
+    if not is_flattened(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))):
+        return storage
+    flattened = FlattenedStorage(storage)
+    if flattened.is_truncated:
+        observer.message(f"{path}: is flattened and was cut short: what is there is used")
+    return flattened
 
 
 def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
@@ -104,14 +156,14 @@ def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack)
         status = os.fstat(sys.stdin.fileno()) if path == _STDIN else os.stat(path)
         is_stream = path == _STDIN or stat.S_ISFIFO(status.st_mode)
         if not is_stream:
-            storage = Storage(path, options.use_mmap)
+            storage = FileStorage(path, options.use_mmap)
             stack.callback(storage.close)
             if detect(storage.read(0, min(storage.nbytes, _HEAD_NBYTES))) is None:
                 return storage
         raw: BinaryIO = sys.stdin.buffer if path == _STDIN else stack.enter_context(open(path, "rb"))  # noqa: SIM115
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise SourceError(f"{path}: can't be opened: {why}") from None
+        raise SourceError(f"{path}: can't be opened: {why}", path=path) from error
     stream: BinaryIO = raw
     errors: tuple[type[Exception], ...] = ()
     for _ in range(_MAX_DEPTH):

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.errors import SourceError, TruncatedDump
+from npdump.errors import ReadError, SourceError, TruncatedDump
 
 if TYPE_CHECKING:
     from npdump.arrays import I64, U8, Bool
 
-__all__ = ["Storage", "page_buffer"]
+__all__ = ["FileStorage", "page_buffer"]
 
 
 WINDOW_NBYTES = 4 << 20
@@ -45,8 +45,8 @@ def page_buffer(npages: int, page_size: int) -> U8:
     return np.frombuffer(mmap.mmap(-1, npages * page_size), np.uint8).reshape(npages, page_size)
 
 
-class Storage:
-    """Random access to the bytes of one file.
+class FileStorage:
+    """Random access to the bytes of one file; see `npdump.storage.Storage`.
 
     Parameters
     ----------
@@ -57,11 +57,8 @@ class Storage:
 
     Attributes
     ----------
-    path : str
-    nbytes : int
-        Size of the file or device.
-    may_have_holes : bool
-        Whether some of its bytes may be zeros that no disk has.
+    path, nbytes, may_have_holes
+        See `npdump.storage.Storage`.
 
     Raises
     ------
@@ -73,11 +70,6 @@ class Storage:
     All reads name their offset, so forked processes may share one instance.
     """
 
-    _gathers_by_mmap = True
-    """Whether `gather` copies what `view` returns; always right, and for a file of the system's not the fastest."""
-
-    may_have_holes = False
-
     def __init__(self, path: str, use_mmap: bool = True) -> None:
         self.path = path
         self._data_start = self._data_stop = 0
@@ -88,7 +80,7 @@ class Storage:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise SourceError(f"{path}: can't be opened: {error.strerror}") from None
+            raise SourceError(f"{path}: can't be opened: {error.strerror}", path=path) from error
         status = os.fstat(self._fd)
         mode = status.st_mode
         # Copying out of a mapping costs twice as much as pread(2), for its page faults; but not of /proc/vmcore.
@@ -97,7 +89,7 @@ class Storage:
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             self.close()
             kind = "directory" if stat.S_ISDIR(mode) else "pipe, socket or character device"
-            raise SourceError(f"{path}: is a {kind}: a vmcore must be a file or a block device")
+            raise SourceError(f"{path}: is a {kind}: a vmcore must be a file or a block device", path=path)
         # Block devices report st_size 0.
         self.nbytes = os.lseek(self._fd, 0, os.SEEK_END)
         # /proc/vmcore and /proc/kcore are regular files of no blocks, and have no holes.
@@ -112,28 +104,16 @@ class Storage:
             self._fd = -1
 
     def same_file(self, other: os.stat_result) -> bool:
-        """Tell whether ``other`` is this very file or device."""
+        """See `npdump.storage.Storage.same_file`."""
         return os.path.samestat(os.fstat(self._fd), other)
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Copy ``nbytes`` bytes from ``offset``; for small reads here and there.
-
-        Raises
-        ------
-        TruncatedDump
-            If the file ends before.
-        """
+        """See `npdump.storage.Storage.read`."""
         self._check(offset, nbytes)
         return self._pread(offset, nbytes)
 
     def view(self, offset: int, nbytes: int) -> U8:
-        """Return ``nbytes`` bytes from ``offset`` as a read-only array, without copying them where mmap works.
-
-        Raises
-        ------
-        TruncatedDump
-            If the file ends before: touching a mapping there would kill the process (SIGBUS).
-        """
+        """See `npdump.storage.Storage.view`; nothing is copied where mmap works."""
         window, start = self._window, self._window_start
         if window is None or offset < start or offset + nbytes > start + len(window):
             area = offset // WINDOW_NBYTES
@@ -145,17 +125,11 @@ class Storage:
         return window[offset - start : offset - start + nbytes]
 
     def covers(self, offset: I64, nbytes: I64) -> Bool:
-        """Tell which of the ranges ``[offset, offset + nbytes)`` are wholly in the file; offsets may be negative."""
+        """See `npdump.storage.Storage.covers`."""
         return (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
 
     def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
-        """Copy several ranges, one after the other, into an array of as many bytes.
-
-        Raises
-        ------
-        TruncatedDump
-            If the file ends before the end of one.
-        """
+        """See `npdump.storage.Storage.gather`."""
         self._check(0, int((offsets + nbytes).max(initial=0)))
         at = 0
         if self._gathers_by_mmap:
@@ -168,16 +142,13 @@ class Storage:
             try:
                 n_read = os.preadv(fd, [room[at : at + n]], offset)
             except OSError as error:
-                raise self._unreadable(offset, error) from None
+                raise self._unreadable(offset, error) from error
             if n_read < n:
                 room[at + n_read : at + n] = self._pread(offset + n_read, n - n_read)
             at += n
 
     def data_ranges(self, start: int, stop: int) -> I64:
-        """Return what of ``[start, stop)`` isn't a hole; disjoint and ascending, shape (n, 2).
-
-        A sparse file's holes read as zeros (lseek(2), SEEK_DATA; Linux 3.1). They needn't be read to know that.
-        """
+        """See `npdump.storage.Storage.data_ranges`; by lseek(2) with SEEK_DATA (Linux 3.1)."""
         if not self.may_have_holes:
             return np.array([[start, stop]])
         found = []
@@ -205,7 +176,9 @@ class Storage:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
             raise TruncatedDump(
                 f"{self.path}: ends at byte {self.nbytes}, but bytes {offset} to {offset + nbytes} are needed: "
-                "the file was cut short; copy it again"
+                "the file was cut short; copy it again",
+                path=self.path,
+                offset=offset,
             )
 
     def _map(self, offset: int, nbytes: int) -> tuple[U8, int]:
@@ -230,11 +203,13 @@ class Storage:
             while len(data) < nbytes:
                 more = os.pread(self._fd, nbytes - len(data), offset + len(data))
                 if not more:
-                    raise TruncatedDump(f"{self.path}: ended at byte {offset + len(data)} while it was read")
+                    at = offset + len(data)
+                    raise ReadError(f"{self.path}: ended at byte {at} while it was read", path=self.path, offset=at)
                 data += more
         except OSError as error:
-            raise self._unreadable(offset, error) from None
+            raise self._unreadable(offset, error) from error
         return data
 
-    def _unreadable(self, offset: int, error: OSError) -> SourceError:
-        return SourceError(f"{self.path}: can't be read at byte {offset}: {error.strerror}")
+    def _unreadable(self, offset: int, error: OSError) -> ReadError:
+        text = f"{self.path}: can't be read at byte {offset}: {error.strerror}"
+        return ReadError(text, path=self.path, offset=offset)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, join, resolve_overlaps
+from npdump.arrays import I64, U8, Bool, intersect, join, resolve_overlaps
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
-from npdump.storage.file import Storage
 
 if TYPE_CHECKING:
     import os
+
+    from npdump.storage import Storage
 
 __all__ = ["FlattenedStorage", "is_flattened"]
 
@@ -24,8 +25,8 @@ def is_flattened(head: bytes) -> bool:
     return head.startswith(SIGNATURE)
 
 
-class FlattenedStorage(Storage):
-    """The file that a flattened one stands for.
+class FlattenedStorage:
+    """The file that a flattened one is made of; see `npdump.storage.Storage`.
 
     Records come in any order; of two for the same bytes the later one holds; what no record has is 0.
 
@@ -36,6 +37,8 @@ class FlattenedStorage(Storage):
 
     Attributes
     ----------
+    path, nbytes, may_have_holes
+        See `npdump.storage.Storage`.
     is_truncated : bool
         The end mark is missing.
 
@@ -50,23 +53,28 @@ class FlattenedStorage(Storage):
         self._inner = inner
         offsets, sizes, places, self.is_truncated = _read_records(inner)
         if not len(offsets):
-            raise TruncatedDump(f"{inner.path}: is flattened, but no record is whole: it was cut short; copy it again")
+            raise TruncatedDump(
+                f"{inner.path}: is flattened, but no record is whole: it was cut short; copy it again", path=inner.path
+            )
         self._starts, self._stops, self._places = _later_wins(offsets, offsets + sizes, places)
         self.nbytes = int(self._stops.max())
+        # Joined stretches of records: what no record has is a hole.
+        self._stretches = join(np.column_stack((self._starts, self._stops)))
+        self.may_have_holes = len(self._stretches) > 1
 
     def close(self) -> None:
         """Do nothing: the flattened file belongs to who opened it."""
 
     def same_file(self, other: os.stat_result) -> bool:
-        """See `npdump.storage.file.Storage.same_file`."""
+        """See `npdump.storage.Storage.same_file`."""
         return self._inner.same_file(other)
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """See `npdump.storage.file.Storage.read`."""
+        """See `npdump.storage.Storage.read`."""
         return self.view(offset, nbytes).tobytes()
 
     def view(self, offset: int, nbytes: int) -> U8:
-        """See `npdump.storage.file.Storage.view`; what crosses a record's end is copied."""
+        """See `npdump.storage.Storage.view`; what crosses a record's end is copied."""
         self._check(offset, nbytes)
         stop = offset + nbytes
         first = int(np.searchsorted(self._stops, offset, side="right"))
@@ -85,14 +93,32 @@ class FlattenedStorage(Storage):
         return out
 
     def covers(self, offset: I64, nbytes: I64) -> Bool:
-        """See `npdump.storage.file.Storage.covers`; in a truncated file, what no record has is missing."""
-        inside = super().covers(offset, nbytes)
+        """See `npdump.storage.Storage.covers`; in a truncated file, what no record has is missing."""
+        inside = (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
         if not self.is_truncated:
             return inside
-        # Joined stretches of records, which a range must not leave.
-        stretches = join(np.column_stack((self._starts, self._stops)))
-        i = np.searchsorted(stretches[:, 0], offset, side="right") - 1
-        return inside & (i >= 0) & (offset + nbytes <= stretches[i, 1])
+        i = np.searchsorted(self._stretches[:, 0], offset, side="right") - 1
+        return inside & (i >= 0) & (offset + nbytes <= self._stretches[i, 1])
+
+    def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
+        """See `npdump.storage.Storage.gather`."""
+        at = 0
+        for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
+            out[at : at + n] = self.view(offset, n)
+            at += n
+
+    def data_ranges(self, start: int, stop: int) -> I64:
+        """See `npdump.storage.Storage.data_ranges`: what no record has is a hole."""
+        return intersect(self._stretches, np.array([[start, stop]]))
+
+    def _check(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
+            raise TruncatedDump(
+                f"{self.path}: ends at byte {self.nbytes}, but bytes {offset} to {offset + nbytes} are needed: "
+                "it was cut short; copy it again",
+                path=self.path,
+                offset=offset,
+            )
 
 
 def _read_records(inner: Storage) -> tuple[I64, I64, I64, bool]:
@@ -107,7 +133,9 @@ def _read_records(inner: Storage) -> tuple[I64, I64, I64, bool]:
             is_truncated = False
             break
         if offset < 0 or size <= 0 or offset + size > 1 << 62:
-            raise CorruptDump(f"{inner.path}: corrupt record at byte {at}: offset {offset}, size {size}")
+            raise CorruptDump(
+                f"{inner.path}: corrupt record at byte {at}: offset {offset}, size {size}", path=inner.path, offset=at
+            )
         if at + size > inner.nbytes:
             break
         offsets.append(offset)

@@ -8,7 +8,7 @@ import os
 from typing import BinaryIO, cast
 
 from npdump.errors import SinkError, SourceError
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 
 __all__ = ["Spooled", "peek", "spool"]
 
@@ -18,7 +18,7 @@ _ZEROS = bytes(_HOLE_NBYTES)
 _MIB = 1 << 20
 
 
-class Spooled(Storage):
+class Spooled(FileStorage):
     """A temporary file.
 
     Attributes
@@ -72,7 +72,7 @@ def peek(stream: BinaryIO, nbytes: int, path: str, errors: tuple[type[Exception]
         while len(head) < nbytes and (more := stream.read(nbytes - len(head))):
             head += more
     except failures as error:
-        raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
+        raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again", path=path) from error
     return head, cast("BinaryIO", io.BufferedReader(_Headed(head, stream), _CHUNK_NBYTES))
 
 
@@ -121,7 +121,9 @@ def spool(
                 note += "; it was cut short: what is there is used"
             return Spooled(cast("BinaryIO", file), path, use_mmap, origin, note)
     except OSError as error:
-        raise SinkError(f"{directory}: can't hold {path} unpacked: {error.strerror}: give another --work-dir") from None
+        raise SinkError(
+            f"{directory}: can't hold {path} unpacked: {error.strerror}: give another --work-dir"
+        ) from error
 
 
 def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Exception], ...]) -> bool:
@@ -135,7 +137,7 @@ def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Except
         except EOFError:
             is_whole, chunk = False, b""
         except failures as error:
-            raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again") from None
+            raise SourceError(f"{path}: can't be unpacked: {error}: it is damaged; copy it again", path=path) from error
         if not chunk:
             break
         for at in range(0, len(chunk), _HOLE_NBYTES):

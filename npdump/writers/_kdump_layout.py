@@ -56,7 +56,7 @@ class KdumpLayout:
         sub_header = kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64)
         self._note_offset = block + sub_header.itemsize
         self._eraseinfo = dump.source.history.eraseinfo
-        extra_nbytes = len(dump.source.notes) + len(self._eraseinfo)
+        extra_nbytes = len(dump.source.notes.area) + len(self._eraseinfo)
         self._sub_hdr_size = ceil_div(sub_header.itemsize + extra_nbytes, block)
         self._bitmap_nbytes = ceil_div(ceil_div(self._max_mapnr, 8), block) * block
         self._bitmap_offset = (1 + self._sub_hdr_size) * block
@@ -84,14 +84,14 @@ class KdumpLayout:
         disk["sub_hdr_size"] = self._sub_hdr_size
         disk["bitmap_blocks"] = 2 * self._bitmap_nbytes // self._page_size
         disk["max_mapnr"] = min(self._max_mapnr, _U32_MAX)
-        disk["nr_cpus"] = dump.source.n_cpus
+        disk["nr_cpus"] = dump.source.notes.n_cpus
         return 0, disk.tobytes().ljust(self._page_size, b"\0")
 
     def head(self, complete: bool) -> Iterator[Placement]:
         """Yield all that comes before the bitmaps, and the zero page."""
         dump = self._dump
         # QEMU's notes of a little-endian POWER guest are big-endian; who reads this file takes them for the kernel's.
-        notes = with_byte_order(dump.source.notes, dump.source.byte_order, self._byte_order)
+        notes = with_byte_order(dump.source.notes.area, dump.source.header.byte_order, self._byte_order)
         yield self.disk_header(complete)
         sub = np.zeros(1, kdump.sub_header_dtype(dump.bits, self._byte_order, dump.aligns_u64))
         sub["phys_base"] = dump.phys_base & (1 << dump.bits) - 1
@@ -99,9 +99,9 @@ class KdumpLayout:
         if notes:
             sub["offset_note"] = self._note_offset
             sub["size_note"] = len(notes)
-        if dump.source.vmcoreinfo:
-            sub["offset_vmcoreinfo"] = self._note_offset + dump.source.vmcoreinfo_offset
-            sub["size_vmcoreinfo"] = len(dump.source.vmcoreinfo)
+        if dump.source.notes.vmcoreinfo:
+            sub["offset_vmcoreinfo"] = self._note_offset + dump.source.notes.offset
+            sub["size_vmcoreinfo"] = len(dump.source.notes.vmcoreinfo)
         if self._eraseinfo:
             # makedumpfile appends it to the file; readers go by the offset. Here it's known before the pages are.
             sub["offset_eraseinfo"] = self._note_offset + len(notes)

@@ -15,7 +15,7 @@ from npdump.encode.encoder import Encoded, PageEncoder, StoredEncoder
 from npdump.encode.job import Done
 from npdump.encode.pool import slots_needed
 from npdump.errors import NoSpace
-from npdump.sources import OffersStored, Stored
+from npdump.sources import PageLocations, refuse
 from npdump.storage.file import page_buffer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    order : PageOrder or Stored
+    order : PageOrder or PageLocations
     rank, npages : int
     rows : ndarray of shape (m,), dtype intp
         The pages that are to be stored, in the order of ``order``.
@@ -190,7 +190,7 @@ class PageJob(_Job):
             is_new = np.append(True, wanted[1:] != wanted[:-1])
             distinct = wanted[is_new]
             recalled = self._recalled[: len(distinct)]
-            self._dump.source.gather(runs_of_numbers(distinct), recalled)
+            refuse(self._dump.source.gather(runs_of_numbers(distinct), recalled))
             earlier = recalled.view(np.uint64)
             if len(distinct) < len(these):
                 earlier = earlier[np.cumsum(is_new) - 1]
@@ -216,9 +216,9 @@ class StoredJob(_Job):
 
     def prepare(self, batch: PageBatch) -> Batch:
         """See `npdump.encode.job.Job.prepare`."""
-        source = self._dump.source
-        assert isinstance(source, OffersStored)
-        stored = source.stored(batch.runs)
+        compressed = self._dump.source.compressed
+        assert compressed is not None
+        stored = compressed.locate(batch.runs)
         rows = np.flatnonzero(~stored.is_zero) if self._dump.drops_zero else np.arange(batch.npages)
         slots, duplicates, original_slots = np.full(len(rows), NO_SLOT), NONE, NONE
         if self._options.share:
@@ -229,12 +229,12 @@ class StoredJob(_Job):
             rows, slots, duplicates, original_slots = _split_duplicates(rows, slots, suspects)
         return Batch(stored[rows], batch.rank, batch.npages, rows, slots, duplicates, original_slots)
 
-    def make_encoder(self) -> Callable[[Stored], Encoded]:
+    def make_encoder(self) -> Callable[[PageLocations], Encoded]:
         """See `npdump.encode.job.Job.make_encoder`."""
         dump, options = self._dump, self._options
-        assert isinstance(dump.source, OffersStored)
+        assert dump.source.compressed is not None
         return StoredEncoder(
-            dump.source,
+            dump.source.compressed,
             dump.source.history,
             self._page_encoder(),
             int(options.codec.flag),

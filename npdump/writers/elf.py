@@ -20,7 +20,7 @@ from npdump.errors import FactError, NoSpace, SinkError
 from npdump.kernel.segments import with_kernel_vaddrs
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.sources import SEGMENT
+from npdump.sources import SEGMENT, refuse
 from npdump.sources._notes import find_eraseinfo, make_note
 from npdump.storage.file import page_buffer
 from npdump.writers._elf_layout import RunJoiner, cut_segment, homes
@@ -73,9 +73,9 @@ class ElfWriter:
         source = dump.source
         self._source = source
         self._page_shift = source.page_size.bit_length() - 1
-        self._notes = source.notes
-        if source.history.eraseinfo and not find_eraseinfo(source.notes, source.byte_order):
-            self._notes += make_note(b"ERASEINFO", source.history.eraseinfo, source.byte_order)
+        self._notes = source.notes.area
+        if source.history.eraseinfo and not find_eraseinfo(self._notes, source.header.byte_order):
+            self._notes += make_note(b"ERASEINFO", source.history.eraseinfo, source.header.byte_order)
         self.n_shared = 0
         joiner = RunJoiner(source.data_runs)
         n_kept = 0
@@ -90,15 +90,17 @@ class ElfWriter:
         has_vaddrs = bool(segments["vaddr"].any())
         self._segments = np.concatenate([cut_segment(seg, runs, self._page_shift, has_vaddrs) for seg in segments])
         self._n_headers = 1 + len(self._segments)
-        if self._n_headers >= elf.PN_XNUM and source.bits == 32:
+        if self._n_headers >= elf.PN_XNUM and source.header.bits == 32:
             raise SinkError(f"the dump would need {self._n_headers} program headers: ELF32 has room for fewer; omit -E")
         self._place_data()
 
     def _place_data(self) -> None:
         source = self._source
-        self._shdr_offset = elf.EHDR[source.bits].itemsize + self._n_headers * elf.PHDR[source.bits].itemsize
+        self._shdr_offset = (
+            elf.EHDR[source.header.bits].itemsize + self._n_headers * elf.PHDR[source.header.bits].itemsize
+        )
         needs_section = self._n_headers >= elf.PN_XNUM
-        self._note_offset = self._shdr_offset + needs_section * elf.SHDR[source.bits].itemsize
+        self._note_offset = self._shdr_offset + needs_section * elf.SHDR[source.header.bits].itemsize
         self._data_offset = self._note_offset + len(self._notes)
         home = homes(self._segments)
         has_own = (home == np.arange(len(home))) & (self._segments["filesz"] > 0)
@@ -113,26 +115,28 @@ class ElfWriter:
     def _headers(self, complete: bool) -> bytes:
         """Return the ELF header and program headers; for an incomplete file, sizes are limited to what was written."""
         source, n_headers = self._source, self._n_headers
-        ehdr = np.zeros(1, elf.EHDR[source.bits].newbyteorder(source.byte_order))
-        ident = elf.MAGIC + bytes((elf.CLASSES[source.bits], elf.DATAS[source.byte_order], elf.EV_CURRENT))
+        ehdr = np.zeros(1, elf.EHDR[source.header.bits].newbyteorder(source.header.byte_order))
+        ident = elf.MAGIC + bytes(
+            (elf.CLASSES[source.header.bits], elf.DATAS[source.header.byte_order], elf.EV_CURRENT)
+        )
         ehdr["e_ident"] = ident.ljust(16, b"\0")
         ehdr["e_type"] = elf.ET_CORE
-        ehdr["e_machine"] = source.machine
+        ehdr["e_machine"] = source.header.machine
         ehdr["e_version"] = elf.EV_CURRENT
         ehdr["e_phoff"] = ehdr["e_ehsize"] = ehdr.itemsize
         is_whole = complete and not source.history.status & STATUS_INCOMPLETE
-        ehdr["e_flags"] = source.e_flags | (0 if is_whole else elf.DUMP_ELF_INCOMPLETE)
-        ehdr["e_phentsize"] = elf.PHDR[source.bits].itemsize
+        ehdr["e_flags"] = source.header.e_flags | (0 if is_whole else elf.DUMP_ELF_INCOMPLETE)
+        ehdr["e_phentsize"] = elf.PHDR[source.header.bits].itemsize
         ehdr["e_phnum"] = min(n_headers, elf.PN_XNUM)
         section = b""
         if n_headers >= elf.PN_XNUM:
-            shdr = np.zeros(1, elf.SHDR[source.bits].newbyteorder(source.byte_order))
+            shdr = np.zeros(1, elf.SHDR[source.header.bits].newbyteorder(source.header.byte_order))
             shdr["sh_size"] = ehdr["e_shnum"] = 1
             shdr["sh_info"] = n_headers
             ehdr["e_shoff"] = self._shdr_offset
             ehdr["e_shentsize"] = shdr.itemsize
             section = shdr.tobytes()
-        phdrs = np.zeros(n_headers, elf.PHDR[source.bits].newbyteorder(source.byte_order))
+        phdrs = np.zeros(n_headers, elf.PHDR[source.header.bits].newbyteorder(source.header.byte_order))
         phdrs[0]["p_type"] = elf.PT_NOTE
         phdrs[0]["p_offset"] = self._note_offset
         phdrs[0]["p_filesz"] = phdrs[0]["p_memsz"] = len(self._notes)
@@ -164,7 +168,7 @@ class ElfWriter:
                 n = min(stop - at >> self._page_shift, len(buffer)) if at % page_size == 0 else 0
                 if n:
                     pfn, data = at >> self._page_shift, buffer[:n].reshape(-1)
-                    self._source.gather(np.array([[pfn, pfn + n]]), buffer[:n])
+                    refuse(self._source.gather(np.array([[pfn, pfn + n]]), buffer[:n]))
                 else:
                     data = self._source.view(at, min(page_size - at % page_size, stop - at))
                 try:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from npdump.encode import pool
 from npdump.encode.batches import PageBatch, batches
-from npdump.sources import OffersStored
 from npdump.writers._kdump_layout import KdumpLayout, ceil_div
 from npdump.writers._kdump_pages import PageJob, StoredJob
 
@@ -27,7 +26,7 @@ COPIED_PER_COMPRESSED = 4
 def _only_copies(dump: DumpPlan, options: WriteOptions) -> bool:
     """Tell whether nearly all pages are stored already as they will be."""
     is_same = dump.source.history.codec_flag == options.codec.flag
-    return isinstance(dump.source, OffersStored) and (options.copy_compressed or is_same)
+    return dump.source.compressed is not None and (options.copy_compressed or is_same)
 
 
 def _for_copying(options: WriteOptions) -> WriteOptions:
@@ -72,7 +71,7 @@ class KdumpWriter:
             n_workers = pool.default_workers(n_batches, batch_nbytes, self._options.codec.min_batches_per_worker)
         n_workers = min(n_workers, n_batches)
         job: Job
-        if isinstance(self._dump.source, OffersStored):
+        if self._dump.source.compressed is not None:
             job = StoredJob(self._dump, self._options, sink, self._layout, self.n_pages)
         else:
             job = PageJob(self._dump, self._options, sink, self._layout, self.n_pages, n_workers)

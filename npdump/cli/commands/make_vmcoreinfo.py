@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from npdump.kernel.facts import vmcoreinfo
 from npdump.kernel.facts.vmlinux import read_vmlinux
 from npdump.sinks.file import FileSink
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 
 if TYPE_CHECKING:
     from npdump.cli.options import Options
@@ -24,7 +24,7 @@ def run(options: Options, report: Reporter) -> None:
     """Write the file."""
     assert options.vmlinux is not None and options.new_vmcoreinfo is not None
     given = read_vmlinux(options.vmlinux, options.work_dir)
-    vmlinux = Storage(options.vmlinux)
+    vmlinux = FileStorage(options.vmlinux)
     sink = FileSink(options.new_vmcoreinfo, options.force, [vmlinux])
     try:
         sink.write(0, vmcoreinfo.format_text(given.facts, PAGE_SIZE).encode())

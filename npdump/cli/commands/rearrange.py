@@ -11,7 +11,7 @@ from npdump import sources, storage
 from npdump.errors import SinkError, SourceError, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.sinks.file import FileSink
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 from npdump.storage.spool import peek
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
 def _mark(sink: FileSink) -> None:
     """Have the file say that it's incomplete, if it's so far that it can."""
     # What can't be read, for want of its header or of rights, doesn't look whole either.
-    with suppress(SourceError, SinkError), closing(Storage(sink.path)) as storage:
+    with suppress(SourceError, SinkError), closing(FileStorage(sink.path)) as storage:
         source_format = sources.detect(storage.read(0, min(storage.nbytes, sources.HEAD_NBYTES)))
         if source_format is not None:
             sink.write_all([source_format.incomplete_mark(storage)])

@@ -139,7 +139,7 @@ def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: O
             pass  # it's kept for the writer, which doesn't scan again
         n_counted = count_free(kernel)
         if n_counted is not None:
-            doubt = doubt_free(int(scan.counts[PageClass.FREE]), n_counted, source.n_cpus)
+            doubt = doubt_free(int(scan.counts[PageClass.FREE]), n_counted, source.notes.n_cpus)
             trust.take([doubt] if doubt else [], "free pages")
             if doubt:
                 return open_at(kernel, trust.level)

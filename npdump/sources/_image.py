@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A physical memory image as a value: what its format's module found out when it opened the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from npdump.arrays import subtract
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from npdump.arrays import U8, Records, Runs
+    from npdump.sources import CompressedPages, Header, History, Loss, NoteArea
+
+__all__ = ["Image", "Pages"]
+
+
+class Pages(Protocol):
+    """Hands out pages; see the methods of `npdump.sources.Source`."""
+
+    def view(self, paddr: int, nbytes: int) -> U8: ...
+
+    def maybe_nonzero(self, runs: Runs) -> Runs: ...
+
+    def gather(self, runs: Runs, out: U8) -> Sequence[Loss]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """See `npdump.sources.Source`; ``pages`` reads what its methods return."""
+
+    path: str
+    format_name: str
+    header: Header
+    page_size: int
+    notes: NoteArea
+    segments: Records
+    max_mapnr: int
+    ram_runs: Runs
+    data_runs: Runs
+    history: History
+    pages: Pages
+    compressed: CompressedPages | None = None
+
+    def view(self, paddr: int, nbytes: int) -> U8:
+        """See `npdump.sources.Source.view`."""
+        return self.pages.view(paddr, nbytes)
+
+    def maybe_nonzero(self, runs: Runs) -> Runs:
+        """See `npdump.sources.Source.maybe_nonzero`."""
+        return self.pages.maybe_nonzero(runs)
+
+    def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
+        """See `npdump.sources.Source.gather`."""
+        return self.pages.gather(runs, out)
+
+    def without(self, pfn_start: int, pfn_stop: int) -> Image:
+        """See `npdump.sources.Source.without`."""
+        left_out = np.array([[pfn_start, pfn_stop]])
+        return replace(self, ram_runs=subtract(self.ram_runs, left_out), data_runs=subtract(self.data_runs, left_out))
