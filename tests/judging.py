@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.harness import CODEC_FLAGS, Reference, run_ok
-from tests.readers import open_dump
+from tests.readers import ElfDump, open_dump
 from tests.readers.compare import content_digest, difference, pfn_digest
 from tests.readers.validate import X86_64, Machine, problems
+from tests.scanning import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,16 @@ def check_level(
     path.unlink()
 
 
+def check_all_levels(vmcore: Path, reference: Reference) -> None:
+    """At each of the 32 levels the scan's kept pages and RAM are the reference's, and there is no doubt about any."""
+    with opened(vmcore) as scanner:
+        for level in range(32):
+            scanned = scanner.scan(level)
+            assert difference(scanned.kept, reference.kept(level)) == "", f"level {level}"
+            assert difference(scanned.ram, reference.bitmap1) == "", f"bitmap 1 at level {level}"
+    assert scanner.said == []
+
+
 def check_elf(vmcore: Path, reference: Reference, level: int, directory: Path) -> None:
     """An ELF dump has the bytes of every page that the reference keeps."""
     path = directory / "dump"
@@ -47,5 +58,6 @@ def check_elf(vmcore: Path, reference: Reference, level: int, directory: Path) -
     if "content" in reference.levels[level]:
         assert content_digest((pfn, dump.page(pfn)) for pfn in kept) == reference.levels[level]["content"]
     missing = set(kept) - set(dump.kept.tolist())
-    assert [pfn for pfn in missing if any(open_dump(vmcore).page(pfn))] == []
+    source = ElfDump(vmcore)
+    assert [pfn for pfn in missing if any(source.page(pfn))] == []
     path.unlink()

@@ -74,7 +74,7 @@ class Description:
         What the pages are; pages that no block names are `background`.
     kernel_paddr
         Where the kernel image and everything that describes the pages lie: 2 MiB aligned, in RAM, room for 1/64 of the
-        RAM and more.
+        RAM and more; with a leaf of 1 GiB, up to what that's aligned to as well.
     loads
         PT_LOADs by a function of the default ones (kernel image, then each RAM range by the direct map).
     mem_section
@@ -133,7 +133,8 @@ def _map_struct_pages(
     leaf = LEAVES[want.leaf]
     frames: dict[bytes, int] = {}
     known: dict[int, list[int]] = {}  # the frames of a buffer that sections share
-    whole = image.allocate(leaf, leaf) if leaf > MEMMAP_NBYTES else 0
+    # Of a mapping of 1 GiB only the part that holds struct pages has to be RAM.
+    whole = image.allocate((sections[-1] + 1) * MEMMAP_NBYTES, leaf) if leaf > MEMMAP_NBYTES else 0
     if whole:
         tables.map(want.layout.vmemmap & -leaf, whole, leaf)
     for number in sections:

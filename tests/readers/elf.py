@@ -6,6 +6,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,17 +113,28 @@ class ElfDump:
                 out[begin - paddr : end - paddr] = self.data[at : at + end - begin]
         return bytes(out)
 
+    @cached_property
+    def _offsets(self) -> dict[int, int]:
+        """Where in the file the pages are that the first PT_LOAD with data of them has whole."""
+        size: int = self.block_size
+        at: dict[int, int] = {}
+        for load in reversed(self.loads):
+            first, end = load.paddr // size, -(-(load.paddr + load.filesz) // size)
+            for pfn in {first, end - 1}:  # what is begun here may be another's as well
+                at.pop(pfn, None)
+            first, end = -(-load.paddr // size), (load.paddr + load.filesz) // size
+            start = load.offset + first * size - load.paddr
+            at |= zip(range(first, end), range(start, start + (end - first) * size, size), strict=True)
+        return at
+
     def contents(self):
         """(pfn, bytes) of every page with bytes in the file, ascending."""
-        size, at = self.block_size, {}
-        for load in reversed(self.loads):
-            first = -(-load.paddr // size)
-            n_whole = (load.paddr + load.filesz) // size - first
-            start = load.offset + first * size - load.paddr
-            at |= zip(range(first, first + n_whole), range(start, start + n_whole * size, size), strict=True)
         for pfn in self.kept.tolist():
-            yield pfn, self.data[at[pfn] : at[pfn] + size] if pfn in at else self.page(pfn)
+            yield pfn, self.page(pfn)
 
     def page(self, pfn: int) -> bytes:
         """One page's bytes."""
-        return self.read(pfn * self.block_size, self.block_size)
+        start = self._offsets.get(pfn)
+        if start is None:
+            return self.read(pfn * self.block_size, self.block_size)
+        return self.data[start : start + self.block_size]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""npdump's scan in this process: a dump is opened once and scanned at many levels, with nothing written.
+
+This is the one place of the tests that puts sources, kernel and scan together as `npdump.pipeline` does.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from npdump.arch import by_machine
+from npdump.bitmap import in_memory
+from npdump.kernel.probe import find_kernel
+from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
+from npdump.pages.selfcheck import Trust, trusted_scan
+from npdump.sources import open_source
+from npdump.storage.file import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from npdump.bitmap import Bitmap
+    from npdump.kernel.kernel import Kernel
+    from npdump.pages.scan import PageScan
+
+    BoolArray = npt.NDArray[np.bool_]
+
+
+class Listener:
+    """An `npdump.observer.Observer` that keeps what it is warned of."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+    def debug(self, text: str) -> None:
+        pass
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def took(self, name: str, seconds: float) -> None:
+        pass
+
+
+class Scanned(NamedTuple):
+    """What a scan found; both bool by page frame number."""
+
+    ram: BoolArray
+    kept: BoolArray
+
+
+class WithVmcoreinfo:
+    """A source with another VMCOREINFO, all else as it is; sources themselves don't change."""
+
+    def __init__(self, source: Any, vmcoreinfo: bytes) -> None:
+        self._source = source
+        self.vmcoreinfo = vmcoreinfo
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+class Scanner:
+    """One opened dump."""
+
+    def __init__(self, source: Any, highest_level: int) -> None:
+        self.listener = Listener()
+        self._source = source
+        arch = by_machine(source.machine, source.bits)
+        self._kernel = find_kernel(source, arch, highest_level, self.listener.warn)
+
+    @property
+    def said(self) -> list[str]:
+        """All warnings so far."""
+        return self.listener.said
+
+    def scan(self, level: int) -> Scanned:
+        """Scan at a dump level, with the self-check; zero pages are not looked at."""
+        trust = Trust(level, self.listener.warn, is_strict=False)
+        scan = trusted_scan(self._source, self._kernel, trust, self._open_at)
+        (window,) = scan.windows()
+        return Scanned(*(_unpacked(bitmap, scan.max_mapnr) for bitmap in (window.ram, window.kept)))
+
+    def _open_at(self, kernel: Kernel | None, level: int) -> PageScan:
+        return open_scan(
+            self._source,
+            kernel,
+            level,
+            DEFAULT_WINDOW_NPAGES,
+            in_memory,
+            self.listener.warn,
+            lambda done, total: None,
+        )
+
+
+def _unpacked(bitmap: Bitmap, n: int) -> BoolArray:
+    return np.unpackbits(bitmap.packed, bitorder="little")[:n].astype(bool)
+
+
+@contextmanager
+def opened(path: Path, highest_level: int = 31, alter: Callable[[str], str] | None = None) -> Iterator[Scanner]:
+    """Open a dump, with another VMCOREINFO if `alter` makes one of its own.
+
+    Raises
+    ------
+    NpdumpError
+        If the dump is refused.
+    """
+    with closing(Storage(str(path))) as storage:
+        source = open_source(storage)
+        if alter is not None:
+            source = WithVmcoreinfo(source, alter(source.vmcoreinfo.decode()).encode())
+        yield Scanner(source, highest_level)
