@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 
 from npdump.errors import FactError
-from npdump.kernel.facts.types import WANTED_ENUMS, WANTED_STRUCTS, Member, Struct, Types
+from npdump.kernel.facts.types import WANTED, Member, Struct, Types, TypesBuilder
 
 __all__ = ["parse"]
 
@@ -45,8 +45,8 @@ def parse(raw: bytes, byte_order: str, word_nbytes: int) -> Types:
     """
     try:
         return _Reader(raw, byte_order, word_nbytes).types()
-    except (struct.error, IndexError, RecursionError):
-        raise FactError("the kernel's BTF is damaged") from None
+    except (struct.error, IndexError, ValueError, RecursionError) as error:
+        raise FactError(f"the kernel's BTF is damaged: {error}") from error
 
 
 class _Reader:
@@ -111,31 +111,37 @@ class _Reader:
                 self._members(member, offset, found, depth + 1)
 
     def types(self) -> Types:
-        types = Types.none()
-        offsets = {self._offset_of(name): name for name in WANTED_STRUCTS | WANTED_ENUMS | {"nodemask_t"}}
+        builder = TypesBuilder()
+        offsets = {self._offset_of(name): name for name in WANTED}
         unpack = struct.Struct(self._order + "III").unpack_from
         for number in range(1, len(self._at)):
-            name_offset, info, size = unpack(self._raw, self._at[number])
+            name_offset, info, _ = unpack(self._raw, self._at[number])
             name = offsets.get(name_offset) if name_offset else None
-            if name is None:
-                continue
-            kind, count = info >> 24 & 31, info & 0xFFFF
-            if kind == _STRUCT and name in WANTED_STRUCTS and name not in types.structs:
-                members: dict[str, Member] = {}
-                self._members(number, 0, members)
-                types.structs[name] = Struct(size, members)
-            elif kind == _ENUM and name in WANTED_ENUMS:
-                types.enum_nbytes[name] = size
-                kind_of_value = "i" if info >> 31 else "I"
-                pairs = struct.iter_unpack(
-                    self._order + "I" + kind_of_value, self._raw[self._at[number] + 12 :][: 8 * count]
-                )
-                types.enums[name] = {self._name(at): value for at, value in pairs}
-            elif kind == _TYPEDEF and name == "nodemask_t":
-                types.sizes[name] = self._size(number)[0]
-        return types
+            if name is not None:
+                self._take(number, name, info >> 24 & 31, builder)
+        return builder.types
+
+    def _take(self, number: int, name: str, kind: int, builder: TypesBuilder) -> None:
+        if kind == _STRUCT:
+            builder.struct(name, lambda: self._struct(number))
+        elif kind == _ENUM:
+            builder.enum(name, lambda: self._enum(number))
+        elif kind == _TYPEDEF:
+            builder.typedef(name, lambda: self._size(number)[0], lambda: None)
+
+    def _struct(self, number: int) -> Struct:
+        members: dict[str, Member] = {}
+        self._members(number, 0, members)
+        return Struct(self._type(number)[4], members)
+
+    def _enum(self, number: int) -> tuple[int, dict[str, int]]:
+        at, _, _, count, nbytes = self._type(number)
+        (info,) = struct.unpack_from(self._order + "I", self._raw, at + 4)
+        form = self._order + "I" + ("i" if info >> 31 else "I")
+        pairs = struct.iter_unpack(form, self._raw[at + 12 :][: 8 * count])
+        return nbytes, {self._name(offset): value for offset, value in pairs}
 
     def _offset_of(self, name: str) -> int:
-        """Return where a string stands; 0 if it isn't there. Strings of BTF are unique, though ends may be shared."""
+        """Return the offset of a string, 0 if it isn't there. Strings of BTF are unique, though ends may be shared."""
         at = self._strings.find(b"\0" + name.encode() + b"\0")
         return at + 1

@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel's own file, vmlinux: its symbols, its identity and, from its DWARF, its types.
+"""DWARF: a kernel's types out of the debug information of its vmlinux.
 
-Of the hundreds of megabytes only a few compile units are read: those that hold a function of which it's known that
+Of the hundreds of megabytes only a few compile units are read: those that hold a function of which it is known that
 its source file sees the wanted types.
 
 References
 ----------
-DWARF 5, sections 2 and 7; ELF gABI; Linux ``scripts/link-vmlinux.sh``.
+DWARF 5, sections 2 and 7.
 """
 
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from elftools.common.exceptions import DWARFError, ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
 
 from npdump.errors import FactError
-from npdump.kernel.facts import btf
-from npdump.kernel.facts.types import WANTED_ENUMS, WANTED_STRUCTS, Member, Struct, Types
+from npdump.kernel.facts.elf_symbols import damage_as_fact_error
+from npdump.kernel.facts.types import Member, Struct, Types, TypesBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Vmlinux", "build_id", "read"]
+    from elftools.elf.elffile import ELFFile
+
+__all__ = ["read_types"]
 
 # A function (or the first of them that there is) of each source file whose types are wanted.
 _FUNCTIONS = (
@@ -37,124 +36,30 @@ _FUNCTIONS = (
     ("free_uts_ns", "copy_utsname"),  # kernel/utsname.c
     ("x86_numa_init", "numa_add_cpu", "arch_numa_init", "numa_clear_node"),  # where node_data is defined
 )
-_VARIABLES = frozenset(("mem_section", "node_data", "pgdat_list", "node_memblk", "node_remap_start_pfn"))
-_TYPEDEFS_FILED = frozenset(("pud_t",))
-_SYMBOL = {
-    64: np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]),
-    32: np.dtype([("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]),
-}
 _ALIASES = {"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type", "DW_TAG_restrict_type"}
 _RECORDS = {"DW_TAG_structure_type", "DW_TAG_union_type"}
 _MAX_NESTING = 32
 _LANG_RUST = 0x1C
 
 
-class Vmlinux(NamedTuple):
-    """What a vmlinux tells.
-
-    Attributes
-    ----------
-    build_id : str or None
-        In hexadecimal.
-    banner : str or None
-        Text of ``linux_banner``.
-    symbols : dict of str to int
-        Addresses as linked, without the offset of KASLR.
-    types : Types
-    origin : {"DWARF", "BTF", "symbols"}
-        What the types came from; "symbols" if there are none.
-    """
-
-    build_id: str | None
-    banner: str | None
-    symbols: dict[str, int]
-    types: Types
-    origin: str
-
-
-def build_id(file: IO[bytes]) -> str | None:
-    """Return the build id of an ELF file, None if it has none.
-
-    Raises
-    ------
-    FactError
-        If it isn't an ELF file.
-    """
-    return _build_id(_open(file))
-
-
-def _open(file: IO[bytes]) -> ELFFile:
-    try:
-        return ELFFile(file)
-    except (ELFError, ConstructError, OSError, ValueError) as error:
-        raise FactError(f"isn't an ELF file, or is damaged: {error}") from None
-
-
-def read(file: IO[bytes], debug: IO[bytes] | None = None) -> Vmlinux:
-    """Read a vmlinux.
+def read_types(elf: ELFFile, symbols: dict[str, int]) -> Types:
+    """Read the wanted types.
 
     Parameters
     ----------
-    file : binary file
-    debug : binary file, optional
-        Its debug information, where that was split off.
+    elf : ELFFile
+    symbols : dict of str to int
+        Addresses of its symbols, as linked.
 
     Raises
     ------
     FactError
-        If it's damaged, or has no symbols.
+        If the debug information is damaged.
     """
-    elf, info = _open(file), _open(debug or file)
-    try:
-        symbols = _symbols(info) or _symbols(elf)
-        if not symbols:
-            raise FactError("has no symbols: give the vmlinux of the kernel's debug package")
-        types = _Dwarf(info, symbols).types() if info.has_dwarf_info(strict=True) else None
-        origin = "DWARF"
-        if types is None or not types.structs:
-            section = elf.get_section_by_name(".BTF")
-            order = "<" if elf.little_endian else ">"
-            types = btf.parse(section.data(), order, elf.elfclass // 8) if section else Types.none()
-            origin = "BTF" if section else "symbols"
-        return Vmlinux(_build_id(elf), _banner(elf, symbols), symbols, types, origin)
-    except (ELFError, DWARFError, ConstructError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise FactError(f"its debug information is damaged: {error}") from None
-
-
-def _build_id(elf: ELFFile) -> str | None:
-    section: Any
-    for section in elf.iter_sections("SHT_NOTE"):
-        for note in section.iter_notes():
-            if note["n_name"] == "GNU" and note["n_type"] == "NT_GNU_BUILD_ID":
-                return str(note["n_desc"])
-    return None
-
-
-def _symbols(elf: ELFFile) -> dict[str, int]:
-    """Return the addresses of all symbols that are defined; of two of a name, the first."""
-    section = elf.get_section_by_name(".symtab")
-    if section is None or section["sh_type"] == "SHT_NOBITS":
-        return {}
-    names = elf.get_section(section["sh_link"]).data()
-    dtype = _SYMBOL[elf.elfclass].newbyteorder("<" if elf.little_endian else ">")
-    table = np.frombuffer(section.data(), dtype)
-    table = table[(table["name"] != 0) & (table["shndx"] != 0) & (table["info"] & 0xF < 3)]
-    found: dict[str, int] = {}
-    for at, value in zip(table["name"].tolist(), table["value"].tolist(), strict=True):
-        found.setdefault(names[at : names.index(b"\0", at)].decode("ascii", "replace"), value)
-    return found
-
-
-def _banner(elf: ELFFile, symbols: dict[str, int]) -> str | None:
-    vaddr = symbols.get("linux_banner")
-    for section in elf.iter_sections():
-        start, nbytes = section["sh_addr"], section["sh_size"]
-        if vaddr is not None and section["sh_type"] != "SHT_NOBITS" and start <= vaddr < start + nbytes:
-            elf.stream.seek(section["sh_offset"] + vaddr - start)
-            raw: bytes = elf.stream.read(512)
-            text = raw.partition(b"\0")[0].decode("ascii", "replace")
-            return text if text.startswith("Linux version ") else None
-    return None
+    with damage_as_fact_error("its debug information is damaged"):
+        if not elf.has_dwarf_info(strict=True):
+            return Types.none()
+        return _Dwarf(elf, symbols).types()
 
 
 class _Dwarf:
@@ -166,14 +71,14 @@ class _Dwarf:
         self._word_nbytes = elf.elfclass // 8
 
     def types(self) -> Types:
-        types = Types.none()
+        builder = TypesBuilder()
         for unit in self._units():
             top = unit.get_top_DIE()
             if _number(top, "DW_AT_language") == _LANG_RUST:
                 continue
             for die in top.iter_children():
-                self._take(die, types)
-        return types
+                self._take(die, builder)
+        return builder.types
 
     def _file(self, die: Any) -> str | None:
         """Return the source file that a DIE is declared in, as a path from the top of the kernel's sources."""
@@ -215,32 +120,28 @@ class _Dwarf:
                     return unit
         return None
 
-    def _take(self, die: Any, types: Types) -> None:
+    def _take(self, die: Any, builder: TypesBuilder) -> None:
         # A variable that was declared in a header has its name there only.
         is_named_elsewhere = "DW_AT_specification" in die.attributes
         name = _name(die.get_DIE_from_attribute("DW_AT_specification") if is_named_elsewhere else die)
         if name is None or "DW_AT_declaration" in die.attributes:
             return
-        if die.tag in _RECORDS and name in WANTED_STRUCTS and name not in types.structs:
-            members: dict[str, Member] = {}
-            self._members(die, 0, members)
-            types.structs[name] = Struct(_number(die, "DW_AT_byte_size") or 0, members)
-        elif die.tag == "DW_TAG_enumeration_type" and name in WANTED_ENUMS and name not in types.enums:
-            types.enum_nbytes[name] = _number(die, "DW_AT_byte_size") or 0
-            types.enums[name] = {
-                str(_name(child)): _number(child, "DW_AT_const_value") or 0 for child in die.iter_children()
-            }
-        elif die.tag == "DW_TAG_typedef" and name == "nodemask_t":
-            types.sizes[name] = self._size(die)[0]
-        elif die.tag == "DW_TAG_typedef" and name in _TYPEDEFS_FILED and name not in types.files:
-            path = self._file(die)
-            if path is not None:
-                types.files[name] = path
-        elif die.tag == "DW_TAG_variable" and name in _VARIABLES:
-            types.arrays[name] = types.arrays.get(name) or self._size(die)[1]
+        if die.tag in _RECORDS:
+            builder.struct(name, lambda: self._struct(die))
+        elif die.tag == "DW_TAG_enumeration_type":
+            builder.enum(name, lambda: (_number(die, "DW_AT_byte_size") or 0, _enumerators(die)))
+        elif die.tag == "DW_TAG_typedef":
+            builder.typedef(name, lambda: self._size(die)[0], lambda: self._file(die))
+        elif die.tag == "DW_TAG_variable":
+            builder.variable(name, lambda: self._size(die)[1])
+
+    def _struct(self, die: Any) -> Struct:
+        members: dict[str, Member] = {}
+        self._members(die, 0, members)
+        return Struct(_number(die, "DW_AT_byte_size") or 0, members)
 
     def _type(self, die: Any) -> Any:
-        """Return the type of a DIE behind its typedefs and qualifiers, None for void."""
+        """Return the type of a DIE without typedefs and qualifiers, None for void."""
         for _ in range(_MAX_NESTING):
             if "DW_AT_type" not in die.attributes:
                 return None
@@ -284,6 +185,10 @@ def _name(die: Any) -> str | None:
 def _number(die: Any, key: str) -> int | None:
     attribute = die.attributes.get(key)
     return attribute.value if attribute is not None and isinstance(attribute.value, int) else None
+
+
+def _enumerators(die: Any) -> dict[str, int]:
+    return {str(_name(child)): _number(child, "DW_AT_const_value") or 0 for child in die.iter_children()}
 
 
 def _count(subrange: Any) -> int:

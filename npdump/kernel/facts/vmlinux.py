@@ -1,32 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Files beside the dump that tell about its kernel: vmlinux (``-x``) and VMCOREINFO files (``-i``).
 
-What was read from a vmlinux is kept in the user's cache directory, under its build id: it takes seconds to read, and a
-kernel crashes more than once.
+What was read from a vmlinux is kept (`npdump.kernel.facts.vmlinux_cache`).
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import lzma
-import os
 import shutil
 import tempfile
 import zlib
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from npdump.codecs.zstd import open_frames
 from npdump.errors import CodecError, FactError, NpdumpError, SourceError
-from npdump.kernel.facts import dwarf, vmcoreinfo, vmcoreinfo_keys
+from npdump.kernel.facts import btf, dwarf, elf_symbols, vmcoreinfo, vmcoreinfo_keys, vmlinux_cache
 from npdump.kernel.facts.external import ExternalFacts
-from npdump.kernel.facts.types import Types
+from npdump.kernel.facts.types import Types, Vmlinux
+from npdump.observer import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from npdump.observer import Observer
 
 __all__ = ["load_external", "read_vmlinux"]
 
@@ -35,11 +33,16 @@ MAX_VMCOREINFO_NBYTES = 1 << 20
 MAX_VMLINUX_NBYTES = 8 << 30
 """Bound on what a compressed file may unpack to."""
 
-_CACHE_FORM = 2
-"""To be raised when what is kept changes."""
-
 _LINK_BASES = ("_text", "_stext")
-_EXTRA_SYMBOLS = frozenset((*_LINK_BASES, "__pgtable_l5_enabled", "sme_me_mask", "linux_banner"))
+_KEPT_SYMBOLS = frozenset(
+    (
+        *(key[7:-1] for key in vmcoreinfo_keys.KEYS if key.startswith("SYMBOL(")),
+        *_LINK_BASES,
+        "__pgtable_l5_enabled",
+        "sme_me_mask",
+        "linux_banner",
+    )
+)
 _OPENERS = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\0": lzma.open,
@@ -90,7 +93,7 @@ def _read_vmcoreinfo(path: str) -> ExternalFacts:
     return ExternalFacts(path, facts, facts.text("BUILD-ID"), facts.get("SYMBOL(_stext)"))
 
 
-def read_vmlinux(path: str, work_dir: str | None = None) -> ExternalFacts:
+def read_vmlinux(path: str, work_dir: str | None = None, observer: Observer = SILENT) -> ExternalFacts:
     """Read a kernel's own file, which may be compressed.
 
     Parameters
@@ -98,6 +101,8 @@ def read_vmlinux(path: str, work_dir: str | None = None) -> ExternalFacts:
     path : str
     work_dir : str, optional
         Where to unpack it.
+    observer : Observer
+        Hears of a cache that is not used.
 
     Raises
     ------
@@ -105,16 +110,20 @@ def read_vmlinux(path: str, work_dir: str | None = None) -> ExternalFacts:
     """
     try:
         with _opened(path, work_dir) as file:
-            identity = dwarf.build_id(file)
-            vmlinux = _load(identity)
+            build_id = elf_symbols.build_id(elf_symbols.open_elf(file))
+            try:
+                vmlinux = vmlinux_cache.load(build_id)
+            except ValueError as error:
+                observer.warn(f"{error}: the vmlinux is read again")
+                vmlinux = None
             if vmlinux is None:
-                vmlinux = _read_with_debug(file, identity, work_dir)
-                _store(vmlinux)
+                vmlinux = _read_with_debug(file, build_id, work_dir)
+                vmlinux_cache.store(vmlinux, _KEPT_SYMBOLS)
     except FactError as error:
-        raise FactError(f"{path}: {error}") from None
+        raise FactError(f"{path}: {error}") from error
     except (OSError, EOFError, CodecError, lzma.LZMAError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise SourceError(f"{path}: can't be read: {reason}") from None
+        raise SourceError(f"{path}: can't be read: {reason}") from error
     release = vmcoreinfo_keys.release_of(vmlinux.banner)
     facts = vmcoreinfo_keys.from_types(vmlinux.symbols, vmlinux.types, release, f"{vmlinux.origin} of {path}")
     base = next((vmlinux.symbols[name] for name in _LINK_BASES if name in vmlinux.symbols), None)
@@ -155,19 +164,19 @@ class _Bounded:
         return self._file.write(data)
 
 
-def _read_with_debug(file: IO[bytes], build_id: str | None, work_dir: str | None) -> dwarf.Vmlinux:
+def _read_with_debug(file: IO[bytes], build_id: str | None, work_dir: str | None) -> Vmlinux:
     """Read a vmlinux, and the file that its debug information was split off to, if there is one."""
     failure = None
     try:
-        vmlinux = dwarf.read(file)
+        vmlinux = _read(file, file)
         if vmlinux.origin == "DWARF":
             return vmlinux
     except FactError as error:
         vmlinux, failure = None, error
     for path in _debug_files(build_id):
         with suppress(OSError, FactError), _opened(path, work_dir) as debug:
-            if dwarf.build_id(debug) == build_id:
-                return dwarf.read(file, debug)
+            if elf_symbols.build_id(elf_symbols.open_elf(debug)) == build_id:
+                return _read(file, debug)
     if vmlinux is None:
         raise failure or FactError("can't be read")
     if vmlinux.origin == "symbols":
@@ -175,47 +184,28 @@ def _read_with_debug(file: IO[bytes], build_id: str | None, work_dir: str | None
     return vmlinux
 
 
+def _read(file: IO[bytes], debug: IO[bytes]) -> Vmlinux:
+    """Read a vmlinux; ``debug`` is the file with its debug information.
+
+    Raises
+    ------
+    FactError
+        If it is damaged, or has no symbols.
+    """
+    elf, debug_elf = elf_symbols.open_elf(file), elf_symbols.open_elf(debug)
+    symbols = elf_symbols.symbols(debug_elf) or elf_symbols.symbols(elf)
+    if not symbols:
+        raise FactError("has no symbols: give the vmlinux of the kernel's debug package")
+    banner = elf_symbols.banner(elf, symbols.get("linux_banner"))
+    types, origin = dwarf.read_types(debug_elf, symbols), "DWARF"
+    if not types.structs:
+        raw = elf_symbols.section(debug_elf, ".BTF")
+        origin = "symbols" if raw is None else "BTF"
+        types = Types.none() if raw is None else btf.parse(raw, elf_symbols.byte_order(elf), elf.elfclass // 8)
+    return Vmlinux(elf_symbols.build_id(elf), banner, symbols, types, origin)
+
+
 def _debug_files(build_id: str | None) -> list[str]:
     if not build_id:
         return []
     return [f"{directory}/.build-id/{build_id[:2]}/{build_id[2:]}.debug" for directory in DEBUG_DIRECTORIES]
-
-
-def _cache_path(build_id: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "npdump" / f"kernel-{build_id}.json"
-
-
-def _load(build_id: str | None) -> dwarf.Vmlinux | None:
-    if not build_id:
-        return None
-    try:
-        kept = json.loads(_cache_path(build_id).read_text(encoding="utf-8"))
-        if kept["form"] != _CACHE_FORM or kept["build_id"] != build_id:
-            return None
-        symbols = {str(name): int(value) for name, value in kept["symbols"].items()}
-        return dwarf.Vmlinux(build_id, kept["banner"], symbols, Types.from_json(kept["types"]), str(kept["origin"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not there, or damaged: it's made anew
-
-
-def _store(vmlinux: dwarf.Vmlinux) -> None:
-    if not vmlinux.build_id:
-        return
-    wanted = {key[7:-1] for key in vmcoreinfo_keys.KEYS if key.startswith("SYMBOL(")} | _EXTRA_SYMBOLS
-    kept = {
-        "form": _CACHE_FORM,
-        "build_id": vmlinux.build_id,
-        "banner": vmlinux.banner,
-        "origin": vmlinux.origin,
-        "symbols": {name: value for name, value in vmlinux.symbols.items() if name in wanted},
-        "types": vmlinux.types._asdict(),
-    }
-    path = _cache_path(vmlinux.build_id)
-    # A cache that can't be written is no reason to stop.
-    with suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(kept, file)
-        os.replace(part, path)
