@@ -6,7 +6,7 @@ This is the one place of the tests that puts sources, kernel and scan together a
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from npdump.arch import by_machine
 from npdump.bitmap import in_memory
 from npdump.kernel.probe import find_kernel
+from npdump.observer import Recorder
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sources import open_source
@@ -21,7 +22,6 @@ from npdump.storage.file import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import numpy.typing as npt
@@ -31,28 +31,6 @@ if TYPE_CHECKING:
     from npdump.pages.scan import PageScan
 
     BoolArray = npt.NDArray[np.bool_]
-
-
-class Listener:
-    """An `npdump.observer.Observer` that keeps what it is warned of."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
-
-    def debug(self, text: str) -> None:
-        pass
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        pass
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def took(self, name: str, seconds: float) -> None:
-        pass
 
 
 class Scanned(NamedTuple):
@@ -77,15 +55,15 @@ class Scanner:
     """One opened dump."""
 
     def __init__(self, source: Any, highest_level: int) -> None:
-        self.listener = Listener()
+        self.listener = Recorder()
         self._source = source
         arch = by_machine(source.machine, source.bits)
-        self._kernel = find_kernel(source, arch, highest_level, self.listener.warn)
+        self._kernel = find_kernel(source, arch, required=highest_level > 1, observer=self.listener)
 
     @property
     def said(self) -> list[str]:
         """All warnings so far."""
-        return self.listener.said
+        return self.listener.warnings
 
     def scan(self, level: int) -> Scanned:
         """Scan at a dump level, with the self-check; zero pages are not looked at."""

@@ -13,10 +13,11 @@ from npdump.arch import by_machine
 from npdump.bitmap import in_memory
 from npdump.errors import NpdumpError
 from npdump.kernel.probe import find_kernel
+from npdump.observer import Recorder
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
 from npdump.pages.selfcheck import Trust, trusted_scan
 from npdump.sources import open_source
-from npdump.storage import open_storage
+from npdump.storage import ReadOptions, open_storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,12 +71,13 @@ class Outcome(NamedTuple):
 
 def keep(path: Path, level: int, is_checked: bool = True) -> Kept:
     """Return what a dump of a level keeps; without the self-check what it would keep then."""
-    said: list[str] = []
+    listener = Recorder()
+    said = listener.warnings
     with ExitStack() as stack:
         try:
-            source = open_source(open_storage(str(path), True, None, said.append, stack))
+            source = open_source(open_storage(str(path), ReadOptions(), listener, stack))
             arch = by_machine(source.machine, source.bits)
-            kernel = find_kernel(source, arch, level, said.append)
+            kernel = find_kernel(source, arch, required=level > 1, observer=listener)
 
             def open_at(known, trusted):
                 return open_scan(
