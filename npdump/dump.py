@@ -156,8 +156,8 @@ class Dump(Opened):
         asked = level & ~self.source.history.level
         kernel = self.find_kernel(required=asked > 1, observer=recorder)
         options = ScanOptions(strict=strict, work_dir=self.reading.work_dir)
-        scan, trust = pipeline.open_trusted_scan(self.source, kernel, asked, options, recorder)
-        return ScanResult.of(scan, self.source.page_size, level, trust.level, tuple(recorder.warnings))
+        scan, verdict = pipeline.open_checked_scan(self.source, kernel, asked, options, recorder)
+        return ScanResult.of(scan, self.source.page_size, level, verdict.level, tuple(recorder.warnings))
 
     def memory_usage(self, *, without: Iterable[tuple[int, int]] = (), observer: Observer | None = None) -> MemoryUsage:
         """Count the pages by what they are used for.

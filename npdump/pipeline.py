@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,8 +21,8 @@ from npdump.errors import NoSpace, SinkError, UsageError
 from npdump.kernel.probe import utsname
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.pages.policy import PageClass
-from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
-from npdump.pages.selfcheck import Trust, trusted_scan
+from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, SCAN_STAGE, PageScan
+from npdump.pages.selfcheck import CheckedScan, checked_scan
 from npdump.summary import Summary
 from npdump.writers import DumpPlan, WriteOptions, Writer
 
@@ -38,9 +37,8 @@ if TYPE_CHECKING:
     from npdump.sources import Source
     from npdump.writers._split import Split
 
-__all__ = ["ScanOptions", "filter_dump", "open_trusted_scan", "write_options"]
+__all__ = ["ScanOptions", "filter_dump", "open_checked_scan", "write_options"]
 
-_SCAN = "Excluding unnecessary pages"
 _COPY = "Copying data"
 _STEPS = ("Reading and comparing", "Compressing", "Writing")
 """Of the copying; those of several workers add up."""
@@ -195,17 +193,17 @@ class _Run(NamedTuple):
     def make(self, level: int, can_retry: bool = False) -> Summary:
         """Make the dump at one dump level."""
         recorder, source = self.recorder, self.source
-        with recorder.stage(_SCAN):
+        with recorder.stage(SCAN_STAGE):
             asked = level & ~source.history.level
-            scan, trust = open_trusted_scan(source, self.kernel, asked, self.scanning, recorder)
-            plan = self._plan(scan, trust.level | source.history.level)
+            scan, verdict = open_checked_scan(source, self.kernel, asked, self.scanning, recorder)
+            plan = self._plan(scan, verdict.level | source.history.level)
             plans = [plan]
             if self.split is not None:
                 plans = [plan._replace(part=pfns) for pfns in self.split.ranges(scan, source.page_size)]
             parts = [writers.get(self.options.format)(part, self.options) for part in plans]
-        recorder.debug(trust.in_one_line())
-        if scan.n_unreadable:
-            recorder.warn(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
+        recorder.debug(verdict.summary)
+        if n_unreadable := scan.totals().n_unreadable:
+            recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
         with recorder.stage(_COPY):
             nbytes = _write(parts, self.open_sinks(), recorder, can_retry)
         return self._summary(plan, parts, nbytes)
@@ -227,16 +225,16 @@ class _Run(NamedTuple):
         )
 
     def _summary(self, plan: DumpPlan, parts: Sequence[Writer], nbytes: int) -> Summary:
-        scan, source = plan.scan, self.source
-        count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
+        source, totals = self.source, plan.scan.totals()
+        count = {page_class: int(totals.counts[page_class]) for page_class in PageClass}
         return Summary(
             dump_level=plan.level,
             format=self.options.format,
             codec=self.options.codec.name,
             release=self.release,
             machine=self.arch.name,
-            max_mapnr=scan.max_mapnr - plan.first_pfn,
-            n_ram=scan.n_ram,
+            max_mapnr=plan.scan.max_mapnr - plan.first_pfn,
+            n_ram=totals.n_ram,
             n_absent=arrays.count(source.ram_runs) - arrays.count(source.data_runs),
             n_zero=sum(writer.n_zero for writer in parts),
             n_shared=sum(writer.n_shared for writer in parts),
@@ -253,39 +251,19 @@ class _Run(NamedTuple):
         )
 
 
-def open_trusted_scan(
+def open_checked_scan(
     source: Source, kernel: Kernel | None, level: int, options: ScanOptions, observer: Observer
-) -> tuple[PageScan, Trust]:
-    """Open a scan that leaves out nothing that is in doubt.
-
-    Parameters
-    ----------
-    source : Source
-    kernel : Kernel or None
-    level : int
-        Dump level.
-    options : ScanOptions
-    observer : Observer
-
-    Returns
-    -------
-    scan : PageScan
-    trust : Trust
-        Its ``level`` is the dump level without what is in doubt.
-
-    Raises
-    ------
-    FactError, AddressError, MemmapError
-        If the pages cannot be told apart and the level asks for it, or doubt is to be an error.
-    """
-
-    def open_at(known: Kernel | None, trusted: int) -> PageScan:
-        allocate = in_file(options.work_dir) if options.work_dir else in_memory
-        progress = partial(observer.progress, _SCAN)
-        return open_scan(source, known, trusted, options.window_npages, allocate, observer.warn, progress)
-
-    trust = Trust(level, observer.warn, options.strict)
-    return trusted_scan(source, kernel, trust, open_at), trust
+) -> CheckedScan:
+    """Open a scan that leaves out nothing that is in doubt; `npdump.pages.selfcheck.checked_scan` with options."""
+    return checked_scan(
+        source,
+        kernel,
+        level,
+        observer,
+        strict=options.strict,
+        window_npages=options.window_npages,
+        allocate=in_file(options.work_dir) if options.work_dir else in_memory,
+    )
 
 
 def _report_history(source: Source, level: int, reassemble: bool, observer: Observer) -> None:

@@ -12,7 +12,7 @@ from npdump.bitmap import Allocate, in_memory
 from npdump.encode.batches import BATCH_NBYTES, batches, is_zero, read_pages
 from npdump.errors import LostPage
 from npdump.pages.policy import PageClass
-from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.pages.selfcheck import checked_scan
 from npdump.storage.file import page_buffer
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from npdump.kernel.kernel import Kernel
     from npdump.observer import Observer
+    from npdump.pages.scan import PageScan
     from npdump.sources import Source
 
 __all__ = ["MemoryUsage", "memory_usage"]
@@ -88,11 +89,10 @@ def memory_usage(
     """
     for start, stop in without:
         source = source.without(start // source.page_size, stop // source.page_size)
-    scan = open_scan(
-        source, kernel, _ALL_KINDS, DEFAULT_WINDOW_NPAGES, allocate, observer.warn, lambda done, total: None
-    )
+    scan = checked_scan(source, kernel, _ALL_KINDS, observer, allocate=allocate).scan
     n_zero = _count_zero(source, scan, partial(observer.progress, _STAGE))
-    count = {page_class: int(scan.counts[page_class]) for page_class in PageClass}
+    counts = scan.totals().counts
+    count = {page_class: int(counts[page_class]) for page_class in PageClass}
     return MemoryUsage(
         page_size=source.page_size,
         n_zero=n_zero,

@@ -7,18 +7,17 @@ This is the one place of the tests that puts sources, kernel and scan together a
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npdump.arch import by_machine
-from npdump.bitmap import in_memory
 from npdump.kernel.probe import find_kernel
 from npdump.observer import Recorder
-from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
-from npdump.pages.selfcheck import Trust, trusted_scan
+from npdump.pages.selfcheck import checked_scan
 from npdump.sources import open_source
-from npdump.storage.file import Storage
+from npdump.storage.file import FileStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from npdump.bitmap import Bitmap
-    from npdump.kernel.kernel import Kernel
-    from npdump.pages.scan import PageScan
 
     BoolArray = npt.NDArray[np.bool_]
 
@@ -40,24 +37,13 @@ class Scanned(NamedTuple):
     kept: BoolArray
 
 
-class WithVmcoreinfo:
-    """A source with another VMCOREINFO, all else as it is; sources themselves don't change."""
-
-    def __init__(self, source: Any, vmcoreinfo: bytes) -> None:
-        self._source = source
-        self.vmcoreinfo = vmcoreinfo
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-
 class Scanner:
     """One opened dump."""
 
     def __init__(self, source: Any, highest_level: int) -> None:
         self.listener = Recorder()
         self._source = source
-        arch = by_machine(source.machine, source.bits)
+        arch = by_machine(source.header)
         self._kernel = find_kernel(source, arch, required=highest_level > 1, observer=self.listener)
 
     @property
@@ -67,21 +53,9 @@ class Scanner:
 
     def scan(self, level: int) -> Scanned:
         """Scan at a dump level, with the self-check; zero pages are not looked at."""
-        trust = Trust(level, self.listener.warn, is_strict=False)
-        scan = trusted_scan(self._source, self._kernel, trust, self._open_at)
+        scan = checked_scan(self._source, self._kernel, level, self.listener).scan
         (window,) = scan.windows()
         return Scanned(*(_unpacked(bitmap, scan.max_mapnr) for bitmap in (window.ram, window.kept)))
-
-    def _open_at(self, kernel: Kernel | None, level: int) -> PageScan:
-        return open_scan(
-            self._source,
-            kernel,
-            level,
-            DEFAULT_WINDOW_NPAGES,
-            in_memory,
-            self.listener.warn,
-            lambda done, total: None,
-        )
 
 
 def _unpacked(bitmap: Bitmap, n: int) -> BoolArray:
@@ -97,8 +71,9 @@ def opened(path: Path, highest_level: int = 31, alter: Callable[[str], str] | No
     NpdumpError
         If the dump is refused.
     """
-    with closing(Storage(str(path))) as storage:
+    with closing(FileStorage(str(path))) as storage:
         source = open_source(storage)
         if alter is not None:
-            source = WithVmcoreinfo(source, alter(source.vmcoreinfo.decode()).encode())
+            text = alter(source.notes.vmcoreinfo.decode()).encode()
+            source = replace(source, notes=source.notes._replace(vmcoreinfo=text))
         yield Scanner(source, highest_level)

@@ -103,7 +103,7 @@ def explain_page(
     """
     page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
-    free_blocks = read_free_lists(kernel, memmap, page, observer.warn)
+    free_blocks = read_free_lists(kernel, memmap, page, observer)
     judged = _explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn, free_blocks)
     run = int(np.searchsorted(memmap.pfn_stops, pfn, side="right"))
     has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn

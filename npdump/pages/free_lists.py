@@ -20,10 +20,11 @@ from npdump.kernel.nodes import zones
 from npdump.pages.policy import Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from npdump.arrays import I64, U8, U16
     from npdump.kernel.kernel import Kernel, MemMap
+    from npdump.observer import Observer
     from npdump.pages.struct_page import StructPage
 
 __all__ = ["FreeBlocks", "read_free_lists"]
@@ -59,7 +60,7 @@ class FreeBlocks(NamedTuple):
         orders[rows] = self.orders[first:last]
 
 
-def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, warn: Callable[[str], None]) -> FreeBlocks | None:
+def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, observer: Observer) -> FreeBlocks | None:
     """Follow the free lists of all zones.
 
     Parameters
@@ -67,8 +68,8 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, warn: Call
     kernel : Kernel
     memmap : MemMap
     page : StructPage
-    warn : callable
-        Takes a line about lists that are damaged: what follows in them is kept.
+    observer : Observer
+        Hears of lists that are damaged: what follows in them is kept.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, warn: Call
     try:
         heads = list(lists.heads())
     except (FactError, AddressError) as error:
-        warn(f"{error}: free pages are kept")
+        observer.warn(f"{error}: free pages are kept")
         return None
     for order, head in heads:
         try:
@@ -95,7 +96,7 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, warn: Call
         except AddressError:
             n_broken += 1
     if n_broken:
-        warn(f"{n_broken} free lists are damaged: the pages that follow in them are kept")
+        observer.warn(f"{n_broken} free lists are damaged: the pages that follow in them are kept")
     pfns = np.array(sorted(blocks), np.int64)
     return FreeBlocks(pfns, np.array([blocks[pfn] for pfn in pfns.tolist()], np.uint8))
 

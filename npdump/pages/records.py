@@ -35,8 +35,8 @@ class StructPages:
 
     Attributes
     ----------
-    n_read, n_unreadable : int
-        Struct pages that could and couldn't be read so far.
+    n_unreadable : int
+        Struct pages that couldn't be read so far.
     """
 
     def __init__(self, source: Source, memory: VirtualMemory, memmap: MemMap, dtype: np.dtype) -> None:
@@ -47,7 +47,6 @@ class StructPages:
         self._stops: list[int] = memmap.pfn_stops.tolist()
         self._vaddrs: list[int] = memmap.vaddrs.tolist()
         self._group: list[Extent] = []
-        self.n_read = 0
         self.n_unreadable = 0
 
     def read(self, pfn_start: int, pfn_stop: int) -> Records | None:
@@ -87,13 +86,11 @@ class StructPages:
             except AddressError:
                 pass
             else:
-                self.n_read += count
                 return raw.view(self._dtype)
         assembled = np.zeros(nbytes, np.uint8)
         n_lost = sum(self._fill(assembled[e.vaddr - vaddr :][: e.nbytes], e) for e in extents)
         n_unreadable = -(-n_lost // itemsize)
         self.n_unreadable += n_unreadable
-        self.n_read += count - n_unreadable
         return assembled.view(self._dtype)
 
     def _fill(self, out: U8, extent: Extent) -> int:

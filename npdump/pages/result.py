@@ -13,14 +13,11 @@ from npdump.pages.policy import PageClass
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npdump.arrays import Bool
+    from npdump.arrays import U8, Bool
     from npdump.bitmap import Bitmap
     from npdump.pages.scan import PageScan
 
 __all__ = ["ScanChunk", "ScanResult"]
-
-CHUNK_NPAGES = 1 << 20
-"""Page frames in a chunk: 4 GiB in pages of 4 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +31,14 @@ class ScanChunk:
         Pages that the dump has, or had before it was filtered.
     kept : ndarray of shape (n,), dtype bool
         Pages that stay.
+    classes : ndarray of shape (n,), dtype uint8
+        `PageClass` of each page; read-only where all are of one.
     """
 
     pfn_start: int
     ram: Bool
     kept: Bool
+    classes: U8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +75,22 @@ class ScanResult:
     @classmethod
     def of(cls, scan: PageScan, page_size: int, level: int, trusted_level: int, doubts: tuple[str, ...]) -> ScanResult:
         """Go over all pages; a scan that holds all of memory at once does so a single time."""
-        for _ in scan.windows():
-            pass
-        counts = {page_class.name: int(scan.counts[page_class]) for page_class in PageClass if page_class}
-        return cls(level, trusted_level, page_size, scan.max_mapnr, scan.n_ram, counts, doubts, scan)
+        totals = scan.totals()
+        counts = {page_class.name: int(totals.counts[page_class]) for page_class in PageClass if page_class}
+        return cls(level, trusted_level, page_size, scan.max_mapnr, totals.n_ram, counts, doubts, scan)
 
     def chunks(self) -> Iterator[ScanChunk]:
-        """Yield the page frames in ascending order, at most `CHUNK_NPAGES` at a time.
+        """Yield the page frames in ascending order, at most 32,768 at a time; where there is no memory, none.
+
+        Each call goes over the struct pages again.
 
         Yields
         ------
         ScanChunk
         """
-        for window in self._scan.windows():
-            for start in range(window.pfn_start, window.pfn_stop, CHUNK_NPAGES):
-                stop = min(start + CHUNK_NPAGES, window.pfn_stop)
-                yield ScanChunk(start, window.ram.get(start, stop), window.kept.get(start, stop))
+        for batch in self._scan.batches():
+            kept = batch.has_data & (batch.classes == PageClass.KEPT)
+            yield ScanChunk(batch.pfn_start, batch.is_ram, kept, batch.classes)
 
     @property
     def ram(self) -> Bool:

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What each page is, and whether it stays.
 
-The scan goes over physical memory in windows: for each it fills the two bitmaps of a dump file, batch by batch, from
-the struct pages. One window holds all of memory unless that takes more room than wanted; then the writers go over
-the windows twice (once to count, once to write), as makedumpfile's cyclic mode does.
+The scan goes over physical memory batch by batch, and gives each page the class that its struct page says. Writers take
+the result in windows, as the two bitmaps of a dump file. One window holds all of memory unless that takes more room
+than wanted; then the writers go over the windows twice (once to count, once to write), as makedumpfile's cyclic mode
+does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import U8, Bool, Records, Runs, is_within, mask_of
+from npdump.arrays import I64, U8, Bool, Records, Runs, is_within, mask_of
 from npdump.bitmap import Allocate, Bitmap, in_memory
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.memmap import find
+from npdump.observer import SILENT, Observer
 from npdump.pages.blocks import NO_CARRY, Carry, cover
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
 from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
@@ -24,12 +26,21 @@ from npdump.pages.struct_page import StructPage, describe
 from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from npdump.kernel.kernel import Kernel
     from npdump.sources import Source
 
-__all__ = ["DEFAULT_WINDOW_NPAGES", "PageScan", "Window", "open_scan"]
+__all__ = [
+    "DEFAULT_WINDOW_NPAGES",
+    "SCAN_STAGE",
+    "ClassBatch",
+    "PageScan",
+    "ScanContext",
+    "Totals",
+    "Window",
+    "open_scan",
+]
 
 BATCH_NPAGES = 1 << 15
 """Page frames classified at a time: 2 MiB of struct pages of 64 bytes, what one entry of a page table maps."""
@@ -37,9 +48,85 @@ BATCH_NPAGES = 1 << 15
 DEFAULT_WINDOW_NPAGES = 1 << 31
 """Page frames whose bitmaps are held at once: 8 TiB in pages of 4 KiB, 512 MiB of bitmaps at most."""
 
+SCAN_STAGE = "Excluding unnecessary pages"
+"""What observers hear that a scan is called."""
+
+_ALL = np.ones(BATCH_NPAGES, np.bool_)
+_ALL_FREE = np.full(BATCH_NPAGES, PageClass.FREE, np.uint8)
+_ALL_KEPT = np.full(BATCH_NPAGES, PageClass.KEPT, np.uint8)
+for _shared in (_ALL, _ALL_FREE, _ALL_KEPT):
+    _shared.flags.writeable = False
+
+_IS_UNSAFE = np.isin(np.arange(len(PageClass)), UNSAFE)
+
+
+class ScanContext(NamedTuple):
+    """What a scan looks at.
+
+    Attributes
+    ----------
+    source : Source
+    max_mapnr : int
+        One more than the highest page frame to look at.
+    level : int
+        Dump level, 0 to 31; bit 0 (zero pages) is not looked at by a scan.
+    page : StructPage or None
+    struct_pages : StructPages or None
+        None for both keeps all pages that the input has.
+    free_blocks : FreeBlocks or None
+        The free blocks, where their struct pages don't tell them.
+    """
+
+    source: Source
+    max_mapnr: int
+    level: int
+    page: StructPage | None = None
+    struct_pages: StructPages | None = None
+    free_blocks: FreeBlocks | None = None
+
+
+class ClassBatch(NamedTuple):
+    """The page frames ``[pfn_start, pfn_stop)``, at most 32,768 of them.
+
+    Attributes
+    ----------
+    pfn_start, pfn_stop : int
+    classes : ndarray of shape (n,), dtype uint8
+        `PageClass` of each; may be read-only.
+    is_ram, has_data : ndarray of shape (n,), dtype bool
+        Whether the input has the page or had it before it was filtered, and whether it has its bytes.
+    n_unreadable : int
+        Struct pages that could not be read; their pages are kept.
+    """
+
+    pfn_start: int
+    pfn_stop: int
+    classes: U8
+    is_ram: Bool
+    has_data: Bool
+    n_unreadable: int = 0
+
+
+class Totals(NamedTuple):
+    """Numbers of a part of memory, or of all of it.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (len(PageClass),), dtype int64
+        Pages of each class, of those whose bytes the input has.
+    n_ram : int
+        Pages that the input has, or had before it was filtered.
+    n_unreadable : int
+        Struct pages that could not be read; their pages are kept.
+    """
+
+    counts: I64
+    n_ram: int
+    n_unreadable: int
+
 
 class Window:
-    """The page frames ``[pfn_start, pfn_stop)``.
+    """The page frames ``[pfn_start, pfn_stop)`` as a dump file has them.
 
     Attributes
     ----------
@@ -48,17 +135,44 @@ class Window:
     kept : Bitmap
         To be dumped: bitmap 2.
     unsafe : Bitmap
-        Left out, and not to be read on any account.
+        Left out, and must not be read.
+    counts : ndarray of shape (len(PageClass),), dtype int64
+    n_ram, n_unreadable : int
+        See `Totals`.
     """
 
     def __init__(self, pfn_start: int, pfn_stop: int, allocate: Allocate) -> None:
         self.pfn_start = pfn_start
         self.pfn_stop = pfn_stop
         self.ram, self.kept, self.unsafe = (Bitmap(pfn_start, pfn_stop, allocate) for _ in range(3))
+        self.counts: I64 = np.zeros(len(PageClass), np.int64)
+        self.n_ram = self.n_unreadable = 0
+
+    def add(self, batch: ClassBatch) -> None:
+        """Take the next pages."""
+        start, stop = batch.pfn_start, batch.pfn_stop
+        self.n_unreadable += batch.n_unreadable
+        if batch.classes.base is _ALL_FREE:
+            # Most of a large machine's memory is free, and takes no longer look.
+            self.ram.fill(start, stop)
+            self.n_ram += stop - start
+            self.counts[PageClass.FREE] += stop - start
+            return
+        self.ram.put(start, batch.is_ram)
+        self.n_ram += int(np.count_nonzero(batch.is_ram))
+        if batch.classes.base is _ALL_KEPT:
+            self.counts[PageClass.KEPT] += np.count_nonzero(batch.has_data)
+            self.kept.put(start, batch.has_data)
+            return
+        self.counts += np.bincount(batch.classes[batch.has_data], minlength=len(PageClass))
+        is_unsafe = _IS_UNSAFE[batch.classes]
+        if is_unsafe.any():
+            self.unsafe.put(start, is_unsafe)
+        self.kept.put(start, batch.has_data & (batch.classes == PageClass.KEPT))
 
 
 def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = False) -> bool:
-    """Tell whether pages can be left out at ``level`` for what their struct pages say.
+    """Return whether pages can be left out at ``level`` for what their struct pages say.
 
     Broken and offline pages go at every level on kernels that name PG_hwpoison, as with makedumpfile.
     """
@@ -66,149 +180,156 @@ def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = Fals
 
 
 class PageScan:
-    """Classifies all pages of a dump.
+    """The classes of all pages of a dump.
 
     Parameters
     ----------
-    source : Source
-    max_mapnr : int
-        One more than the highest page frame to look at.
-    level : int
-        Dump level, 0 to 31; bit 0 (zero pages) is not looked at here.
-    page : StructPage or None
-    struct_pages : StructPages or None
-        None for both keeps all pages that the input has.
-    window_npages : int
+    context : ScanContext
+    observer : Observer, optional
+        Hears how far a scan is.
+    window_npages : int, optional
         Page frames in a window; rounded up to a batch.
-    allocate : callable
+    allocate : callable, optional
         Makes room for the bitmaps.
-    progress : callable
-        Takes how many of how many page frames are done.
-    free_blocks : FreeBlocks, optional
-        The free blocks, where their struct pages don't tell them.
 
     Attributes
     ----------
-    n_ram : int
-        Pages that the input has, or had before it was filtered, after the windows were gone over.
-    counts : ndarray of shape (len(PageClass),), dtype int64
-        Pages of each class, of those that the input has, after the windows were gone over.
+    max_mapnr, level : int
+        See `ScanContext`.
+
+    Notes
+    -----
+    Each of `batches`, `windows` and `totals` is a pass over the struct pages, that begins anew whenever it is called.
+    Two results are kept because they cost memory or time: a window that holds all of memory, and the totals of a pass
+    that came to its end.
     """
 
     def __init__(
         self,
-        source: Source,
-        max_mapnr: int,
-        level: int,
-        page: StructPage | None = None,
-        struct_pages: StructPages | None = None,
+        context: ScanContext,
+        observer: Observer = SILENT,
+        *,
         window_npages: int = DEFAULT_WINDOW_NPAGES,
         allocate: Allocate = in_memory,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        free_blocks: FreeBlocks | None = None,
     ) -> None:
-        self._source = source
-        self._page = page
-        self._struct_pages = struct_pages
-        self._classes = table(level)
-        self._drops_free = bool(level & DumpLevel.FREE)
+        self._context = context
+        self._observer = observer
         self._window_npages = -(-window_npages // BATCH_NPAGES) * BATCH_NPAGES
         self._allocate = allocate
-        self._progress = progress
-        self._free_blocks = free_blocks
+        self._classes = table(context.level)
         self._only_window: Window | None = None
-        self.max_mapnr = max_mapnr
-        self.n_ram = 0
-        self.counts = np.zeros(len(PageClass), np.int64)
-
-    @property
-    def n_unreadable(self) -> int:
-        """Struct pages that couldn't be read; their pages are kept."""
-        return self._struct_pages.n_unreadable if self._struct_pages else 0
+        self._totals: Totals | None = None
+        self.max_mapnr = context.max_mapnr
+        self.level = context.level
 
     @property
     def has_one_window(self) -> bool:
         """Whether one window holds all of memory, and so is scanned only once."""
         return self._window_npages >= self.max_mapnr
 
-    def windows(self) -> Iterator[Window]:
-        """Yield the windows in ascending order; a single one is scanned only once, however often it's asked for.
+    def totals(self) -> Totals:
+        """Return the sums over all of memory.
 
         Raises
         ------
         MemmapError
-            If not one struct page could be read.
+            See `batches`.
+        """
+        if self._totals is None:
+            for _ in self.windows():
+                pass
+        assert self._totals is not None  # a pass that came to its end has left them
+        return self._totals
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the windows in ascending order.
+
+        Raises
+        ------
+        MemmapError
+            See `batches`.
         """
         if self._only_window is not None:
             yield self._only_window
             return
-        carry = NO_CARRY
-        self.counts[:] = 0
-        self.n_ram = 0
+        sums = Totals(np.zeros(len(PageClass), np.int64), 0, 0)
+        batches = self.batches()
+        batch = next(batches, None)
         for pfn_start in range(0, self.max_mapnr, self._window_npages):
             window = Window(pfn_start, min(pfn_start + self._window_npages, self.max_mapnr), self._allocate)
-            carry = self._scan(window, carry)
+            while batch is not None and batch.pfn_start < window.pfn_stop:
+                window.add(batch)
+                batch = next(batches, None)
+            sums = Totals(
+                sums.counts + window.counts, sums.n_ram + window.n_ram, sums.n_unreadable + window.n_unreadable
+            )
+            if window.pfn_stop == self.max_mapnr:
+                self._totals = sums
             if self.has_one_window:
                 self._only_window = window
-            if window.pfn_stop == self.max_mapnr and self._struct_pages and not self._struct_pages.n_read:
-                raise MemmapError(
-                    f"{self._source.path}: none of the kernel's struct pages is where VMCOREINFO and the page tables "
-                    "say: the dump or its VMCOREINFO is damaged; only dump levels 0 and 1 are possible"
-                )
             yield window
+        if not self.max_mapnr:
+            self._totals = sums
 
-    def _scan(self, window: Window, carry: Carry) -> Carry:
-        unsafe_class = np.zeros(len(PageClass), np.bool_)
-        unsafe_class[list(UNSAFE)] = True
-        for start in _batches(self._source.ram_runs, window.pfn_start, window.pfn_stop):
-            stop = min(start + BATCH_NPAGES, window.pfn_stop)
-            records = self._struct_pages.read(start, stop) if self._struct_pages else None
+    def batches(self) -> Iterator[ClassBatch]:
+        """Yield the class of every page, ascending, in batches; stretches without memory are passed over.
+
+        Raises
+        ------
+        MemmapError
+            After the last batch, if not one struct page could be read.
+
+        Examples
+        --------
+        How many pages are free, without any bitmap::
+
+            sum(int((batch.classes == PageClass.FREE).sum()) for batch in scan.batches())
+        """
+        struct_pages, ram_runs = self._context.struct_pages, self._context.source.ram_runs
+        carry = NO_CARRY
+        has_read = struct_pages is None
+        for start in _batch_starts(ram_runs, self.max_mapnr):
+            stop = min(start + BATCH_NPAGES, self.max_mapnr)
+            n_unreadable = struct_pages.n_unreadable if struct_pages else 0
+            records = struct_pages.read(start, stop) if struct_pages else None
+            n_unreadable = struct_pages.n_unreadable - n_unreadable if struct_pages else 0
+            has_read |= records is not None and n_unreadable < len(records)
             if records is not None and carry.pfn_stop <= start and self._are_free(records, start, stop):
-                window.ram.fill(start, stop)
-                self.n_ram += stop - start
-                self.counts[PageClass.FREE] += stop - start
-                self._progress(stop, self.max_mapnr)
-                continue
-            is_ram = mask_of(self._source.ram_runs, start, stop)
-            has_data = mask_of(self._source.data_runs, start, stop) & is_ram
-            window.ram.put(start, is_ram)
-            self.n_ram += int(is_ram.sum())
-            covered, carry = self._classify(records, start, stop, is_ram, carry)
-            self._progress(stop, self.max_mapnr)
-            if covered is None:
-                window.kept.put(start, has_data)
-                continue
-            self.counts += np.bincount(covered[has_data], minlength=len(PageClass))
-            is_unsafe = unsafe_class[covered]
-            if is_unsafe.any():
-                window.unsafe.put(start, is_unsafe)
-            window.kept.put(start, has_data & (covered == PageClass.KEPT))
-        return carry
+                n = stop - start
+                batch = ClassBatch(start, stop, _ALL_FREE[:n], _ALL[:n], _ALL[:n])
+            else:
+                is_ram = mask_of(ram_runs, start, stop)
+                has_data = mask_of(self._context.source.data_runs, start, stop) & is_ram
+                classes, carry = self._classify(records, start, stop, is_ram, carry)
+                batch = ClassBatch(start, stop, classes, is_ram, has_data, n_unreadable)
+            self._observer.progress(SCAN_STAGE, stop, self.max_mapnr)
+            yield batch
+        if not has_read:
+            raise MemmapError(
+                f"{self._context.source.path}: none of the kernel's struct pages is where VMCOREINFO and the page "
+                "tables say: the dump or its VMCOREINFO is damaged; only dump levels 0 and 1 are possible"
+            )
 
     def _are_free(self, records: Records, start: int, stop: int) -> bool:
-        """Tell whether pages are all there, and all free: most of a large machine's are, and take no longer look."""
-        page = self._page
+        """Return whether pages are all there, and all free."""
+        context = self._context
         return (
-            self._drops_free
-            and page is not None
-            and is_within(self._source.ram_runs, start, stop)
-            and is_within(self._source.data_runs, start, stop)
-            and are_largest_free_blocks(records, page)
+            bool(context.level & DumpLevel.FREE)
+            and context.page is not None
+            and is_within(context.source.ram_runs, start, stop)
+            and is_within(context.source.data_runs, start, stop)
+            and are_largest_free_blocks(records, context.page)
         )
 
-    def _classify(
-        self, records: Records | None, start: int, stop: int, is_ram: Bool, carry: Carry
-    ) -> tuple[U8 | None, Carry]:
-        """Return the class of each page, None if they are all kept."""
-        if self._page is None:
-            return None, NO_CARRY
+    def _classify(self, records: Records | None, start: int, stop: int, is_ram: Bool, carry: Carry) -> tuple[U8, Carry]:
+        page = self._context.page
+        if page is None or (records is None and carry.pfn_stop <= start):
+            return _ALL_KEPT[: stop - start], NO_CARRY
         if records is None:
-            if carry.pfn_stop <= start:
-                return None, NO_CARRY
-            records = np.zeros(stop - start, self._page.dtype)
-        traits, orders = traits_and_orders(records, start, self._page, self._source.page_size)
-        if self._free_blocks is not None:
-            self._free_blocks.mark(traits, orders, start)
+            records = np.zeros(stop - start, page.dtype)
+        traits, orders = traits_and_orders(records, start, page, self._context.source.page_size)
+        if self._context.free_blocks is not None:
+            self._context.free_blocks.mark(traits, orders, start)
         classes = self._classes[traits]
         classes[~is_ram] = PageClass.KEPT
         # A broken page is one page, unless it's hugetlb: its mark is then on the head, for the whole of it.
@@ -222,10 +343,10 @@ def open_scan(
     source: Source,
     kernel: Kernel | None,
     level: int,
-    window_npages: int,
-    allocate: Allocate,
-    warn: Callable[[str], None],
-    progress: Callable[[int, int], None],
+    observer: Observer = SILENT,
+    *,
+    window_npages: int = DEFAULT_WINDOW_NPAGES,
+    allocate: Allocate = in_memory,
 ) -> PageScan:
     """Find what is needed to classify pages at a dump level.
 
@@ -235,49 +356,52 @@ def open_scan(
     kernel : Kernel or None
         None if nothing is known of it.
     level : int
-    window_npages, allocate, progress
+        Dump level, 0 to 31.
+    observer : Observer, optional
+        Hears what cannot be told, and so is kept, and how far a scan is.
+    window_npages : int, optional
+    allocate : callable, optional
         See `PageScan`.
-    warn : callable
-        Takes a line about what can't be told, and so is kept.
 
     Raises
     ------
     FactError, AddressError, MemmapError
-        If the pages can't be told apart and the level asks for it.
+        If the pages cannot be told apart and the level asks for it.
     """
-    max_mapnr = source.max_mapnr
-    page = struct_pages = free_blocks = None
+    context = ScanContext(source, source.max_mapnr, level)
     if kernel is not None:
         try:
-            page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
-            memmap = find(kernel, page.nbytes, max_mapnr)
+            context = _with_struct_pages(context, kernel, observer)
         except (FactError, AddressError, MemmapError) as error:
             if level > 1:
                 raise
-            warn(f"{error}: broken and offline pages are not left out")
-            page = None
-        else:
-            # What lies above the last struct page is no memory of the kernel's: QEMU dumps the firmware's ROM below
-            # 4 GiB, and with mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
-            max_mapnr = min(max_mapnr, int(memmap.pfn_stops[-1]))
-            if level & DumpLevel.FREE:
-                free_blocks = read_free_lists(kernel, memmap, page, warn)
-            if needs_struct_pages(page, level, free_blocks is not None):
-                for gap in page.missing(level & ~DumpLevel.FREE if free_blocks else level):
-                    warn(f"VMCOREINFO lacks {gap}")
-                if memmap.n_damaged:
-                    warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
-                struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
-    return PageScan(source, max_mapnr, level, page, struct_pages, window_npages, allocate, progress, free_blocks)
+            observer.warn(f"{error}: broken and offline pages are not left out")
+    return PageScan(context, observer, window_npages=window_npages, allocate=allocate)
 
 
-def _batches(runs: Runs, pfn_start: int, pfn_stop: int) -> Iterator[int]:
-    """Yield the first page frame of each batch in ``[pfn_start, pfn_stop)`` that has any page of ``runs``."""
-    at = pfn_start
-    first = np.searchsorted(runs[:, 1], pfn_start, side="right")
-    last = np.searchsorted(runs[:, 0], pfn_stop, side="left")
-    for run_start, run_stop in runs[first:last].tolist():
+def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer) -> ScanContext:
+    source, level = context.source, context.level
+    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+    memmap = find(kernel, page.nbytes, source.max_mapnr)
+    # What lies above the last struct page is no memory of the kernel's: QEMU dumps the firmware's ROM below 4 GiB, and
+    # with mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
+    context = context._replace(max_mapnr=min(source.max_mapnr, int(memmap.pfn_stops[-1])), page=page)
+    if level & DumpLevel.FREE:
+        context = context._replace(free_blocks=read_free_lists(kernel, memmap, page, observer))
+    if not needs_struct_pages(page, level, context.free_blocks is not None):
+        return context
+    for gap in page.missing(level & ~DumpLevel.FREE if context.free_blocks else level):
+        observer.warn(f"VMCOREINFO lacks {gap}")
+    if memmap.n_damaged:
+        observer.warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
+    return context._replace(struct_pages=StructPages(source, kernel.memory, memmap, page.dtype))
+
+
+def _batch_starts(runs: Runs, max_mapnr: int) -> Iterator[int]:
+    """Yield the first page frame of each batch below ``max_mapnr`` that has any page of ``runs``."""
+    at = 0
+    for run_start, run_stop in runs.tolist():
         at = max(at, run_start // BATCH_NPAGES * BATCH_NPAGES)
-        while at < min(run_stop, pfn_stop):
+        while at < min(run_stop, max_mapnr):
             yield at
             at += BATCH_NPAGES

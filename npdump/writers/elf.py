@@ -85,7 +85,7 @@ class ElfWriter:
             joiner.add(kept, window.unsafe)
         runs = joiner.runs()
         self.n_zero = n_kept - joiner.n_pages
-        self.n_left_out: int | None = dump.scan.n_ram - int((runs[:, 1] - runs[:, 0]).sum())
+        self.n_left_out: int | None = dump.scan.totals().n_ram - int((runs[:, 1] - runs[:, 0]).sum())
         segments = _with_vaddrs(dump, options)
         has_vaddrs = bool(segments["vaddr"].any())
         self._segments = np.concatenate([cut_segment(seg, runs, self._page_shift, has_vaddrs) for seg in segments])

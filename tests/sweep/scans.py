@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.arch import by_machine
-from npdump.bitmap import in_memory
 from npdump.errors import NpdumpError
 from npdump.kernel.probe import find_kernel
 from npdump.observer import Recorder
-from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, open_scan
-from npdump.pages.selfcheck import Trust, trusted_scan
+from npdump.pages.scan import open_scan
+from npdump.pages.selfcheck import checked_scan
 from npdump.sources import open_source
 from npdump.storage import ReadOptions, open_storage
 
@@ -76,24 +75,18 @@ def keep(path: Path, level: int, is_checked: bool = True) -> Kept:
     with ExitStack() as stack:
         try:
             source = open_source(open_storage(str(path), ReadOptions(), listener, stack))
-            arch = by_machine(source.machine, source.bits)
+            arch = by_machine(source.header)
             kernel = find_kernel(source, arch, required=level > 1, observer=listener)
-
-            def open_at(known, trusted):
-                return open_scan(
-                    source, known, trusted, DEFAULT_WINDOW_NPAGES, in_memory, said.append, lambda done, total: None
-                )
-
             if is_checked:
-                scan = trusted_scan(source, kernel, Trust(level, said.append, is_strict=False), open_at)
+                scan = checked_scan(source, kernel, level, listener).scan
             else:
-                scan = open_at(kernel, level)
+                scan = open_scan(source, kernel, level, listener)
             (window,) = scan.windows()
         except NpdumpError as error:
             return Kept(None, [str(error)])
         pages = np.unpackbits(window.kept.packed, bitorder="little")[: scan.max_mapnr].astype(bool)
-        if scan.n_unreadable:
-            said.append(f"{scan.n_unreadable} struct pages couldn't be read: their pages are kept")
+        if n_unreadable := scan.totals().n_unreadable:
+            said.append(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
     return Kept(pages, said, source.page_size)
 
 

@@ -1,154 +1,115 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""npdump's doubts about its own result: a kind of page that doesn't stand a check is kept, or is an error.
+"""npdump's doubts about its own result: a kind of page that does not stand a check is kept, or is an error.
 
-Two checks are made before anything is written: a sample of the struct pages must make sense
-(`npdump.pages.selfcheck.struct_pages`), and as many free pages must be found as the kernel's zones count.
+A kernel may change what its struct pages mean, and its VMCOREINFO may not say so: makedumpfile had to be repaired some
+thirty times, mostly after dumps had lost what they should have kept. So a sample of the struct pages must make sense
+before anything is left out (`check`), and no more pages may be found free than the kernel's zones count
+(`check_free_count`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.errors import FactError
-from npdump.kernel.kernel import Kernel
+from npdump.bitmap import Allocate, in_memory
 from npdump.kernel.memmap import find
-from npdump.kernel.nodes import count_free
-from npdump.pages.policy import DumpLevel, PageClass
-from npdump.pages.scan import PageScan
-from npdump.pages.selfcheck.struct_pages import ALL, CHECKED, Doubt, survey
+from npdump.observer import SILENT, Observer
+from npdump.pages.policy import DumpLevel
+from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.pages.selfcheck.findings import CHECKED, Finding, Verdict, announce
+from npdump.pages.selfcheck.free_count import check_free_count
+from npdump.pages.selfcheck.struct_pages import check_struct_pages
 from npdump.pages.struct_page import describe
 
 if TYPE_CHECKING:
+    from npdump.kernel.kernel import Kernel
     from npdump.sources import Source
 
-__all__ = ["Trust", "doubt_free", "trusted_scan"]
-
-_FREE_SLACK = 0.02
-_FREE_SLACK_NPAGES = 64
-_FREE_SLACK_PER_CPU = 125 * 4
-"""A CPU keeps up to 125 pages of each zone's count to itself (Linux ``mm/vmstat.c``), and doesn't stop at once."""
+__all__ = ["CheckedScan", "Finding", "Verdict", "announce", "check", "check_free_count", "checked_scan"]
 
 
-OpenAt = Callable[[Kernel | None, int], PageScan]
+class CheckedScan(NamedTuple):
+    """A scan that leaves out nothing that is in doubt, and what was found before it."""
+
+    scan: PageScan
+    verdict: Verdict
 
 
-class Trust:
-    """What of a dump level is trusted, as checks go on.
+def check(kernel: Kernel | None, source: Source, level: int) -> Verdict:
+    """Return what of a dump level is to be trusted, by a sample of the struct pages.
 
     Parameters
     ----------
+    kernel : Kernel or None
+        None if nothing is known of it: then there is nothing to check.
+    source : Source
     level : int
-        The dump level asked for.
-    warn : callable
-        Takes a line about a doubt.
-    is_strict : bool
-        Make doubt an error.
+        Dump level, 0 to 31.
 
-    Attributes
-    ----------
-    level : int
-        The dump level without what is in doubt.
-    forgotten : list of str
-        Keys of facts that aren't to be believed.
-    is_blind : bool
-        No struct page is to be believed.
+    Raises
+    ------
+    FactError, AddressError, MemmapError
+        If the pages cannot be told apart.
     """
-
-    def __init__(self, level: int, warn: Callable[[str], None], is_strict: bool) -> None:
-        self.level = self._asked = level
-        self._warn = warn
-        self._is_strict = is_strict
-        self._checks: list[str] = []
-        self.forgotten: list[str] = []
-        self.is_blind = False
-
-    def take(self, doubts: list[Doubt], check: str) -> None:
-        """Note the outcome of a check.
-
-        Raises
-        ------
-        FactError
-            If there is doubt about what the level asks for, and that's to be an error.
-        """
-        for doubt in doubts:
-            in_doubt = doubt.level & (self._asked | ALL & ~CHECKED)
-            if not in_doubt and doubt.forget is None:
-                continue
-            words = _name(in_doubt) or _name(ALL & ~CHECKED)
-            if self._is_strict:
-                raise FactError(f"self-check: {doubt.why}: {words} are in doubt (without --strict they are kept)")
-            self._warn(f"self-check: {doubt.why}: {words} are kept")
-            self.level &= ~in_doubt
-            self.is_blind |= bool(in_doubt & ~CHECKED)
-            if doubt.forget is not None:
-                self.forgotten.append(doubt.forget)
-        self._checks.append(check)
-
-    def in_one_line(self) -> str:
-        """Say what was checked and what is trusted."""
-        trusted = self.level & CHECKED
-        if not self._checks or not self._asked & CHECKED:
-            return "Self-check: nothing to check"
-        return f"Self-check ({', '.join(self._checks)}): trusted are {_name(trusted) or 'none'}"
+    verdict = Verdict(level, kernel, level)
+    if kernel is None or not level & CHECKED:
+        return verdict
+    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+    kernel = kernel._replace(memmap=find(kernel, page.nbytes, source.max_mapnr))
+    verdict = Verdict(level, kernel, level)
+    return verdict.having(check_struct_pages(source, kernel, page), "struct pages")
 
 
-def _name(level: int) -> str:
-    return ", ".join(words for bit, words in _WORDS.items() if level & bit)
-
-
-_WORDS = {
-    int(DumpLevel.CACHE): "cache pages",
-    int(DumpLevel.CACHE_PRIVATE): "private cache pages",
-    int(DumpLevel.USER): "user pages",
-    int(DumpLevel.FREE): "free pages",
-    ALL & ~CHECKED: "broken and offline pages",
-}
-
-
-def trusted_scan(source: Source, kernel: Kernel | None, trust: Trust, open_at: OpenAt) -> PageScan:
-    """Open a scan that leaves out nothing that is in doubt.
+def checked_scan(
+    source: Source,
+    kernel: Kernel | None,
+    level: int,
+    observer: Observer = SILENT,
+    *,
+    strict: bool = False,
+    window_npages: int = DEFAULT_WINDOW_NPAGES,
+    allocate: Allocate = in_memory,
+) -> CheckedScan:
+    """Open a scan that leaves out nothing that is in doubt, and say what is.
 
     Parameters
     ----------
     source : Source
     kernel : Kernel or None
-    trust : Trust
-    open_at : callable
-        Opens a scan of a kernel (None: one of which nothing is known) at a dump level.
+    level : int
+        Dump level, 0 to 31.
+    observer : Observer, optional
+    strict : bool, optional
+        Make doubt an error.
+    window_npages, allocate
+        See `npdump.pages.scan.open_scan`.
 
     Raises
     ------
     FactError, AddressError, MemmapError
-        If the pages can't be told apart, or doubt is to be an error.
+        If the pages cannot be told apart, or doubt is to be an error.
     """
-    if kernel is None or not trust.level & CHECKED:
-        return open_at(kernel, trust.level)
-    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
-    kernel = kernel._replace(memmap=find(kernel, page.nbytes, source.max_mapnr))
-    trust.take(survey(source, kernel, page), "struct pages")
-    if trust.is_blind:
-        return open_at(None, trust.level)
-    kernel = kernel._replace(facts=kernel.facts.without(trust.forgotten))
-    scan = open_at(kernel, trust.level)
+    verdict = check(kernel, source, level)
+    announce(verdict, observer, strict=strict)
+
+    def open_at(verdict: Verdict) -> PageScan:
+        return open_scan(
+            source,
+            verdict.kernel,
+            verdict.level,
+            observer,
+            window_npages=window_npages,
+            allocate=allocate,
+        )
+
+    scan = open_at(verdict)
+    # With several windows, a count would take a pass over all struct pages that nothing else needs.
     is_whole = np.array_equal(source.ram_runs, source.data_runs)
-    if trust.level & DumpLevel.FREE and scan.has_one_window and is_whole:
-        for _ in scan.windows():
-            pass  # it's kept for the writer, which doesn't scan again
-        n_counted = count_free(kernel)
-        if n_counted is not None:
-            doubt = doubt_free(int(scan.counts[PageClass.FREE]), n_counted, source.notes.n_cpus)
-            trust.take([doubt] if doubt else [], "free pages")
-            if doubt:
-                return open_at(kernel, trust.level)
-    return scan
-
-
-def doubt_free(n_found: int, n_counted: int, n_cpus: int) -> Doubt | None:
-    """Hold the free pages that were found against those that the kernel counts."""
-    slack = max(_FREE_SLACK * n_counted, _FREE_SLACK_NPAGES + _FREE_SLACK_PER_CPU * n_cpus)
-    if abs(n_found - n_counted) <= slack:
-        return None
-    return Doubt(DumpLevel.FREE, f"{n_found} pages were found to be free, but the kernel counts {n_counted}")
+    if verdict.kernel is None or not verdict.level & DumpLevel.FREE or not scan.has_one_window or not is_whole:
+        return CheckedScan(scan, verdict)
+    n_known = len(verdict.findings)
+    verdict = verdict.having(check_free_count(scan.totals(), verdict.kernel, source.notes.n_cpus), "free pages")
+    announce(verdict, observer, strict=strict, n_known=n_known)
+    return CheckedScan(open_at(verdict) if len(verdict.findings) > n_known else scan, verdict)
