@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from npdump import pipeline, usage
 from npdump.bitmap import in_file, in_memory
-from npdump.errors import AddressError, UsageError
+from npdump.errors import AddressError, FactError, UsageError
 from npdump.info import DumpInfo, describe
 from npdump.kernel import dmesg
+from npdump.kernel.probe import embedded_types
+from npdump.memory_map import MemoryMap
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.opened import Opened
 from npdump.pages.explain import PageExplanation, explain_page, page_flags
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
+    from npdump.kernel.facts.types import Types
     from npdump.sinks import Sink
     from npdump.summary import Summary
     from npdump.usage import MemoryUsage
@@ -124,6 +127,54 @@ class Dump(Opened):
     @cached_property
     def _page_flags(self) -> Mapping[str, int]:
         return page_flags(self.kernel, self.external.types if self.external else None, self.observer)
+
+    @cached_property
+    def pages(self) -> MemoryMap:
+        """The struct pages as a table; called with page frames, what those pages hold.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     int(dump.pages.levels().kept[31]), dump.pages([0x100]).shape
+        (18556, (1, 4096))
+        """
+        return MemoryMap(self.source, lambda: (self.kernel, MAX_DUMP_LEVEL), self.observer, find_types=self._types)
+
+    def _types(self) -> Types | None:
+        """Return the kernel's C types by the best source that there is."""
+        if self.external is not None and self.external.types is not None:
+            return self.external.types
+        try:
+            own = embedded_types(self.kernel)
+        except (FactError, AddressError) as error:
+            self.observer.debug(f"{error}: the kernel's own types are not known")
+            return None
+        return own[1] if own is not None else None
+
+    def drgn_program(self, *vmlinux: str | os.PathLike[str]) -> Any:
+        """Return a drgn program that reads this dump, whatever its form.
+
+        Parameters
+        ----------
+        *vmlinux : str or path-like
+            Files with debugging information: the kernel's, and those of its modules. By default that which the dump
+            was opened with.
+
+        Returns
+        -------
+        drgn.Program
+
+        Raises
+        ------
+        MissingDependency
+            If drgn is not installed.
+        FactError
+            If drgn does not know the machine, or the dump has no VMCOREINFO.
+        """
+        from npdump.extras.drgn_program import drgn_program
+
+        paths = [os.fspath(path) for path in vmlinux] or ([self.vmlinux] if self.vmlinux else [])
+        return drgn_program(self.source, self.kernel, paths)
 
     def scan(self, level: int, *, strict: bool = False, observer: Observer | None = None) -> ScanResult:
         """Return what each page is at a dump level.

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from npdump.arch import Arch, by_machine
-from npdump.arrays import contains, runs_of_numbers, subtract, unique
+from npdump.arrays import contains
 from npdump.errors import AddressError, UsageError
 from npdump.kernel import probe
 from npdump.kernel.facts.vmlinux import load_external
@@ -26,8 +24,6 @@ from npdump.storage import ReadOptions, open_storage
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
-
-    import numpy.typing as npt
 
     from npdump.facts import Facts
     from npdump.kernel.facts.external import ExternalFacts
@@ -82,6 +78,7 @@ class Opened:
     path : str
         Of the first file.
     paths : tuple of str
+    vmlinux : str or None
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class Opened:
     ) -> None:
         self.paths = tuple(os.fspath(part) for part in (path, *more))
         self.path = self.paths[0]
-        self._vmlinux = None if vmlinux is None else os.fspath(vmlinux)
+        self.vmlinux = None if vmlinux is None else os.fspath(vmlinux)
         self._vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
         self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir))
         self.observer = observer
@@ -108,7 +105,7 @@ class Opened:
 
     def __reduce__(self) -> tuple[Any, ...]:
         options: dict[str, Any] = {
-            "vmlinux": self._vmlinux,
+            "vmlinux": self.vmlinux,
             "vmcoreinfo": self._vmcoreinfo,
             "use_mmap": self.reading.use_mmap,
             "work_dir": self.reading.work_dir,
@@ -162,7 +159,7 @@ class Opened:
     @cached_property
     def external(self) -> ExternalFacts | None:
         """Facts of ``vmlinux`` or ``vmcoreinfo``; raises SourceError or FactError if that is no such file."""
-        return load_external(vmlinux=self._vmlinux, vmcoreinfo=self._vmcoreinfo, work_dir=self.reading.work_dir)
+        return load_external(vmlinux=self.vmlinux, vmcoreinfo=self._vmcoreinfo, work_dir=self.reading.work_dir)
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -232,39 +229,6 @@ class Opened:
             raise AddressError(f"kernel address {vaddr:#x} isn't mapped in the dump's page tables")
         pfn = extent.paddr // self.source.page_size
         return Translation(vaddr, extent.paddr, pfn, contains(self.source.data_runs, pfn))
-
-    def pages(self, pfns: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """Return the contents of pages.
-
-        Parameters
-        ----------
-        pfns : array_like of int, shape (n,)
-            Page frames, in any order; one may be named more than once.
-
-        Returns
-        -------
-        ndarray of shape (n, page_size), dtype uint8
-
-        Raises
-        ------
-        AddressError
-            If one of them is not in the dump.
-
-        Examples
-        --------
-        >>> with npdump.open(vmcore) as dump:
-        ...     dump.pages([0x100, 0x101]).shape
-        (2, 4096)
-        """
-        wanted = np.asarray(pfns, np.int64).ravel()
-        ordered = unique(wanted)
-        runs = runs_of_numbers(ordered)
-        absent = subtract(runs, self.source.data_runs)
-        if len(absent):
-            raise AddressError(f"page frame {int(absent[0, 0]):#x} isn't in {self.path}")
-        found = np.empty((len(ordered), self.source.page_size), np.uint8)
-        self.source.gather(runs, found)
-        return found[np.searchsorted(ordered, wanted)]
 
     def find_kernel(self, *, required: bool, observer: Observer) -> Kernel | None:
         """Return the crashed kernel; if it is not required, None and a warning where the dump does not tell."""

@@ -15,7 +15,7 @@ WANTED_STRUCTS = frozenset(
     "prb_desc prb_data_blk_lpos prb_data_ring printk_info latched_seq printk_log log vm_struct vmap_area "
     "vmemmap_backing mmu_psize_def cpu_spec uts_namespace new_utsname".split()
 )
-WANTED_ENUMS = frozenset("pageflags pagetype zone_stat_item node_states compound_dtor_id zone_type".split())
+WANTED_ENUMS = frozenset("pageflags pagetype zone_stat_item node_states compound_dtor_id zone_type migratetype".split())
 WANTED_SIZES = frozenset(("nodemask_t",))
 WANTED_FILES = frozenset(("pud_t",))
 WANTED_ARRAYS = frozenset(("mem_section", "node_data", "pgdat_list", "node_memblk", "node_remap_start_pfn"))
