@@ -66,7 +66,7 @@ def _run(options: Options) -> int:
         else:
             from npdump.cli import commands
 
-            commands.get(options.command)(options, report)
+            return commands.get(options.command)(options, report) or 0
     except NpdumpError as error:
         report.error(str(error))
         report.message("\nnpdump Failed.")

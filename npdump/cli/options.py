@@ -73,11 +73,29 @@ COMMANDS = {
     "rearrange": Command(("dumpfile",), 1, has_json=False),
     "make_vmcoreinfo": Command((), 0, has_json=False),
     "completion": Command(("shell",), 1, has_json=False),
+    "stats": Command(("vmcore",), 1, takes_parts=True),
+    "map": Command(("vmcore", "dumpfile"), 2, has_json=False, takes_parts=True),
+    "compare": Command(("vmcore",), 1, takes_parts=True),
 }
 """By the name of the module of :mod:`npdump.cli.commands` that does it."""
 
-SUBCOMMANDS = ("info", "explain", "completion")
+SUBCOMMANDS = ("info", "explain", "stats", "map", "compare", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
+
+ONLY_WITH = {
+    "by": "stats",
+    "csv": "stats",
+    "layout": "map",
+    "compares_stored": "compare",
+    "allowed": "compare",
+    "junit": "compare",
+}
+"""Options that belong to one command, by the name of their value."""
+
+PARTS_OF_MEMORY = ("all", "node", "zone", "section", "order", "level")
+MAP_LAYOUTS = ("hilbert", "rows")
+COMPARED = ("memory", "lost", "extra", "changed", "stored", "headers", "notes", "vmcoreinfo")
+"""As `npdump.compare.AREAS`."""
 
 DESCRIPTION = """\
 npdump reads the memory image of a crashed kernel, finds out what each page of memory was used for, leaves out the
@@ -128,6 +146,12 @@ class Options(NamedTuple):
     work_dir: str | None = None
     zlib_engine: str | None = None
     share: bool = True
+    by: str | None = None
+    csv: bool = False
+    layout: str | None = None
+    compares_stored: bool = False
+    allowed: tuple[tuple[str, int], ...] | None = None
+    junit: str | None = None
     show_help: bool = False
     show_version: bool = False
 
@@ -201,6 +225,9 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump -g VMCOREINFO -x VMLINUX\n"
         "       npdump info [--json] VMCORE...\n"
         "       npdump explain [OPTION]... VMCORE PFN|ADDRESS\n"
+        "       npdump stats [--by PART] [--json|--csv] VMCORE...\n"
+        "       npdump map [--layout LAYOUT] VMCORE... PICTURE\n"
+        "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"
         "       npdump completion bash|zsh|fish",
         description=DESCRIPTION,
         epilog="Options of makedumpfile that are refused for now: "
@@ -228,6 +255,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_work_options(parser.add_argument_group("work"))
     _add_fact_options(parser.add_argument_group("kernel facts"))
     _add_question_options(parser.add_argument_group("questions, instead of making a DUMPFILE"))
+    _add_look_options(parser.add_argument_group("looking at dumps, and comparing them"))
     _add_message_options(parser.add_argument_group("messages"))
     for option in UNSUPPORTED_OPTIONS:
         parser.add_argument(
@@ -389,6 +417,49 @@ def _add_question_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_look_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--by",
+        choices=PARTS_OF_MEMORY,
+        metavar="PART",
+        help="with stats, count apart by node, zone, section, or order (of blocks); level: what each dump level keeps",
+    )
+    add("--csv", action="store_true", help="with stats, print numbers of pages, separated by commas")
+    add(
+        "--layout",
+        choices=MAP_LAYOUTS,
+        metavar="LAYOUT",
+        help="with map, lay memory out along hilbert curves, where what is near stays near (the default), or in rows",
+    )
+    add(
+        "--bytes",
+        dest="compares_stored",
+        action="store_true",
+        help="with compare, compare the compressed bytes of pages too",
+    )
+    add(
+        "--allow",
+        dest="allowed",
+        metavar="LIST",
+        type=_allowed,
+        help="with compare, differences that are no difference, as lost=0,extra=100: pages of memory, lost, extra, "
+        "changed, stored; or entries of headers, notes, vmcoreinfo",
+    )
+    add("--junit", metavar="FILE", help="with compare, write the result to FILE as JUnit XML too")
+
+
+def _allowed(text: str) -> tuple[tuple[str, int], ...]:
+    """Read a list of areas and numbers, as ``lost=0,extra=100``."""
+    found = []
+    for item in text.split(","):
+        name, _, number = item.partition("=")
+        if name not in COMPARED or not re.fullmatch("[0-9]{1,18}", number):
+            raise argparse.ArgumentTypeError(f"{item!r} is none of {', '.join(COMPARED)}, with = and a number")
+        found.append((name, int(number)))
+    return tuple(found)
+
+
 def _address(text: str) -> int:
     """Read an address as strtoul(3) with base 0 does."""
     digits = text.lower().removeprefix("0x")
@@ -445,6 +516,14 @@ def _check(options: Options) -> None:
     if options.reassemble and len(options.vmcores) < 2:
         raise _usage_error("--reassemble: two parts at least and the DUMPFILE are needed")
     command = COMMANDS[options.command]
+    for name, only in ONLY_WITH.items():
+        if getattr(options, name) not in (None, False) and options.command != only:
+            flag = {"compares_stored": "bytes", "allowed": "allow"}.get(name, name)
+            raise _usage_error(f"--{flag}: belongs to npdump {only}")
+    if options.json and options.csv:
+        raise _usage_error("--json with --csv: give one")
+    if options.command == "compare" and len(options.vmcores) < 2:
+        raise _usage_error("compare: two VMCOREs at least are needed")
     if options.json and options.command == FILTER and not options.show_stats:
         raise _usage_error("--json without --show-stats: there is no report to print as JSON")
     if options.json and not command.has_json:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["get"]
 
 
-def get(name: str) -> Callable[[Options, Reporter], None]:
-    """Return the function that does a command; it raises `NpdumpError` if it can't."""
-    run: Callable[[Options, Reporter], None] = plugins.get(__name__, name, "run")
+def get(name: str) -> Callable[[Options, Reporter], int | None]:
+    """Return the function that does a command; it raises `NpdumpError` if it can't, and may return an exit code."""
+    run: Callable[[Options, Reporter], int | None] = plugins.get(__name__, name, "run")
     return run
