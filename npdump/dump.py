@@ -25,6 +25,7 @@ from npdump.opened import Opened
 from npdump.pages.explain import PageExplanation, explain_page, page_flags
 from npdump.pages.policy import MAX_DUMP_LEVEL
 from npdump.pages.result import ScanResult
+from npdump.pages.selfcheck import announce, check
 from npdump.pipeline import DEFAULT_SCAN, ScanOptions
 from npdump.sinks.file import open_files
 from npdump.writers._split import Split
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from npdump.kernel.facts.types import Types
+    from npdump.kernel.kernel import Kernel
     from npdump.sinks import Sink
     from npdump.summary import Summary
     from npdump.usage import MemoryUsage
@@ -132,13 +134,23 @@ class Dump(Opened):
     def pages(self) -> MemoryMap:
         """The struct pages as a table; called with page frames, what those pages hold.
 
+        Kinds of pages that do not stand the self-check count as kept, as in a dump.
+
         Examples
         --------
         >>> with npdump.open(vmcore) as dump:
         ...     int(dump.pages.levels().kept[31]), dump.pages([0x100]).shape
         (18556, (1, 4096))
         """
-        return MemoryMap(self.source, lambda: (self.kernel, MAX_DUMP_LEVEL), self.observer, find_types=self._types)
+        return MemoryMap(self.source, self._trusted_kernel, self.observer, find_types=self._types)
+
+    def _trusted_kernel(self) -> tuple[Kernel, int]:
+        """Return the kernel with the facts that are to be believed, and what of all dump levels is."""
+        verdict = check(self.kernel, self.source, MAX_DUMP_LEVEL)
+        announce(verdict, self.observer, strict=False)
+        if verdict.kernel is None:
+            raise FactError(f"{self.path}: its struct pages make no sense: nothing can be told of its pages")
+        return verdict.kernel, verdict.level
 
     def _types(self) -> Types | None:
         """Return the kernel's C types by the best source that there is."""

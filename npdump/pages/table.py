@@ -183,7 +183,7 @@ class PageTable:
         kernel, source = self._kernel, self._source
         page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
         memmap = find(kernel, page.nbytes, source.max_mapnr)
-        free_blocks = read_free_lists(kernel, memmap, page, self._observer.warn)
+        free_blocks = read_free_lists(kernel, memmap, page, self._observer)
         struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
         return _Context(page, struct_pages, memmap, free_blocks, min(source.max_mapnr, int(memmap.pfn_stops[-1])))
 
