@@ -51,8 +51,22 @@ class Sink(Protocol):
     def truncate(self, offset: int) -> None:
         """Take back, where that's possible, what was placed at ``offset`` and behind it."""
 
+    def flush(self) -> None:
+        """Bring errors to light that the system held back, before the file is said to be whole.
+
+        Raises
+        ------
+        NoSpace, SinkError
+        """
+
     def close(self) -> None:
-        """End the output; errors that the system held back come to light here."""
+        """End the output, and give it its name.
+
+        Raises
+        ------
+        SinkError
+            If it isn't there any more, among others.
+        """
 
     def discard(self) -> None:
-        """End the output and remove it, if it wasn't there before."""
+        """End the output and remove it; what was there before stays as far as possible."""

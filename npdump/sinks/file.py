@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A new file, readable by its owner alone."""
+"""A new file, readable by its owner alone; see `npdump.sinks._target` for where it is while it is being written."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
+from npdump.sinks._target import open_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from npdump.sinks import Placement
     from npdump.storage import Storage
 
 __all__ = ["FileSink", "open_files"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {*_NO_ROOM, errno.EFBIG}
 
 
 class FileSink:
@@ -29,18 +31,21 @@ class FileSink:
     ----------
     path : str
     force : bool
-        Overwrite what is there.
+        Replace what is there.
     inputs : iterable of Storage
-        Files that must not be overwritten.
+        Files that must not be replaced.
     siblings : iterable of FileSink
         Outputs that are being written too.
     limit_nbytes : int or None
         Let the file grow no larger than this.
+    keep_away : bool
+        Keep the name free until the file is whole: for files that can't say that they aren't.
 
     Raises
     ------
     SinkError
-        If the file exists and ``force`` is false, if it's one of ``inputs`` or ``siblings``, or if it can't be created.
+        If the file exists and ``force`` is false, if it's one of ``inputs`` or ``siblings``, if another run is writing
+        it, or if it can't be created.
     """
 
     can_rewrite = True
@@ -52,60 +57,53 @@ class FileSink:
         inputs: Iterable[Storage] = (),
         limit_nbytes: int | None = None,
         siblings: Iterable[FileSink] = (),
+        keep_away: bool = False,
     ) -> None:
         self.path = path
         self._limit_nbytes = limit_nbytes
         self._fd = -1
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        try:
-            self._fd = os.open(path, flags | os.O_EXCL, 0o600)
-            self._is_new = True
-        except FileExistsError:
-            self._check_existing(inputs, siblings)
-            if not force:
-                raise SinkError(f"{path}: exists already: give -f to overwrite it, or another name") from None
-            self._is_new = False
-        except OSError as error:
-            raise SinkError(f"{path}: can't be created: {error.strerror}") from None
-        if not self._is_new:
-            self._open_existing(flags)
 
-    def _check_existing(self, inputs: Iterable[Storage], siblings: Iterable[FileSink]) -> None:
-        try:
-            status = os.stat(self.path)
-        except OSError as error:
-            why = f"{self.path}: is a symbolic link that leads nowhere: {error.strerror}"
-            raise SinkError(f"{why}: remove it, or give another name for the output") from None
+        def check(status: os.stat_result) -> None:
+            self._check_existing(status, inputs, siblings)
+
+        self._fd, self._place, self._part, self._replaced = open_target(path, force, keep_away, check)
+        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+
+    def _check_existing(self, status: os.stat_result, inputs: Iterable[Storage], siblings: Iterable[FileSink]) -> None:
         if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
             raise SinkError(f"{self.path}: is a pipe or socket: only a stream (-F, to the standard output) goes there")
         if any(storage.same_file(status) for storage in inputs):
             raise SinkError(f"{self.path}: is the input itself: give another name for the output")
-        if any(os.path.samestat(os.fstat(sibling._fd), status) for sibling in siblings):
+        if any(sibling.is_or_replaces(status) for sibling in siblings):
             raise SinkError(f"{self.path}: is the file of another part: give each part a name of its own")
 
-    def _open_existing(self, flags: int) -> None:
-        try:
-            self._fd = os.open(self.path, flags, 0o600)
-            if stat.S_ISREG(os.fstat(self._fd).st_mode):
-                os.ftruncate(self._fd, 0)
-                os.fchmod(self._fd, 0o600)
-        except OSError as error:
-            raise SinkError(f"{self.path}: can't be overwritten: {error.strerror}") from None
+    def is_or_replaces(self, status: os.stat_result) -> bool:
+        """Return whether a file is this one, or the one that this one is to replace."""
+        replaced = self._replaced
+        return os.path.samestat(os.fstat(self._fd), status) or (
+            replaced is not None and os.path.samestat(replaced, status)
+        )
 
     def write(self, offset: int, data: Any) -> None:
         """See `npdump.sinks.Sink.write`."""
         whole = memoryview(data).cast("B")
         rest = whole[: self._room(offset, len(whole))]
         at = offset
-        try:
-            while rest:
+        while rest:
+            try:
                 written = os.pwrite(self._fd, rest, at)
-                rest = rest[written:]
-                at += written
-        except OSError as error:
-            if error.errno in _FULL:
-                raise self._full(at - offset, f"can't grow beyond byte {at}: {error.strerror}") from None
-            raise SinkError(f"{self.path}: can't be written at byte {at}: {error.strerror}") from None
+            except OSError as error:
+                if error.errno in _NO_ROOM and self._take_place():
+                    continue
+                if error.errno in _FULL:
+                    raise self._full(at - offset, f"can't grow beyond byte {at}: {error.strerror}") from error
+                raise SinkError(f"{self.path}: can't be written at byte {at}: {error.strerror}") from error
+            if not written:
+                raise SinkError(
+                    f"{self.path}: can't be written at byte {at}: the system takes no more and doesn't say why"
+                )
+            rest = rest[written:]
+            at += written
         if at < offset + len(whole):
             raise self._full(at - offset, f"the limit of {self._limit_nbytes} bytes (-L) is reached")
 
@@ -132,9 +130,11 @@ class FileSink:
         try:
             os.posix_fallocate(self._fd, offset, nbytes)
         except OSError as error:
+            if error.errno in _NO_ROOM and self._take_place():
+                self.reserve(offset, nbytes)
             # Others say that this file system, or a device, can't.
-            if error.errno in _FULL:
-                raise self._full(0, f"has no room for {nbytes} bytes at {offset}: {error.strerror}") from None
+            elif error.errno in _FULL:
+                raise self._full(0, f"has no room for {nbytes} bytes at {offset}: {error.strerror}") from error
 
     def truncate(self, offset: int) -> None:
         """See `npdump.sinks.Sink.truncate`."""
@@ -142,23 +142,75 @@ class FileSink:
         with suppress(OSError):
             os.ftruncate(self._fd, min(offset, os.fstat(self._fd).st_size))
 
+    def flush(self) -> None:
+        """See `npdump.sinks.Sink.flush`."""
+        # NFS tells what became of earlier writes when a descriptor is closed (nfs(5), "Close-to-open").
+        with self._told_at_the_end():
+            os.close(os.dup(self._fd))
+
     def close(self) -> None:
         """See `npdump.sinks.Sink.close`."""
+        if self._fd < 0:
+            return
         fd, self._fd = self._fd, -1
         try:
-            if fd >= 0:
+            self._settle(fd)
+        finally:
+            with self._told_at_the_end():
                 os.close(fd)
+
+    def _name_of(self, fd: int) -> str | None:
+        """Return where the file is, None if somebody took it away; a worker may have given it its name."""
+        return next((name for name in (self._part, self._place) if name and _is_at(fd, name)), None)
+
+    def _settle(self, fd: int) -> None:
+        """Give the file its name, if it hasn't got it; it is an error if it's no longer there."""
+        name = self._name_of(fd)
+        if name is None and self._is_file:
+            raise SinkError(
+                f"{self.path}: was removed or replaced while it was being written: what was written is lost"
+            )
+        if name is not None and name == self._part:
+            try:
+                os.replace(name, self._place)
+            except OSError as error:
+                raise SinkError(f"{self.path}: can't be replaced: {error.strerror}: {name} has the new file") from error
+
+    def _take_place(self) -> bool:
+        """Replace the old file early, for its room; return whether there was one."""
+        if self._part is None:
+            return False
+        part, self._part = self._part, None
+        # Another process may have done it.
+        with suppress(OSError):
+            os.replace(part, self._place)
+        return True
+
+    @contextmanager
+    def _told_at_the_end(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             kind = NoSpace if error.errno in _FULL else SinkError
-            raise kind(f"{self.path}: couldn't be written to the end: {error.strerror}") from None
+            raise kind(f"{self.path}: couldn't be written to the end: {error.strerror}") from error
 
     def discard(self) -> None:
-        """Close the file and, if it wasn't there before, remove it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            if self._is_new:
-                os.unlink(self.path)
+        """Close the file and remove it; what was there before stays, if its room wasn't needed."""
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        name = self._name_of(fd) if self._is_file else None
+        with suppress(OSError):
+            if name is not None:
+                os.unlink(name)
+        os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Return whether a name is that of an open file."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    return False
 
 
 def open_files(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -83,9 +84,9 @@ class FlattenedSink:
             for buffer in buffers:
                 rest = memoryview(buffer)
                 while rest:
-                    rest = rest[os.write(_STDOUT, rest) :]
+                    rest = rest[_write_some(rest) :]
         except OSError as error:
-            raise SinkError(f"standard output: can't be written: {error.strerror}") from None
+            raise SinkError(f"standard output: can't be written: {error.strerror}") from error
         self._shared[:] = _COUNT.pack(written)
 
     def write_all(self, placements: Iterable[Placement]) -> None:
@@ -99,6 +100,9 @@ class FlattenedSink:
     def truncate(self, offset: int) -> None:
         """Do nothing: what went down a stream can't be taken back."""
 
+    def flush(self) -> None:
+        """Do nothing: a stream holds nothing back."""
+
     def close(self) -> None:
         """Write the end mark."""
         with self._our_turn():
@@ -107,3 +111,18 @@ class FlattenedSink:
 
     def discard(self) -> None:
         """Leave the stream without its end mark."""
+
+
+def _write_some(data: memoryview) -> int:
+    """Write what goes, and wait until something does: whoever else has the pipe may have made it non-blocking."""
+    while True:
+        try:
+            n = os.write(_STDOUT, data)
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(_STDOUT, select.POLLOUT)
+            waiting.poll()
+        else:
+            if not n:
+                raise SinkError("standard output: can't be written: the system takes no more and doesn't say why")
+            return n

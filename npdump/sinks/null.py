@@ -32,6 +32,9 @@ class NullSink:
     def truncate(self, offset: int) -> None:
         """Do nothing."""
 
+    def flush(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 

@@ -303,12 +303,18 @@ class Format(Protocol):
             If it's damaged or truncated.
         """
 
-    def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
-        """Return what has to be written at which offset of the file so that it says that it's incomplete.
+    def incomplete_mark(self, head: bytes) -> tuple[int, bytes]:
+        """Return what has to be written at which offset of a file so that it says that it is incomplete.
+
+        Parameters
+        ----------
+        head : bytes
+            The first `HEAD_NBYTES` bytes, fewer of a shorter file.
 
         Raises
         ------
-        SourceError
+        CorruptDump
+            If the head is none of this format, or only a part of one.
         """
 
 

@@ -91,7 +91,7 @@ def read_header(storage: Storage) -> KdumpHeader:
     ------
     CorruptDump, TruncatedDump
     """
-    bits, byte_order, disk = _disk_header(storage)
+    bits, byte_order, disk = _disk_header(storage.read(0, min(storage.nbytes, _HEAD_NBYTES)), storage.path)
     is_old = disk["signature"] == kdump.OLD_SIGNATURE
     block = int(disk["block_size"])
     n_sub_blocks, n_bitmap_blocks = int(disk["sub_hdr_size"]), int(disk["bitmap_blocks"])
@@ -147,18 +147,20 @@ def read_header(storage: Storage) -> KdumpHeader:
     )
 
 
-def incomplete_mark(storage: Storage) -> tuple[int, bytes]:
+def incomplete_mark(head: bytes) -> tuple[int, bytes]:
     """See `npdump.sources.Format.incomplete_mark`."""
-    _, _, disk = _disk_header(storage)
+    if len(head) < _HEAD_NBYTES:
+        raise CorruptDump("corrupt header: there is only a part of it")
+    _, _, disk = _disk_header(head, "the head of the file")
     fields = disk.dtype.fields
     assert fields is not None
     kind, offset = fields["status"][:2]
     return offset, np.array(int(disk["status"]) | STATUS_INCOMPLETE, kind).tobytes()
 
 
-def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:
+def _disk_header(head: bytes, path: str) -> tuple[int, ByteOrder, np.void]:
     """Find out the word size and byte order, which nothing states; return them and the header."""
-    head = storage.read(0, min(storage.nbytes, _HEAD_NBYTES)).ljust(_HEAD_NBYTES, b"\0")
+    head = head.ljust(_HEAD_NBYTES, b"\0")
     plausible = []
     for bits in (32, 64):
         for byte_order in BYTE_ORDERS.values():
@@ -171,8 +173,7 @@ def _disk_header(storage: Storage) -> tuple[int, ByteOrder, np.void]:
             ):
                 plausible.append((bits, byte_order, disk))
     if not plausible:
-        text = f"{storage.path}: corrupt header: no word size or byte order makes sense of it"
-        raise CorruptDump(text, path=storage.path)
+        raise CorruptDump(f"{path}: corrupt header: no word size or byte order makes sense of it", path=path)
     machine = machine_named(_uname(plausible[0][2]))
     fitting = [found for found in plausible if machine and machine.bits == found[0]]
     return (fitting or plausible)[0]

@@ -195,17 +195,18 @@ class ElfFormat:
         """See `npdump.sources.Format.open`."""
         return _open(storage)
 
-    def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
+    def incomplete_mark(self, head: bytes) -> tuple[int, bytes]:
         """See `npdump.sources.Format.incomplete_mark`."""
-        ident = storage.read(0, elf.EHDR[32].itemsize)
-        if ident[4] not in elf.CLASS_BITS or ident[5] not in elf.BYTE_ORDERS:
-            text = f"{storage.path}: corrupt ELF header: no such word size or byte order"
-            raise CorruptDump(text, path=storage.path)
-        dtype = elf.EHDR[elf.CLASS_BITS[ident[4]]].newbyteorder(elf.BYTE_ORDERS[ident[5]])
-        ehdr = np.frombuffer(storage.read(0, dtype.itemsize), dtype, 1)[0]
+        elf_class, data = (*head[4:6], 0, 0)[:2]
+        if elf_class not in elf.CLASS_BITS or data not in elf.BYTE_ORDERS:
+            raise CorruptDump("corrupt ELF header: no such word size or byte order")
+        dtype = elf.EHDR[elf.CLASS_BITS[elf_class]].newbyteorder(elf.BYTE_ORDERS[data])
+        if len(head) < dtype.itemsize:
+            raise CorruptDump("corrupt ELF header: there is only a part of it")
+        ehdr = np.frombuffer(head, dtype, 1)[0]
         assert dtype.fields is not None
-        kind, offset = dtype.fields["e_flags"][:2]
-        return offset, np.array(int(ehdr["e_flags"]) | elf.DUMP_ELF_INCOMPLETE, kind).tobytes()
+        field, offset = dtype.fields["e_flags"][:2]
+        return offset, np.array(int(ehdr["e_flags"]) | elf.DUMP_ELF_INCOMPLETE, field).tobytes()
 
 
 FORMAT = ElfFormat()

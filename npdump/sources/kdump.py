@@ -191,9 +191,9 @@ class KdumpFormat:
         """See `npdump.sources.Format.open`."""
         return _open([storage])
 
-    def incomplete_mark(self, storage: Storage) -> tuple[int, bytes]:
+    def incomplete_mark(self, head: bytes) -> tuple[int, bytes]:
         """See `npdump.sources.Format.incomplete_mark`."""
-        return incomplete_mark(storage)
+        return incomplete_mark(head)
 
     def join(self, storages: Sequence[Storage]) -> Source:
         """See `npdump.sources.Joinable.join`."""

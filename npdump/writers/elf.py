@@ -183,6 +183,7 @@ class ElfWriter:
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
+        sink.flush()
         if sink.can_rewrite:
             sink.write_all([(0, self._headers(complete=True))])
 

@@ -89,6 +89,7 @@ class KdumpWriter:
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""
+        sink.flush()
         if sink.can_rewrite:
             sink.write_all([self._layout.disk_header(complete=True)])
 

@@ -32,7 +32,7 @@ def run(options: Options, report: Reporter) -> None:
             if text:
                 report.answer(text)
             return
-        sink = FileSink(options.dumpfile, options.force, dump.storages)
+        sink = FileSink(options.dumpfile, options.force, dump.storages, keep_away=True)
     try:
         sink.write(0, text.encode("utf-8", "surrogateescape"))
         sink.close()

@@ -25,7 +25,7 @@ def run(options: Options, report: Reporter) -> None:
     assert options.vmlinux is not None and options.new_vmcoreinfo is not None
     given = read_vmlinux(options.vmlinux, options.work_dir)
     vmlinux = FileStorage(options.vmlinux)
-    sink = FileSink(options.new_vmcoreinfo, options.force, [vmlinux])
+    sink = FileSink(options.new_vmcoreinfo, options.force, [vmlinux], keep_away=True)
     try:
         sink.write(0, vmcoreinfo.format_text(given.facts, PAGE_SIZE).encode())
         sink.close()

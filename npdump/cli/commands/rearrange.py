@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from npdump import sources, storage
-from npdump.errors import SinkError, SourceError, TruncatedDump
+from npdump.errors import CorruptDump, SinkError, SourceError, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 from npdump.sinks.file import FileSink
-from npdump.storage.file import FileStorage
 from npdump.storage.spool import peek
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
+    from npdump.sinks import Placement
 
 __all__ = ["run"]
 
@@ -47,42 +49,71 @@ def run(options: Options, report: Reporter) -> None:
     try:
         stream.read(HEADER_NBYTES)
         _rearrange(stream, sink)
-    except BaseException as error:
-        _mark(sink)
-        if isinstance(error, EOFError | TruncatedDump):
-            raise TruncatedDump(
-                f"{_NAME}: ends without the end mark: it was cut short; {sink.path} holds what came, and says that "
-                "it's incomplete if it got its header; npdump reads the flattened file as well"
-            ) from None
-        if isinstance(error, failures):
-            raise SourceError(f"{_NAME}: can't be read: {error}") from None
-        raise
-    finally:
+    except (EOFError, TruncatedDump) as error:
         sink.close()
+        raise TruncatedDump(
+            f"{_NAME}: ends without the end mark: it was cut short; {sink.path} holds what came, and says that "
+            "it's incomplete if it got its header; npdump reads the flattened file as well"
+        ) from error
+    except failures as error:
+        sink.close()
+        raise SourceError(f"{_NAME}: can't be read: {error}") from error
+    except BaseException:
+        with suppress(SinkError):
+            sink.close()
+        raise
+    sink.close()
     report.message(f"\nThe dumpfile is saved to {options.dumpfile}.\n\nnpdump Completed.")
 
 
 def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
+    head = _Head()
     while True:
         header = stream.read(RECORD.size)
         if len(header) < RECORD.size:
-            break
+            raise TruncatedDump(f"{_NAME}: ends without the end mark")
         offset, nbytes = RECORD.unpack(header)
         if offset == nbytes == -1:
-            return
+            break
         if offset < 0 or nbytes <= 0:
             raise SourceError(f"{_NAME}: a record is corrupt: offset {offset}, size {nbytes}")
-        while nbytes and (data := stream.read(min(nbytes, _CHUNK_NBYTES))):
-            sink.write(offset, data)
+        while nbytes:
+            data = stream.read(min(nbytes, _CHUNK_NBYTES))
+            if not data:
+                raise TruncatedDump(f"{_NAME}: ends without the end mark")
+            sink.write_all(head.take(offset, data))
             offset += len(data)
             nbytes -= len(data)
-    raise TruncatedDump(f"{_NAME}: ends without the end mark")
+    sink.flush()
+    sink.write(0, head.whole)
 
 
-def _mark(sink: FileSink) -> None:
-    """Have the file say that it's incomplete, if it's so far that it can."""
-    # What can't be read, for want of its header or of rights, doesn't look whole either.
-    with suppress(SourceError, SinkError), closing(FileStorage(sink.path)) as storage:
-        source_format = sources.detect(storage.read(0, min(storage.nbytes, sources.HEAD_NBYTES)))
+class _Head:
+    """The beginning of the file, which says that the rest isn't whole: it is held back until it can say so.
+
+    Attributes
+    ----------
+    whole : bytes
+        As it came: to be written when the rest is there.
+    """
+
+    def __init__(self) -> None:
+        self.whole = b""
+
+    def take(self, offset: int, data: bytes) -> list[Placement]:
+        """Take bytes of the file; return what of the file can be written for that."""
+        n_ours = min(max(sources.HEAD_NBYTES - offset, 0), len(data))
+        placements: list[Placement] = [(offset + n_ours, data[n_ours:])] if n_ours < len(data) else []
+        if n_ours:
+            self.whole = self.whole.ljust(offset, b"\0")
+            self.whole = self.whole[:offset] + data[:n_ours] + self.whole[offset + n_ours :]
+            placements += [(0, head) for head in self._marked()]
+        return placements
+
+    def _marked(self) -> Iterator[bytes]:
+        source_format = sources.detect(self.whole)
         if source_format is not None:
-            sink.write_all([source_format.incomplete_mark(storage)])
+            # Nothing is what it gives of a header that has only begun to come.
+            with suppress(CorruptDump):
+                at, mark = source_format.incomplete_mark(self.whole)
+                yield self.whole[:at] + mark + self.whole[at + len(mark) :]
