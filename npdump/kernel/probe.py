@@ -9,6 +9,7 @@ from npdump.errors import AddressError, FactError, VersionMismatch
 from npdump.facts import Facts
 from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
 from npdump.kernel.facts.external import ExternalFacts, merge
+from npdump.kernel.facts.gate import pass_gate
 from npdump.kernel.kernel import Kernel
 from npdump.kernel.memory import VirtualMemory
 
@@ -86,7 +87,7 @@ def find_kernel(
 
 def _facts(source: Source, arch: Arch, external: ExternalFacts | None, observer: Observer) -> Facts:
     if source.notes.vmcoreinfo is not None:
-        facts = vmcoreinfo.parse(source.notes.vmcoreinfo)
+        facts = pass_gate(vmcoreinfo.parse(source.notes.vmcoreinfo), arch.bits)
     elif external is None:
         raise FactError(
             f"{source.path}: has no VMCOREINFO; only dump levels 0 and 1 are possible without -x VMLINUX or -i FILE"
@@ -94,13 +95,23 @@ def _facts(source: Source, arch: Arch, external: ExternalFacts | None, observer:
     else:
         facts = arch.locate(source.segments, external.link_base) if arch.locate else Facts({}, {})
     if external is not None:
+        external = external._replace(facts=pass_gate(external.facts, arch.bits))
         facts, conflicts = merge(facts, external)
         for conflict in conflicts[:MAX_CONFLICTS_SHOWN]:
             observer.warn(f"{external.path}: {conflict}: the former is used")
         if len(conflicts) > MAX_CONFLICTS_SHOWN:
             n = len(conflicts)
             observer.warn(f"{external.path}: contradicts the dump about {n} facts in all: is it of this kernel?")
+    _warn_of_rejected(facts, observer)
     return facts.completed_by(vmcoreinfo_keys.page_type_macros(facts.release))[0]
+
+
+def _warn_of_rejected(facts: Facts, observer: Observer) -> None:
+    reasons = list(facts.rejected.values())
+    for reason in reasons[:MAX_CONFLICTS_SHOWN]:
+        observer.warn(f"{reason}: it is not used, and what cannot be told without it is kept")
+    if len(reasons) > MAX_CONFLICTS_SHOWN:
+        observer.warn(f"{len(reasons)} facts in all are none that a kernel has: is the VMCOREINFO damaged?")
 
 
 def _check_release(kernel: Kernel, external: ExternalFacts) -> None:
