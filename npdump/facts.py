@@ -76,6 +76,10 @@ class Facts:
         """Why facts that were stated are not used, by key."""
         return dict(self._rejected)
 
+    def is_stated(self, key: str) -> bool:
+        """Return whether anything was stated for ``key``, be it true or rejected."""
+        return key in self or key in self._rejected
+
     def origin(self, key: str) -> str | None:
         """Return where the value of ``key`` came from, None if it is not known."""
         fact = self._values.get(key)

@@ -133,8 +133,7 @@ def _implausible(facts: Facts) -> tuple[str, ...]:
 
 def _flag(facts: Facts, key: str, default: int | None = None) -> int:
     """Return the mask of the flag whose bit number VMCOREINFO gives."""
-    bit = facts.get(key)
-    bit = default if bit is None else bit
+    bit = facts.get(key, default)
     return 1 << bit if bit is not None and 0 <= bit < 64 else 0
 
 
