@@ -76,10 +76,11 @@ COMMANDS = {
     "stats": Command(("vmcore",), 1, takes_parts=True),
     "map": Command(("vmcore", "dumpfile"), 2, has_json=False, takes_parts=True),
     "compare": Command(("vmcore",), 1, takes_parts=True),
+    "check": Command(("vmcore",), 1, takes_parts=True),
 }
 """By the name of the module of :mod:`npdump.cli.commands` that does it."""
 
-SUBCOMMANDS = ("info", "explain", "stats", "map", "compare", "completion")
+SUBCOMMANDS = ("info", "explain", "stats", "map", "compare", "check", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 ONLY_WITH = {
@@ -228,6 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump stats [--by PART] [--json|--csv] VMCORE...\n"
         "       npdump map [--layout LAYOUT] VMCORE... PICTURE\n"
         "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"
+        "       npdump check [--json] VMCORE...\n"
         "       npdump completion bash|zsh|fish",
         description=DESCRIPTION,
         epilog="Options of makedumpfile that are refused for now: "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npdump.pages.table import PageTable
     from npdump.sources import Source
 
-__all__ = ["Found", "PageExample", "PageSet", "compare_pages"]
+__all__ = ["Found", "PageExample", "PageSet", "compare_pages", "cut"]
 
 _CHUNK_NPAGES = 1 << 15
 _BATCH_NBYTES = 1 << 20
@@ -226,7 +226,7 @@ def _chunk_starts(one: Source, other: Source) -> Iterator[int]:
         at = max(at, -(-stop // _CHUNK_NPAGES) * _CHUNK_NPAGES)
 
 
-def _cut(runs: Runs, npages: int) -> Iterator[Runs]:
+def cut(runs: Runs, npages: int) -> Iterator[Runs]:
     """Yield runs in pieces of at most ``npages`` pages."""
     lengths = runs[:, 1] - runs[:, 0]
     pfns = expand(runs[:, 0], lengths)
@@ -239,7 +239,7 @@ def _compare_contents(both: Runs, readers: tuple[_Reader, _Reader]) -> tuple[I64
     differing: list[I64] = [np.empty(0, np.int64)]
     how: dict[int, str] = {}
     waiting: deque[tuple[Runs, Any, Any]] = deque()
-    pieces = _cut(both, readers[0].npages)
+    pieces = cut(both, readers[0].npages)
     while True:
         while len(waiting) < _N_AHEAD and (piece := next(pieces, None)) is not None:
             waiting.append((piece, readers[0].submit(piece), readers[1].submit(piece)))
@@ -283,7 +283,7 @@ def _differently_stored(both: Runs, one: Source, other: Source) -> I64:
     assert one.compressed is not None
     assert other.compressed is not None
     differing: list[I64] = [np.empty(0, np.int64)]
-    for piece in _cut(both, max(_BATCH_NBYTES // other.page_size, 1)):
+    for piece in cut(both, max(_BATCH_NBYTES // other.page_size, 1)):
         ours, theirs = one.compressed.locate(piece), other.compressed.locate(piece)
         is_other = (ours.flags != theirs.flags) | (ours.nbytes != theirs.nbytes)
         rows = np.flatnonzero(~is_other)

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether a dump is whole and consistent, and which programs will open it.
+
+A program is said to open a dump only where all that npdump can check is right: a "no" may be too careful, a "yes" is
+meant to hold.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npdump.arrays import count, subtract
+from npdump.compare._pages import cut
+from npdump.errors import NpdumpError
+from npdump.kernel import dmesg
+from npdump.kernel.memmap import find
+from npdump.kernel.nodes import zones
+from npdump.kernel.probe import utsname
+from npdump.layouts import elf
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
+from npdump.pages.selfcheck import check
+from npdump.pages.struct_page import describe
+from npdump.sources._notes import parse_notes
+from npdump.storage.file import page_buffer
+from npdump.storage.flattened import FlattenedStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from npdump.arrays import Records
+    from npdump.kernel.kernel import Kernel
+    from npdump.observer import Observer
+    from npdump.opened import Opened
+    from npdump.sources import Source
+    from npdump.storage import Storage
+
+__all__ = ["Answer", "check_soundness"]
+
+_BATCH_NBYTES = 1 << 20
+_EVERY_KIND = 31
+
+_HOST = platform.machine()
+"""As `npdump.arch` names machines."""
+
+_LIBKDUMPFILE_MACHINES = ("x86_64", "i686", "aarch64", "armv7l", "ppc64", "s390x", "riscv64", "ia64")
+_DRGN_MACHINES = ("x86_64", "i686", "aarch64", "armv7l", "ppc64", "s390x", "riscv64")
+_DRGN_KEYS = ("OSRELEASE", "PAGESIZE", "SYMBOL(swapper_pg_dir)", "SYMBOL(_stext)")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question about a dump.
+
+    Attributes
+    ----------
+    subject : str
+        ``file``, ``headers``, ``pages``, ``kernel``, or the name of a program.
+    is_good : bool
+    text : str
+        Why, or what there is.
+    """
+
+    subject: str
+    is_good: bool
+    text: str
+
+
+def check_soundness(dump: Opened, observer: Observer) -> list[Answer]:
+    """Look at every page and at what leads to them.
+
+    Parameters
+    ----------
+    dump : Opened
+    observer : Observer
+        Hears of progress.
+
+    Returns
+    -------
+    list of Answer
+        Of the file, its headers, its pages and its kernel, then of each program.
+
+    Raises
+    ------
+    SourceError
+        If the file can not be opened at all.
+    """
+    source = dump.source
+    answers = [
+        _answer("file", _file_troubles(source, dump.storages), f"{source.format_name}, complete"),
+        _answer("headers", _header_troubles(source), "headers, bitmaps and notes agree"),
+        _answer("pages", _page_troubles(source, observer), f"all {count(source.data_runs)} pages can be read"),
+    ]
+    kernel, troubles = _kernel_troubles(dump)
+    release = kernel.facts.release if kernel is not None else None
+    answers.append(_answer("kernel", troubles, f"Linux {release}: its memory map, zones and log are there"))
+    bad = [answer.subject for answer in answers if not answer.is_good]
+    for program, test in _PROGRAMS.items():
+        reasons = [f"not sure to: see {', '.join(bad)}"]
+        if not bad and kernel is not None:
+            reasons = list(test(source, dump.storages, kernel))
+        answers.append(_answer(program, reasons, _YES.get(program, "will open it")))
+    return answers
+
+
+def _answer(subject: str, troubles: list[str], good: str) -> Answer:
+    return Answer(subject, not troubles, "; ".join(troubles) or good)
+
+
+def _file_troubles(source: Source, storages: tuple[Storage, ...]) -> list[str]:
+    history = source.history
+    found = []
+    if history.status & STATUS_INCOMPLETE:
+        found.append("is marked as incomplete")
+    if history.n_lost:
+        found.append(f"{history.n_lost} pages were lost when it was made, or with its end")
+    if history.missing:
+        found.append(f"{history.n_elsewhere} pages are in parts that were not given")
+    if history.status & STATUS_EXCLUDED_VMEMMAP:
+        found.append("page structs were left out")
+    if any(getattr(storage, "is_truncated", False) for storage in storages):
+        found.append("is flattened and was cut short")
+    return found
+
+
+def _header_troubles(source: Source) -> list[str]:
+    found = []
+    beyond = subtract(source.data_runs, source.ram_runs)
+    if len(beyond):
+        found.append(f"{count(beyond)} pages are in it that are no memory, from page frame {int(beyond[0, 0]):#x} on")
+    if not count(source.data_runs):
+        found.append("it has no pages")
+    area, byte_order = source.notes.area, source.header.byte_order
+    end = max((note.desc_offset + note.desc_nbytes for note in parse_notes(area, byte_order)), default=0)
+    if area[end:].strip(b"\0"):
+        found.append("notes that are not understood")
+    text = source.notes.vmcoreinfo
+    if text is None:
+        return [*found, "no VMCOREINFO"]
+    if not re.search(rb"^OSRELEASE=\S+$", text, re.MULTILINE) or not text.rstrip(b"\0\n").isascii():
+        found.append("VMCOREINFO is damaged")
+    page_size = re.search(rb"^PAGESIZE=(\d{1,9})$", text, re.MULTILINE)
+    if page_size is None or int(page_size[1]) != source.page_size:
+        found.append(f"VMCOREINFO's PAGESIZE is not the header's {source.page_size}")
+    if not source.notes.n_cpus:
+        found.append("no registers of any CPU")
+    return found
+
+
+def _page_troubles(source: Source, observer: Observer) -> list[str]:
+    """Read and uncompress every page."""
+    npages = max(_BATCH_NBYTES // source.page_size, 1)
+    room = page_buffer(npages, source.page_size)
+    n_bad, n_done, n_all, first = 0, 0, count(source.data_runs), ""
+    for runs in cut(source.data_runs, npages):
+        n = count(runs)
+        try:
+            losses = source.gather(runs, room[:n])
+        except NpdumpError as error:
+            n_bad += n
+            first = first or str(error)
+        else:
+            n_bad += len(losses)
+            if losses and not first:
+                first = str(losses[0].error)
+        n_done += n
+        observer.progress("Reading pages", n_done, n_all)
+    return [f"{n_bad} of {n_all} pages can not be had, the first: {first}"] if n_bad else []
+
+
+def _kernel_troubles(dump: Opened) -> tuple[Kernel | None, list[str]]:
+    """Look for what crash and drgn read first; a kernel is returned only if nothing is wrong."""
+    source = dump.source
+    try:
+        kernel = dump.kernel
+        names = utsname(kernel, kernel.arch)
+        verdict = check(kernel, source, _EVERY_KIND & ~source.history.level)
+        page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+        n_damaged = find(kernel, page.nbytes, source.max_mapnr).n_damaged
+        for zone in zones(kernel):
+            kernel.memory.read_word(zone.vaddr)
+        log = dmesg.read(kernel)
+    except NpdumpError as error:
+        return None, [str(error)]
+    found = [finding.reason for finding in verdict.findings] + list(log.doubts)
+    release = kernel.facts.release or ""
+    if names[0] != b"Linux" or names[2].decode("ascii", "replace") != release:
+        found.append("the release in memory is not VMCOREINFO's")
+    header = source.history.utsname
+    if header is not None and tuple(header) != tuple(names):
+        found.append("the names in its header are not those in its memory")
+    if n_damaged:
+        found.append(f"{n_damaged} sections have no plausible memory map")
+    if not (log.records or log.characters):
+        found.append("its log is empty")
+    return (None if found else kernel), found
+
+
+Test = Iterator[str]
+
+
+def _gdb(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
+    if source.compressed is not None:
+        yield f"reads ELF cores only, and this is {source.format_name}: npdump -E makes one"
+    yield from _plain_file(storages)
+    if kernel.arch.name != _HOST:
+        yield f"needs to be built for {kernel.arch.name} too, as gdb-multiarch is"
+
+
+def _libkdumpfile(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
+    if not re.match(r"\d+\.\d+\.\d+", kernel.facts.release or ""):
+        yield f"does not understand the release {kernel.facts.release}: it wants three numbers"
+    if kernel.arch.name not in _LIBKDUMPFILE_MACHINES:
+        yield f"does not know the machine {kernel.arch.name}"
+    yield from _own_vmcoreinfo(source, storages)
+    if len(storages) > 1:
+        yield "is given one file here, not parts: npdump --reassemble joins them"
+
+
+def _drgn(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
+    yield from _plain_file(storages)
+    if kernel.arch.name not in _DRGN_MACHINES:
+        yield f"does not know the machine {kernel.arch.name}"
+    lacking = [key for key in _DRGN_KEYS if key not in kernel.facts]
+    if lacking:
+        yield f"needs {', '.join(lacking)} in VMCOREINFO"
+    if source.compressed is not None:
+        yield from _libkdumpfile(source, storages, kernel)  # which it reads such files through
+    else:
+        yield from _own_vmcoreinfo(source, storages)
+
+
+def _crash(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
+    if kernel.arch.name != _HOST:
+        yield f"needs to be built for {kernel.arch.name}"
+    if source.compressed is None:
+        yield from _own_vmcoreinfo(source, storages)
+        yield from _elf_for_crash(source, storages)
+
+
+def _plain_file(storages: tuple[Storage, ...]) -> Test:
+    if any(isinstance(storage, FlattenedStorage) for storage in storages):
+        yield "does not read flattened files: npdump -R makes it plain"
+
+
+def _own_vmcoreinfo(source: Source, storages: tuple[Storage, ...]) -> Test:
+    """Say so if npdump found VMCOREINFO in memory, where others do not look."""
+    if source.compressed is not None:
+        return
+    for header in _program_headers(source, storages[0]):
+        if header["p_type"] == elf.PT_NOTE:
+            area = storages[0].read(int(header["p_offset"]), int(header["p_filesz"]))
+            if any(note.name == b"VMCOREINFO" for note in parse_notes(area, source.header.byte_order)):
+                return
+    yield "needs VMCOREINFO among the notes, and it is in memory only: npdump -E adds the note"
+
+
+def _program_headers(source: Source, storage: Storage) -> Records:
+    ehdr_dtype = elf.EHDR[source.header.bits].newbyteorder(source.header.byte_order)
+    ehdr = np.frombuffer(storage.read(0, ehdr_dtype.itemsize), ehdr_dtype)[0]
+    dtype = elf.PHDR[source.header.bits].newbyteorder(source.header.byte_order)
+    n, at, stride = (int(ehdr[name]) for name in ("e_phnum", "e_phoff", "e_phentsize"))
+    if n == elf.PN_XNUM or stride != dtype.itemsize:
+        return np.empty(0, dtype)
+    return np.frombuffer(storage.read(at, n * stride), dtype)
+
+
+def _elf_for_crash(source: Source, storages: tuple[Storage, ...]) -> Test:
+    """Say what of an ELF file's headers crash does not take: the notes come first, and only memory after them."""
+    headers = _program_headers(source, storages[0])
+    if len(headers) < 2:
+        yield "wants from 2 to 65534 program headers of the usual size"
+    elif headers["p_type"][0] != elf.PT_NOTE or (headers["p_type"][1:] != elf.PT_LOAD).any():
+        yield "wants the notes to be the first program header, and nothing but memory after them"
+    elif headers["p_offset"][1] % 4096 == 0 and headers["p_align"][1]:
+        yield "would take it for a netdump, for where its first memory is"
+
+
+_PROGRAMS: dict[str, Callable[[Source, tuple[Storage, ...], Kernel], Test]] = {
+    "crash": _crash,
+    "drgn": _drgn,
+    "gdb": _gdb,
+    "libkdumpfile": _libkdumpfile,
+}
+_YES = {
+    "crash": "will open it, with this kernel's vmlinux, if it is new enough to know the release",
+    "drgn": "will open it",
+}
