@@ -68,7 +68,6 @@ ALTERATIONS: dict[str, Alter] = {
     "offline is slab": with_value("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)", -184549376),
     "4.16: order moved": moved("OFFSET(page.compound_order)", 1),
     "order isn't told": without("OFFSET(page.compound_order)", "OFFSET(page.compound_dtor)"),
-    "4.10: swapbacked isn't told": without("NUMBER(PG_swapbacked)"),
     "mapping moved up": moved("OFFSET(page.mapping)", 8),
     "mapping moved down": moved("OFFSET(page.mapping)", -8),
     "private moved up": moved("OFFSET(page.private)", 8),
@@ -81,7 +80,6 @@ ALTERATIONS: dict[str, Alter] = {
     "fewer orders": with_value("LENGTH(zone.free_area)", 5),
     **{f"PG_lru is {bit}": with_value("NUMBER(PG_lru)", bit) for bit in (0, 1, 2, 3, 4, 6, 8, 9, 11, 13, 14, 16)},
     **{f"PG_private is {bit}": with_value("NUMBER(PG_private)", bit) for bit in (0, 6, 12, 17)},
-    **{f"PG_swapbacked is {bit}": with_value("NUMBER(PG_swapbacked)", bit) for bit in (2, 5, 9, 12)},
     **{f"PG_head is {bit}": with_value("NUMBER(PG_head_mask)", 1 << bit) for bit in (2, 3, 5, 6, 9, 15, 16, 17)},
     **{f"PG_hwpoison is {bit}": with_value("NUMBER(PG_hwpoison)", bit) for bit in (2, 9, 12, 23)},
 }
@@ -89,19 +87,16 @@ ALTERATIONS: dict[str, Alter] = {
 
 WITHOUT_EFFECT = {
     "x86_64-5.10": {
-        "6.12: buddy as before",  # so it is on this kernel
+        "6.12: buddy as before",
         "6.10: slab isn't told",
-        "4.10: swapbacked isn't told",
-        "PG_lru is 4",  # so it is on this kernel, as are the next three
-        "PG_swapbacked is 2",
+        "PG_lru is 4",
         "PG_head is 16",
         "PG_hwpoison is 23",
     },
     "x86_64-6.12": {
-        "6.6: hugetlb is another flag",  # its page types tell
-        "4.16: order moved",  # not exported since its order is in struct folio
+        "6.6: hugetlb is another flag",
+        "4.16: order moved",
         "order isn't told",
-        "PG_swapbacked is 5",
         "PG_head is 6",
         "PG_hwpoison is 12",
         "PG_hwpoison is 23",
@@ -111,8 +106,6 @@ WITHOUT_EFFECT = {
         "6.6: hugetlb is another flag",
         "4.16: order moved",
         "order isn't told",
-        "PG_swapbacked is 2",
-        "PG_swapbacked is 5",
         "PG_head is 6",
     },
 }
@@ -129,6 +122,7 @@ LOST_IN_SILENCE: dict[tuple[str, str], dict[int, int]] = {
     ("x86_64-5.10", "PG_private is 12"): {2: 1568},
     ("x86_64-5.10", "PG_private is 17"): {2: 1452},
     ("x86_64-6.12", "6.12: slab is every page"): {2: 3072},
+    ("x86_64-6.12", "mapping moved up"): {2: 5898},
     ("x86_64-6.12", "mapping moved down"): {2: 8752, 8: 27, 31: 5},
     ("x86_64-6.12", "PG_lru is 2"): {2: 1, 31: 1},
     ("x86_64-6.12", "PG_lru is 3"): {2: 512},
