@@ -100,8 +100,9 @@ class Bitmap:
 
     def part(self, pfn_start: int, pfn_stop: int) -> Bitmap:
         """Return a view of the bits in ``[pfn_start, pfn_stop)``: multiples of 8, or beyond the ends of this bitmap."""
-        start = min(max(pfn_start, self.pfn_start), self.pfn_stop)
-        stop = max(min(pfn_stop, self.pfn_stop), start)
+        start, stop = max(pfn_start, self.pfn_start), min(pfn_stop, self.pfn_stop)
+        if stop <= start:
+            return Bitmap(self.pfn_start, self.pfn_start, lambda nbytes: self.packed[:0])
         first = (start - self.pfn_start) // 8
         packed = self.packed[first : -(-(stop - self.pfn_start) // 8)]
         return Bitmap(start // 8 * 8, stop, lambda nbytes: packed)
