@@ -217,7 +217,7 @@ class Dump(Opened):
         _check_levels([level])
         recorder = Recorder(observer or self.observer)
         asked = level & ~self.source.history.level
-        kernel = self.find_kernel(required=asked > 1, observer=recorder)
+        kernel = self.find_kernel(required=asked > 1 and not self.source.history.n_lost, observer=recorder)
         options = ScanOptions(strict=strict, work_dir=self.reading.work_dir)
         scan, verdict = pipeline.open_checked_scan(self.source, kernel, asked, options, recorder)
         return ScanResult.of(scan, self.source.page_size, level, verdict.level, tuple(recorder.warnings))
@@ -346,7 +346,10 @@ class Dump(Opened):
         _check_levels(levels)
         heard_by = observer or self.observer
         how = pipeline.write_options(self.source, observer=heard_by, **options)
-        required = (max(levels) & ~self.source.history.level) > 1
+        # What tells about the kernel may be lost with a dump's end: the pages that are there are kept then.
+        required = (max(levels) & ~self.source.history.level) > 1 and not (
+            self.source.history.n_lost and not scanning.strict
+        )
         kernel = None if how.copy_compressed else self.find_kernel(required=required, observer=heard_by)
         return pipeline.filter_dump(
             self.source, self.arch, kernel, levels, how, open_sinks, scanning=scanning, split=split, observer=heard_by

@@ -228,7 +228,7 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
 
 def _lost(history: History) -> list[str]:
     """Say what isn't in a dump although its filter kept it."""
-    missing = []
+    missing = list(history.doubts)
     if history.missing:
         start, stop = history.missing
         missing.append(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +18,10 @@ from npdump import arrays, codecs, writers
 from npdump.bitmap import in_file, in_memory
 from npdump.encode.batches import BATCH_NBYTES
 from npdump.encode.job import Seconds
-from npdump.errors import NoSpace, SinkError, UsageError
+from npdump.errors import AddressError, FactError, MemmapError, NoSpace, SinkError, UsageError
 from npdump.kernel.probe import utsname
 from npdump.observer import SILENT, Observer, Recorder
-from npdump.pages.policy import PageClass
+from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, SCAN_STAGE, PageScan
 from npdump.pages.selfcheck import CheckedScan, checked_scan
 from npdump.summary import Summary
@@ -254,16 +255,27 @@ class _Run(NamedTuple):
 def open_checked_scan(
     source: Source, kernel: Kernel | None, level: int, options: ScanOptions, observer: Observer
 ) -> CheckedScan:
-    """Open a scan that leaves out nothing that is in doubt; `npdump.pages.selfcheck.checked_scan` with options."""
-    return checked_scan(
+    """Open a scan that leaves out nothing that is in doubt; `npdump.pages.selfcheck.checked_scan` with options.
+
+    Where the dump lost pages, and with them what tells the rest apart, all of these are kept.
+    """
+    open_at = partial(
+        checked_scan,
         source,
-        kernel,
-        level,
-        observer,
+        observer=observer,
         strict=options.strict,
         window_npages=options.window_npages,
         allocate=in_file(options.work_dir) if options.work_dir else in_memory,
     )
+    if kernel is None:
+        return open_at(None, level & DumpLevel.ZERO)
+    try:
+        return open_at(kernel, level)
+    except (FactError, AddressError, MemmapError) as error:
+        if options.strict or not source.history.n_lost:
+            raise
+        observer.warn(f"{error}: pages are kept whatever their kind")
+        return open_at(None, level & DumpLevel.ZERO)
 
 
 def _report_history(source: Source, level: int, reassemble: bool, observer: Observer) -> None:
@@ -273,9 +285,12 @@ def _report_history(source: Source, level: int, reassemble: bool, observer: Obse
         observer.message(
             f"The dump level is changed to {level | history.level}: {source.path} was made with {history.level}."
         )
+    for doubt in history.doubts:
+        observer.warn(doubt)
     if history.n_lost:
         observer.warn(
-            f"{source.path}: is incomplete: {history.n_lost} pages were lost when it was made; they are left out"
+            f"{source.path}: is incomplete: {history.n_lost} pages were lost when it was made, or with the file's end; "
+            "they are left out"
         )
     if history.missing:
         start, stop = history.missing

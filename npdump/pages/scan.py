@@ -256,7 +256,10 @@ class PageScan:
         batches = self.batches()
         batch = next(batches, None)
         for pfn_start in range(0, self.max_mapnr, self._window_npages):
-            window = Window(pfn_start, min(pfn_start + self._window_npages, self.max_mapnr), self._allocate)
+            pfn_stop = min(pfn_start + self._window_npages, self.max_mapnr)
+            if pfn_stop < self.max_mapnr and (batch is None or batch.pfn_start >= pfn_stop):
+                continue  # far apart, as a device's memory at the top of the address space, there are many of these
+            window = Window(pfn_start, pfn_stop, self._allocate)
             while batch is not None and batch.pfn_start < window.pfn_stop:
                 window.add(batch)
                 batch = next(batches, None)

@@ -16,7 +16,7 @@ from npdump import plugins
 from npdump.errors import UnknownFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from npdump.arrays import I64, U8, U32, Bool, Index, Records, Runs
     from npdump.errors import LostPage
@@ -35,7 +35,9 @@ __all__ = [
     "NoteArea",
     "PageLocations",
     "Source",
+    "VmcoreinfoText",
     "detect",
+    "find_vmcoreinfo_texts",
     "open_source",
     "refuse",
 ]
@@ -71,6 +73,8 @@ class History(NamedTuple):
         As in the dump file's headers.
     eraseinfo : bytes
         Text about kernel data that was erased.
+    doubts : tuple of str
+        Lines about what its headers say and cannot be.
     """
 
     level: int = 0
@@ -83,6 +87,7 @@ class History(NamedTuple):
     phys_base: int = 0
     timestamp: int = 0
     eraseinfo: bytes = b""
+    doubts: tuple[str, ...] = ()
 
 
 class Header(NamedTuple):
@@ -127,6 +132,26 @@ class NoteArea(NamedTuple):
     vmcoreinfo: bytes | None = None
     offset: int = 0
     n_cpus: int = 0
+
+
+class VmcoreinfoText(NamedTuple):
+    """A text of VMCOREINFO, and where it was found.
+
+    Attributes
+    ----------
+    text : bytes
+    origin : str
+        In words.
+    note_offset : int or None
+        Where it is in the note area.
+    paddr : int or None
+        Where it is in memory.
+    """
+
+    text: bytes
+    origin: str
+    note_offset: int | None
+    paddr: int | None
 
 
 class Loss(NamedTuple):
@@ -220,6 +245,9 @@ class Source(Protocol):
 
     def without(self, pfn_start: int, pfn_stop: int) -> Source:
         """Return the same image as if it had no page frames ``[pfn_start, pfn_stop)``."""
+
+    def with_vmcoreinfo(self, text: VmcoreinfoText) -> Source:
+        """Return the same image with another text for its VMCOREINFO; its notes get one that they do not have."""
 
 
 @dataclass(frozen=True)
@@ -361,6 +389,24 @@ def open_source(*storages: Storage) -> Source:
             raise UnknownFormat(text, path=storage.path)
     assert isinstance(source_format, Joinable)
     return source_format.join(storages)
+
+
+def find_vmcoreinfo_texts(source: Source) -> Iterator[VmcoreinfoText]:
+    """Yield the texts of VMCOREINFO that a dump has: those of its notes, then those in memory, as they are found.
+
+    Parameters
+    ----------
+    source : Source
+
+    Yields
+    ------
+    VmcoreinfoText
+        Complete ones: with a page size and symbols. Several may be there: that of a capture kernel, of the kernel
+        before a kexec, of a file in the page cache.
+    """
+    from npdump.sources._vmcoreinfo_scan import find_vmcoreinfo_texts as find
+
+    return find(source)
 
 
 def refuse(losses: Sequence[Loss]) -> None:

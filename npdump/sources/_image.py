@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from npdump.arrays import subtract
+from npdump.sources._notes import page_size_of, with_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from npdump.arrays import U8, Records, Runs
-    from npdump.sources import CompressedPages, Header, History, Loss, NoteArea
+    from npdump.sources import CompressedPages, Header, History, Loss, NoteArea, VmcoreinfoText
 
 __all__ = ["Image", "Pages"]
 
@@ -31,7 +32,11 @@ class Pages(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """See `npdump.sources.Source`; ``pages`` reads what its methods return."""
+    """See `npdump.sources.Source`.
+
+    ``pages`` reads what the methods return; ``with_page_size`` makes the image of the same file with other pages, where
+    nothing but VMCOREINFO tells their size.
+    """
 
     path: str
     format_name: str
@@ -45,6 +50,7 @@ class Image:
     history: History
     pages: Pages
     compressed: CompressedPages | None = None
+    with_page_size: Callable[[int], Image] | None = None
 
     def view(self, paddr: int, nbytes: int) -> U8:
         """See `npdump.sources.Source.view`."""
@@ -57,6 +63,15 @@ class Image:
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""
         return self.pages.gather(runs, out)
+
+    def with_vmcoreinfo(self, text: VmcoreinfoText) -> Image:
+        """See `npdump.sources.Source.with_vmcoreinfo`."""
+        image = self
+        page_size = page_size_of(text.text)
+        if self.with_page_size is not None and page_size is not None and page_size != self.page_size:
+            image = self.with_page_size(page_size)
+        notes = with_text(image.notes, text, image.header.byte_order)
+        return replace(image, notes=notes)
 
     def without(self, pfn_start: int, pfn_stop: int) -> Image:
         """See `npdump.sources.Source.without`."""

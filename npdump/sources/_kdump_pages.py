@@ -53,7 +53,7 @@ def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = M
     """
     found: list[Runs] = [np.empty((0, 2), np.int64)]
     n_runs = 0
-    for at in range(0, -(-max_mapnr // 8), _PIECE_NBYTES):
+    for at in _pieces_with_data(storage, offset, -(-max_mapnr // 8)):
         packed = storage.view(offset + at, min(_PIECE_NBYTES, -(-max_mapnr // 8) - at))
         if packed.any():
             bits = np.unpackbits(packed, bitorder="little", count=min(max_mapnr - at * 8, _PIECE_NBYTES * 8))
@@ -63,6 +63,16 @@ def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = M
                 text = f"{storage.path}: corrupt bitmap: more than {max_runs} stretches of pages"
                 raise CorruptDump(text, path=storage.path, offset=offset + at)
     return join(np.concatenate(found))
+
+
+def _pieces_with_data(storage: Storage, offset: int, nbytes: int) -> Iterator[int]:
+    """Yield where the pieces of a bitmap begin that are not known to be holes, counted from ``offset``."""
+    at = 0
+    for start, stop in storage.data_ranges(offset, offset + nbytes).tolist():
+        at = max(at, (start - offset) // _PIECE_NBYTES * _PIECE_NBYTES)
+        while at < stop - offset:
+            yield at
+            at += _PIECE_NBYTES
 
 
 def _lengths(runs: Runs) -> I64:

@@ -4,31 +4,45 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from npdump.layouts import ByteOrder, elf
-from npdump.sources import NoteArea
+from npdump.sources import NoteArea, VmcoreinfoText
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
+    "MAX_VMCOREINFO_NBYTES",
     "Note",
     "count_cpus",
     "find_eraseinfo",
-    "find_vmcoreinfo",
+    "find_vmcoreinfos",
     "make_note",
     "note_area",
     "page_size_of",
     "parse_notes",
     "with_byte_order",
+    "with_text",
 ]
 
 
+MAX_VMCOREINFO_NBYTES = 1 << 20
+"""The kernel's buffer is a page (Linux VMCOREINFO_BYTES), of 64 KiB at most."""
+
+_MAX_NAME_NBYTES = 15
+"""Names of notes are words; makedumpfile takes none that is longer."""
+
+_NHDR: dict[ByteOrder, struct.Struct] = {"<": struct.Struct("<3I"), ">": struct.Struct(">3I")}
+"""`npdump.layouts.elf.NHDR`, of which there may be a hundred thousand."""
+
+_NONZERO = re.compile(rb"[^\0]")
+_KNOWN_NAMES = re.compile(rb"(?:CORE|LINUX|VMCOREINFO|VMCOREINFO_XEN|ERASEINFO|QEMU|Xen|SNAP|GNU)\0")
+
+
 class Note(NamedTuple):
-    """One note; ``offset`` says where it stands in the note area, the rest where its description does."""
+    """One note; ``offset`` says where it is in the note area, the rest where its description is."""
 
     name: bytes
     type: int
@@ -38,22 +52,68 @@ class Note(NamedTuple):
 
 
 def parse_notes(area: bytes, byte_order: ByteOrder) -> Iterator[Note]:
-    """Yield the notes of a note area; one that runs over the end ends it.
+    """Yield the notes of a note area.
 
-    All-zero headers, which old kernels leave as terminators, are skipped.
+    Zeros between notes are skipped, however many there are: old kernels leave all-zero headers as terminators, other
+    writers fill up to a page. Where no note can begin (one that was not saved properly claims more than there is),
+    the next one with a name that dumps are known to have is looked for.
     """
-    header = elf.NHDR.newbyteorder(byte_order)
+    header = _NHDR[byte_order]
     at = 0
-    while at + header.itemsize <= len(area):
-        namesz, descsz, note_type = (int(word) for word in np.frombuffer(area, header, 1, at)[0].item())
-        offset, name_offset = at, at + header.itemsize
-        desc_offset = name_offset + (namesz + 3 & ~3)
-        at = desc_offset + (descsz + 3 & ~3)
-        if desc_offset + descsz > len(area):
-            return
-        if namesz or descsz:
-            name = area[name_offset : name_offset + namesz].rstrip(b"\0")
-            yield Note(name, note_type, desc_offset, descsz, offset)
+    while at + header.size <= len(area):
+        note, stop = _note_at(area, at, header)
+        if note is not None and not note.name and not note.desc_nbytes:
+            at = _skip_zeros(area, at, byte_order)
+            continue
+        if note is None:
+            at = _find_known(area, at + 1, header)
+            continue
+        yield note
+        at = stop
+        if at + header.size > len(area) or _is_note(area, at, header):
+            continue
+        # The description may not have been filled up to a multiple of 4 bytes, or to one of 8.
+        unpadded = note.desc_offset + note.desc_nbytes
+        at = next((end for end in (unpadded, unpadded + 7 & ~7) if _is_note(area, end, header)), at)
+
+
+def _note_at(area: bytes, at: int, header: struct.Struct) -> tuple[Note | None, int]:
+    """Return the note that begins at ``at`` and where the next one does; None if none can."""
+    namesz, descsz, note_type = header.unpack_from(area, at)
+    name_offset = at + header.size
+    desc_offset = name_offset + (namesz + 3 & ~3)
+    if desc_offset + descsz > len(area):
+        return None, at
+    name = area[name_offset : name_offset + namesz].rstrip(b"\0")
+    return Note(name, note_type, desc_offset, descsz, at), desc_offset + (descsz + 3 & ~3)
+
+
+def _is_note(area: bytes, at: int, header: struct.Struct) -> bool:
+    """Return whether a note begins at ``at`` whose name is a word."""
+    if at + header.size > len(area):
+        return False
+    note, _ = _note_at(area, at, header)
+    return note is not None and 0 < len(note.name) <= _MAX_NAME_NBYTES and note.name.isascii()
+
+
+def _skip_zeros(area: bytes, at: int, byte_order: ByteOrder) -> int:
+    """Return where the next note may begin, after zeros from ``at`` on."""
+    found = _NONZERO.search(area, at)
+    if found is None:
+        return len(area)
+    # The first byte that isn't 0 is the lowest of the name's size.
+    return max(found.start() - (3 if byte_order == ">" else 0), at + 1)
+
+
+def _find_known(area: bytes, at: int, header: struct.Struct) -> int:
+    """Return where the next note begins that has a name that dumps are known to have."""
+    for found in _KNOWN_NAMES.finditer(area, at + header.size):
+        start = found.start() - header.size
+        if start >= at and header.unpack_from(area, start)[0] in (len(found[0]), len(found[0]) - 1):
+            note, _ = _note_at(area, start, header)
+            if note is not None:
+                return start
+    return len(area)
 
 
 def with_byte_order(area: bytes, byte_order: ByteOrder, wanted: ByteOrder) -> bytes:
@@ -61,16 +121,16 @@ def with_byte_order(area: bytes, byte_order: ByteOrder, wanted: ByteOrder) -> by
     if byte_order == wanted:
         return area
     copy = bytearray(area)
-    header = elf.NHDR.newbyteorder(byte_order)
+    header = _NHDR[byte_order]
     for note in parse_notes(area, byte_order):
-        raw = np.frombuffer(area, header, 1, note.offset).astype(elf.NHDR.newbyteorder(wanted)).tobytes()
+        raw = _NHDR[wanted].pack(*header.unpack_from(area, note.offset))
         copy[note.offset : note.offset + len(raw)] = raw
     return bytes(copy)
 
 
-def find_vmcoreinfo(notes: list[Note]) -> Note | None:
-    """Return the first VMCOREINFO note."""
-    return next((note for note in notes if note.name == b"VMCOREINFO"), None)
+def find_vmcoreinfos(notes: Iterable[Note]) -> Iterator[Note]:
+    """Yield the VMCOREINFO notes; those that are too long for one are passed over."""
+    return (note for note in notes if note.name == b"VMCOREINFO" and note.desc_nbytes <= MAX_VMCOREINFO_NBYTES)
 
 
 def find_eraseinfo(area: bytes, byte_order: ByteOrder) -> bytes:
@@ -83,8 +143,21 @@ def find_eraseinfo(area: bytes, byte_order: ByteOrder) -> bytes:
 
 def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:
     """Return a note of type 0."""
-    header = np.array([(len(name) + 1, len(desc), 0)], elf.NHDR.newbyteorder(byte_order)).tobytes()
+    header = _NHDR[byte_order].pack(len(name) + 1, len(desc), 0)
     return header + _padded(name + b"\0") + _padded(desc)
+
+
+def with_text(notes: NoteArea, text: VmcoreinfoText, byte_order: ByteOrder) -> NoteArea:
+    """Return notes whose VMCOREINFO is another text; one that is not among them is added."""
+    if text.note_offset is not None:
+        return notes._replace(vmcoreinfo=text.text, offset=text.note_offset)
+    note = make_note(b"VMCOREINFO", text.text, byte_order)
+    area = notes.area + bytes(-len(notes.area) % 4)
+    stops = [note.desc_offset + (note.desc_nbytes + 3 & ~3) for note in parse_notes(area, byte_order)]
+    # After notes that are damaged other readers would not find it.
+    is_clean = not area or (bool(stops) and stops[-1] == len(area))
+    offset = (len(area) if is_clean else 0) + note.index(text.text)
+    return notes._replace(area=area + note if is_clean else note + area, vmcoreinfo=text.text, offset=offset)
 
 
 def _padded(data: bytes) -> bytes:
@@ -92,13 +165,24 @@ def _padded(data: bytes) -> bytes:
 
 
 def note_area(area: bytes, byte_order: ByteOrder) -> NoteArea:
-    """Return what is in a note area."""
+    """Return what is in a note area; of several VMCOREINFO notes, the first that says which kernel it is of."""
     notes = list(parse_notes(area, byte_order))
-    note = find_vmcoreinfo(notes)
-    if note is None:
+    texts = [
+        (area[note.desc_offset : note.desc_offset + note.desc_nbytes], note.desc_offset)
+        for note in find_vmcoreinfos(notes)
+    ]
+    if not texts:
         return NoteArea(area, n_cpus=count_cpus(notes))
-    text = area[note.desc_offset : note.desc_offset + note.desc_nbytes]
-    return NoteArea(area, text, note.desc_offset, count_cpus(notes))
+    text, offset = max(texts, key=lambda found: _n_sections(found[0]))
+    return NoteArea(area, text, offset, count_cpus(notes))
+
+
+def _n_sections(text: bytes) -> int:
+    """Return how many of the things that every VMCOREINFO has are in a text."""
+    return sum(
+        re.search(rb"^" + key, text, re.MULTILINE) is not None
+        for key in (rb"OSRELEASE=", rb"PAGESIZE=\d", rb"SYMBOL\(")
+    )
 
 
 def count_cpus(notes: list[Note]) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,11 @@ from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, Header, History, Source
-from npdump.sources._extents import PageExtents, page_runs
+from npdump.sources._extents import PageExtents
 from npdump.sources._image import Image
-from npdump.sources._notes import find_eraseinfo, find_vmcoreinfo, make_note, note_area, page_size_of, parse_notes
-from npdump.sources._vmcoreinfo_scan import find_in_memory
+from npdump.sources._notes import find_eraseinfo, note_area, page_size_of, parse_notes
+from npdump.sources._segments import bound_claims, memory_of
+from npdump.sources._vmcoreinfo_scan import complete, has_text
 
 if TYPE_CHECKING:
     from npdump.arrays import Records
@@ -24,6 +26,8 @@ __all__ = ["FORMAT"]
 
 DEFAULT_PAGE_SIZE = 4096
 """Where there is no VMCOREINFO."""
+
+PAGE_SIZES = tuple(1 << shift for shift in range(12, 17))
 
 MAX_NOTES_NBYTES = 1 << 28
 """Bound on what is read as notes; device dumps (NT_VMCOREDD, Linux 4.18) may take megabytes."""
@@ -39,7 +43,7 @@ class _ElfFile:
     """An ELF file that is being opened: its headers and notes."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+        self.storage = storage
         self._path = storage.path
         ident = storage.read(0, min(storage.nbytes, 16)).ljust(16, b"\0")
         try:
@@ -55,22 +59,23 @@ class _ElfFile:
                 path=self._path,
             )
         headers = self._read_program_headers()
-        self.segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
-        self.notes = self._complete_notes(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]))
+        segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        self.segments, self.doubts = bound_claims(storage, segments)
+        self.notes = note_area(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]), self.byte_order)
 
     def _corrupt(self, what: str) -> CorruptDump:
         return CorruptDump(f"{self._path}: {what}", path=self._path)
 
     def _truncated(self, what: str) -> TruncatedDump:
-        nbytes = self._storage.nbytes
+        nbytes = self.storage.nbytes
         text = f"{self._path}: ends at byte {nbytes}, before the end of {what}: copy it again"
         return TruncatedDump(text, path=self._path, offset=nbytes)
 
     def _read_array(self, dtype: np.dtype, offset: int, count: int, what: str) -> Records:
         dtype = dtype.newbyteorder(self.byte_order)
-        if offset + count * dtype.itemsize > self._storage.nbytes:
+        if offset + count * dtype.itemsize > self.storage.nbytes:
             raise self._truncated(what)
-        return np.frombuffer(self._storage.read(offset, count * dtype.itemsize), dtype)
+        return np.frombuffer(self.storage.read(offset, count * dtype.itemsize), dtype)
 
     def _read_program_headers(self) -> Records:
         dtype, header = elf.PHDR[self.bits], self.header
@@ -96,22 +101,8 @@ class _ElfFile:
             offset, nbytes = int(header["p_offset"]), int(header["p_filesz"])
             if nbytes > MAX_NOTES_NBYTES:
                 raise self._corrupt(f"corrupt program header: notes of {nbytes} bytes")
-            if offset + nbytes > self._storage.nbytes:
-                raise self._truncated("its notes")
-            areas.append(self._storage.read(offset, nbytes))
+            areas.append(self.storage.read(offset, min(nbytes, max(self.storage.nbytes - offset, 0))))
         return b"".join(areas)
-
-    def _complete_notes(self, area: bytes) -> bytes:
-        """Add the VMCOREINFO note where the dump's producer didn't, but memory has its text."""
-        notes = list(parse_notes(area, self.byte_order))
-        if find_vmcoreinfo(notes):
-            return area
-        if any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
-            raise UnknownFormat(f"{self._path}: is the core of a user-space process, not of a kernel", path=self._path)
-        text = find_in_memory(self._storage, self.segments)
-        if text is None:
-            return area
-        return area + bytes(-len(area) % 4) + make_note(b"VMCOREINFO", text, self.byte_order)
 
     def _segments(self, headers: Records) -> Records:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
@@ -127,7 +118,7 @@ class _ElfFile:
             )
         if not segments["memsz"].any():
             raise self._corrupt("has no PT_LOAD program header: no memory was dumped")
-        paddr, filesz, memsz, offset = (segments[name] for name in ("paddr", "filesz", "memsz", "offset"))
+        paddr, memsz = segments["paddr"], segments["memsz"]
         # Compared by subtraction: a sum of damaged fields may wrap around.
         too_high = (paddr > MAX_PADDR) | (memsz > MAX_PADDR - np.minimum(paddr, MAX_PADDR))
         if too_high.any():
@@ -136,49 +127,53 @@ class _ElfFile:
                 f"corrupt program header: memory at {worst['paddr']:#x}, {worst['memsz']:#x} bytes, "
                 "is beyond what any machine has"
             )
-        nbytes = self._storage.nbytes
-        past_end = (filesz > 0) & ((offset > nbytes) | (filesz > nbytes - np.minimum(offset, nbytes)))
-        if past_end.any():
-            worst = segments[past_end][0]
-            raise TruncatedDump(
-                f"{self._path}: ends at byte {nbytes}, but memory at {worst['paddr']:#x} needs bytes "
-                f"{worst['offset']} to {int(worst['offset']) + int(worst['filesz'])}: it was cut short; copy it again",
-                path=self._path,
-                offset=nbytes,
-            )
         return segments
 
 
 def _open(storage: Storage) -> Image:
     file = _ElfFile(storage)
-    notes = note_area(file.notes, file.byte_order)
-    e_flags = int(file.header["e_flags"])
-    stated = page_size_of(notes.vmcoreinfo)
-    page_size = DEFAULT_PAGE_SIZE if stated is None else stated
-    if page_size not in (1 << shift for shift in range(12, 17)):
-        text = f"{storage.path}: its VMCOREINFO says PAGESIZE={page_size}, which no machine has"
+    notes = list(parse_notes(file.notes.area, file.byte_order))
+    if not has_text(file.notes) and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
+        text = f"{storage.path}: is the core of a user-space process, not of a kernel"
+        raise UnknownFormat(text, path=storage.path)
+    stated = page_size_of(file.notes.vmcoreinfo)
+    image = complete(_image(file, stated if stated in PAGE_SIZES else DEFAULT_PAGE_SIZE))
+    stated = page_size_of(image.notes.vmcoreinfo)
+    if stated not in (None, *PAGE_SIZES):
+        text = f"{storage.path}: its VMCOREINFO says PAGESIZE={stated}, which no machine has"
         raise CorruptDump(text, path=storage.path)
-    segments = file.segments
-    paddr, filesz, memsz, offset = (segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset"))
-    shift = page_size.bit_length() - 1
-    stop = paddr + memsz
-    # A page that the file holds in part is in the file, where the rest was left out by an earlier filter.
-    data_stop = np.where(filesz < memsz, -(-(paddr + filesz) >> shift) << shift, stop)
+    if not len(image.data_runs):
+        raise TruncatedDump(
+            f"{storage.path}: ends at byte {storage.nbytes}, and no page of memory is in it: it was cut short; copy it "
+            "again",
+            path=storage.path,
+            offset=storage.nbytes,
+        )
+    return image
+
+
+def _image(file: _ElfFile, page_size: int) -> Image:
+    memory = memory_of(file.storage, file.segments, page_size)
+    e_flags = int(file.header["e_flags"])
+    is_incomplete = memory.n_lost or e_flags & elf.DUMP_ELF_INCOMPLETE
     return Image(
-        path=storage.path,
+        path=file.storage.path,
         format_name="ELF",
         header=Header(file.bits, file.byte_order, int(file.header["e_machine"]), e_flags & ~elf.DUMP_ELF_INCOMPLETE),
         page_size=page_size,
-        notes=notes,
-        segments=segments,
-        max_mapnr=int(-(-stop.max() >> shift)),
-        ram_runs=page_runs(paddr, stop, shift),
-        data_runs=page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift),
+        notes=file.notes,
+        segments=file.segments,
+        max_mapnr=memory.max_mapnr,
+        ram_runs=memory.ram_runs,
+        data_runs=memory.data_runs,
         history=History(
-            status=STATUS_INCOMPLETE if e_flags & elf.DUMP_ELF_INCOMPLETE else 0,
-            eraseinfo=find_eraseinfo(notes.area, file.byte_order),
+            status=STATUS_INCOMPLETE if is_incomplete else 0,
+            n_lost=memory.n_lost,
+            eraseinfo=find_eraseinfo(file.notes.area, file.byte_order),
+            doubts=file.doubts,
         ),
-        pages=PageExtents(storage, paddr, filesz, offset, page_size),
+        pages=PageExtents(file.storage, memory.paddr, memory.nbytes, memory.offset, page_size),
+        with_page_size=partial(_image, file),
     )
 
 

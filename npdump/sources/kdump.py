@@ -16,6 +16,7 @@ from npdump.sources import SEGMENT, Header, History, Source, refuse
 from npdump.sources._image import Image
 from npdump.sources._kdump_header import incomplete_mark, read_header
 from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
+from npdump.sources._vmcoreinfo_scan import complete
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def _open(storages: Sequence[Storage]) -> Image:
         raise CorruptDump(f"{storage.path}: its bitmaps are empty: no memory was dumped", path=storage.path)
     # As an ELF file of it would be: 32-bit kernels may have more memory than ELF32 can address.
     is_large = header.max_mapnr * header.page_size > 1 << 32
-    return Image(
+    image = Image(
         path=storage.path,
         format_name="kdump-compressed" if len(parts) == 1 else f"kdump-compressed, in {len(parts)} parts",
         header=Header(64 if is_large else header.bits, header.byte_order, header.machine, uname=header.uname),
@@ -106,6 +107,7 @@ def _open(storages: Sequence[Storage]) -> Image:
         pages=_CachedPages(table, header.page_size),
         compressed=table,
     )
+    return complete(image)
 
 
 def _segments(ram_runs: Runs, page_size: int) -> Records:

@@ -21,7 +21,7 @@ from npdump.storage.spool import Spooled, peek, spool
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from npdump.arrays import I64, U8, Bool
+    from npdump.arrays import I64, U8, Bool, Runs
     from npdump.observer import Observer
 
 __all__ = ["Container", "ReadOptions", "Storage", "detect", "open_storage"]
@@ -73,6 +73,9 @@ class Storage(Protocol):
 
     def covers(self, offset: I64, nbytes: I64) -> Bool:
         """Return which of the ranges ``[offset, offset + nbytes)`` are wholly there; offsets may be negative."""
+
+    def present(self, start: int, stop: int) -> Runs:
+        """Return what of ``[start, stop)`` is there: less than all of it where the input was cut short."""
 
     def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
         """Copy several ranges, one after the other, into an array of as many bytes; raises as `read` does."""

@@ -20,7 +20,7 @@ import numpy as np
 from npdump.errors import ReadError, SourceError, TruncatedDump
 
 if TYPE_CHECKING:
-    from npdump.arrays import I64, U8, Bool
+    from npdump.arrays import I64, U8, Bool, Runs
 
 __all__ = ["FileStorage", "page_buffer"]
 
@@ -127,6 +127,10 @@ class FileStorage:
     def covers(self, offset: I64, nbytes: I64) -> Bool:
         """See `npdump.storage.Storage.covers`."""
         return (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
+
+    def present(self, start: int, stop: int) -> Runs:
+        """See `npdump.storage.Storage.present`."""
+        return np.array([[start, min(stop, self.nbytes)]], np.int64)[: start < self.nbytes]
 
     def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
         """See `npdump.storage.Storage.gather`."""

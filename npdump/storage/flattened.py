@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, intersect, join, resolve_overlaps
+from npdump.arrays import I64, U8, Bool, Runs, intersect, join, resolve_overlaps
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
 
@@ -60,7 +60,7 @@ class FlattenedStorage:
         self.nbytes = int(self._stops.max())
         # Joined stretches of records: what no record has is a hole.
         self._stretches = join(np.column_stack((self._starts, self._stops)))
-        self.may_have_holes = len(self._stretches) > 1
+        self.may_have_holes = len(self._stretches) > 1 or self._stretches[0, 0] > 0
 
     def close(self) -> None:
         """Do nothing: the flattened file belongs to who opened it."""
@@ -99,6 +99,11 @@ class FlattenedStorage:
             return inside
         i = np.searchsorted(self._stretches[:, 0], offset, side="right") - 1
         return inside & (i >= 0) & (offset + nbytes <= self._stretches[i, 1])
+
+    def present(self, start: int, stop: int) -> Runs:
+        """See `npdump.storage.Storage.present`; in a truncated file, what no record has is missing."""
+        whole = self._stretches if self.is_truncated else np.array([[0, self.nbytes]], np.int64)
+        return intersect(whole, np.array([[start, stop]], np.int64))
 
     def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
         """See `npdump.storage.Storage.gather`."""

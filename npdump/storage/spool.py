@@ -53,7 +53,8 @@ class _Headed(io.RawIOBase):
             n = min(len(buffer), len(self._head))
             buffer[:n], self._head = self._head[:n], self._head[n:]
             return n
-        data = self._rest.read(len(buffer))
+        # What a decoder has ready comes before what it says of a stream that was cut.
+        data = getattr(self._rest, "read1", self._rest.read)(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
@@ -131,9 +132,10 @@ def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Except
     nbytes = 0
     is_whole = True
     failures: tuple[type[Exception], ...] = (OSError, *errors)
+    read = getattr(stream, "read1", stream.read)
     while True:
         try:
-            chunk = stream.read(_CHUNK_NBYTES)
+            chunk = read(_CHUNK_NBYTES)
         except EOFError:
             is_whole, chunk = False, b""
         except failures as error:

@@ -77,7 +77,8 @@ class _Sections:
                 f"VMCOREINFO says SECTION_SIZE_BITS={size_bits}, MAX_PHYSMEM_BITS={physmem_bits}: it is damaged"
             )
         self._shift = size_bits - page_shift
-        self._max_mapnr = max_mapnr
+        # The kernel has no section above MAX_PHYSMEM_BITS; hypervisors put the memory of devices there.
+        self._max_mapnr = max_mapnr = min(max_mapnr, 1 << physmem_bits - page_shift)
         self._n_sections = -(-max_mapnr >> self._shift)
         if self._n_sections > MAX_SECTIONS:
             raise MemmapError(f"memory up to {max_mapnr << page_shift:#x} would have {self._n_sections} sections")
