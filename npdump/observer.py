@@ -26,8 +26,8 @@ class Observer(Protocol):
     def debug(self, text: str) -> None:
         """Take a line for who looks for a fault."""
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` units of a stage are done; called for each batch."""
+    def progress(self, stage: str, done: int, total: int, nbytes: int = 0) -> None:
+        """Hear that ``done`` of ``total`` units of a stage are done, ``nbytes`` of memory; called for each batch."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Return a context that measures the wall-clock seconds of a stage; one that is entered again adds to it."""
@@ -54,7 +54,7 @@ class Silent:
     def debug(self, text: str) -> None:
         """See `Observer.debug`."""
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, nbytes: int = 0) -> None:
         """See `Observer.progress`."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
@@ -112,9 +112,9 @@ class Recorder:
         """See `Observer.debug`."""
         self._observer.debug(text)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, nbytes: int = 0) -> None:
         """See `Observer.progress`."""
-        self._observer.progress(stage, done, total)
+        self._observer.progress(stage, done, total, nbytes)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

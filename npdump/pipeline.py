@@ -98,6 +98,8 @@ def write_options(
     ------
     UsageError
         If there is no such codec or format.
+    MissingDependency
+        If the codec's library is not installed.
     """
     try:
         chosen = codecs.get(codec)
@@ -106,6 +108,8 @@ def write_options(
         raise UsageError(f"{codec} compression in {format} format: no such codec or format: {error}") from error
     if reassemble:
         chosen = codecs.by_flag(source.history.codec_flag) or chosen
+    else:
+        chosen.encoder(source.page_size, engine)  # if its library can't be had, that's said before all else
     return WriteOptions(
         codec=chosen,
         engine=engine,
@@ -206,7 +210,7 @@ class _Run(NamedTuple):
         if n_unreadable := scan.totals().n_unreadable:
             recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
         with recorder.stage(_COPY):
-            nbytes = _write(parts, self.open_sinks(), recorder, can_retry)
+            nbytes = _write(parts, self.open_sinks(), recorder, can_retry, source.page_size)
         return self._summary(plan, parts, nbytes)
 
     def _plan(self, scan: PageScan, level: int) -> DumpPlan:
@@ -342,6 +346,10 @@ class _Outputs:
         n_kept = 0 if self._can_retry and isinstance(error, NoSpace) else self._n_begun
         for sink in self._sinks[n_kept:]:
             sink.discard()
+        if n_kept and not isinstance(error, Exception):
+            error.add_note(
+                "the output is incomplete, and marked so" if self._sinks[0].can_rewrite else "the stream ends"
+            )
         # If this fails too, the first error is what the user needs.
         with suppress(SinkError):
             if n_kept and self._unfinished is not None:
@@ -353,7 +361,7 @@ class _Outputs:
                     sink.close()
 
 
-def _write(parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool) -> int:
+def _write(parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool, page_size: int) -> int:
     """Write the dump, or its parts one after the other; return the bytes."""
     nbytes = n_done = 0
     seconds = Seconds()
@@ -367,7 +375,7 @@ def _write(parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, c
                 n_done += done.npages
                 nbytes += done.nbytes
                 seconds = seconds.plus(done.seconds)
-                observer.progress(_COPY, n_done, n_pages)
+                observer.progress(_COPY, n_done, n_pages, n_done * page_size)
             writer.end(sink)
             outputs.ended()
     if any(seconds):

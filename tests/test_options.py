@@ -22,7 +22,13 @@ def refusal(*argv: str) -> str:
 
 def test_defaults_are_makedumpfiles() -> None:
     assert parse(FILES) == Options(
-        vmcore="vmcore", dumpfile="dumpfile", codec="raw", dump_level=0, format="kdump", block_order=4, message_level=7
+        vmcores=("vmcore",),
+        dumpfiles=("dumpfile",),
+        codec="raw",
+        dump_level=0,
+        format="kdump",
+        block_order=4,
+        message_level=7,
     )
 
 
@@ -41,12 +47,12 @@ def test_defaults_are_makedumpfiles() -> None:
     ],
 )
 def test_letters_combine_and_stand_anywhere(line: str) -> None:
-    assert parse(line.split()) == Options(vmcore="vmcore", dumpfile="dumpfile", codec="lzo", dump_level=31)
+    assert parse(line.split()) == Options(vmcores=("vmcore",), dumpfiles=("dumpfile",), codec="lzo", dump_level=31)
 
 
 def test_operands_after_two_dashes_may_look_like_options() -> None:
     options = parse(["-c", "--", "-d", "--json"])
-    assert (options.vmcore, options.dumpfile, options.codec) == ("-d", "--json", "zlib")
+    assert (options.vmcores, options.dumpfiles, options.codec) == (("-d",), ("--json",), "zlib")
 
 
 @pytest.mark.parametrize("argument", ["--num-threads=3", "--num-threads 3", "--num-th=3", "--nu 3"])
@@ -131,6 +137,8 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
         ("--json vmcore dumpfile", "--show-stats"),
         ("--zlib-engine isal -l vmcore dumpfile", "-c"),
         ("--zlib-engine other -c vmcore dumpfile", "other"),
+        ("-l vmcore -", "give -F"),
+        ("--dry-rn vmcore dumpfile", "did you mean --dry-run?"),
     ],
 )
 @pytest.mark.parametrize("check", [[], ["--check-params"]])
@@ -146,7 +154,7 @@ def test_a_cyclic_buffer_of_nothing_is_as_good_as_none() -> None:
 def test_files_of_other_forms() -> None:
     assert parse(["-F", "vmcore"]).vmcores == ("vmcore",)
     assert parse(["-F", "part1", "part2"]).vmcores == ("part1", "part2")
-    assert parse(["-R", "dumpfile"]).dumpfile == "dumpfile"
+    assert parse(["-R", "dumpfile"]).dumpfiles == ("dumpfile",)
     split = parse(["--split", "vmcore", "a", "b", "c"])
     assert (split.vmcores, split.dumpfiles) == (("vmcore",), ("a", "b", "c"))
     joined = parse(["--reassemble", "a", "b", "dumpfile"])
@@ -161,8 +169,8 @@ def test_levels_and_limits() -> None:
 
 
 def test_a_dry_run_needs_no_dumpfile() -> None:
-    assert parse(["--dry-run", "vmcore"]).dumpfile is None
-    assert parse(["--dry-run", *FILES]).dumpfile == "dumpfile"
+    assert parse(["--dry-run", "vmcore"]).dumpfiles == ()
+    assert parse(["--dry-run", *FILES]).dumpfiles == ("dumpfile",)
 
 
 # The options of makedumpfile 1.7.9 that are not npdump's, from its manual page, with the lines that it would accept.
@@ -233,26 +241,31 @@ def test_the_file_stands_alone_for_the_man_page(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "command", "expected"),
     [
-        ("-x vmlinux vmcore dumpfile", "filter", {"vmlinux": "vmlinux", "vmcore": "vmcore", "dumpfile": "dumpfile"}),
+        (
+            "-x vmlinux vmcore dumpfile",
+            "filter",
+            {"vmlinux": "vmlinux", "vmcores": ("vmcore",), "dumpfiles": ("dumpfile",)},
+        ),
         ("-lxvmlinux vmcore dumpfile", "filter", {"vmlinux": "vmlinux", "codec": "lzo"}),
         ("-i vmcoreinfo vmcore dumpfile", "filter", {"vmcoreinfo": "vmcoreinfo"}),
         ("-g vmcoreinfo -x vmlinux", "make_vmcoreinfo", {"new_vmcoreinfo": "vmcoreinfo", "vmlinux": "vmlinux"}),
-        ("--dump-dmesg vmcore log", "dmesg", {"vmcore": "vmcore", "dumpfile": "log", "partial_dmesg": False}),
-        ("--dump-dmesg --partial-dmesg vmcore log", "dmesg", {"dumpfile": "log", "partial_dmesg": True}),
-        ("--partial-dmesg vmcore", "dmesg", {"dumpfile": None, "partial_dmesg": True}),
-        ("--dump-dmesg part1 part2 log", "dmesg", {"vmcores": ("part1", "part2"), "dumpfile": "log"}),
-        ("--mem-usage /proc/kcore", "mem_usage", {"vmcore": "/proc/kcore"}),
+        ("--dump-dmesg vmcore log", "dmesg", {"vmcores": ("vmcore",), "dumpfiles": ("log",), "partial_dmesg": False}),
+        ("--dump-dmesg --partial-dmesg vmcore log", "dmesg", {"dumpfiles": ("log",), "partial_dmesg": True}),
+        ("--partial-dmesg vmcore", "dmesg", {"dumpfiles": (), "partial_dmesg": True}),
+        ("--dump-dmesg part1 part2 log", "dmesg", {"vmcores": ("part1", "part2"), "dumpfiles": ("log",)}),
+        ("--mem-usage /proc/kcore", "mem_usage", {"vmcores": ("/proc/kcore",)}),
         ("--vtop 0xffffffff81000000 vmcore", "vtop", {"vtop": 0xFFFFFFFF81000000}),
         ("--vtop 4096 vmcore", "vtop", {"vtop": 4096}),
         ("--vtop 010 vmcore", "vtop", {"vtop": 8}),
-        ("info vmcore", "info", {"vmcore": "vmcore"}),
+        ("info vmcore", "info", {"vmcores": ("vmcore",)}),
         ("info --json vmcore", "info", {"json": True}),
-        ("info part1 part2 part3", "info", {"vmcore": "part1", "more_vmcores": ("part2", "part3")}),
+        ("info part1 part2 part3", "info", {"vmcores": ("part1", "part2", "part3")}),
         ("--mem-usage part1 part2", "mem_usage", {"vmcores": ("part1", "part2")}),
-        ("-d31 info dumpfile", "filter", {"vmcore": "info", "dumpfile": "dumpfile"}),
-        ("./info dumpfile", "filter", {"vmcore": "./info"}),
-        ("explain vmcore 0x1000", "explain", {"vmcore": "vmcore", "page": "0x1000"}),
-        ("completion bash", "completion", {"shell": "bash"}),
+        ("-d31 info dumpfile", "filter", {"vmcores": ("info",), "dumpfiles": ("dumpfile",)}),
+        ("./info dumpfile", "filter", {"vmcores": ("./info",)}),
+        ("explain vmcore 0x1000", "explain", {"vmcores": ("vmcore",), "pages": ("0x1000",)}),
+        ("explain vmcore 1 pfn:2", "explain", {"vmcores": ("vmcore",), "pages": ("1", "pfn:2")}),
+        ("completion bash", "completion", {"shells": ("bash",)}),
     ],
 )
 def test_commands(line: str, command: str, expected: dict[str, object]) -> None:
@@ -265,7 +278,6 @@ def test_commands(line: str, command: str, expected: dict[str, object]) -> None:
     "line",
     [
         "info",
-        "explain vmcore 1 more",
         "explain vmcore",
         "completion",
         "completion --json bash",

@@ -9,13 +9,13 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from npdump import __version__
-from npdump.cli.options import FILTER, MESSAGE_ERROR, Options, build_parser, parse
-from npdump.cli.report import Reporter
-from npdump.errors import NpdumpError, UsageError
+from npdump.cli import signals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
 
 __all__ = ["main"]
 
@@ -31,75 +31,119 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 done, 1 failed, 2 the kernel facts given are of another kernel (makedumpfile(8), DIAGNOSTICS).
+        Exit code: 0 done, 1 failed, 2 the kernel facts given are of another kernel (makedumpfile(8), DIAGNOSTICS),
+        128 and the number of a signal that ended it.
     """
+    signals.quit_at_once()
     # Nothing here makes cycles of garbage; looking for them took a tenth of a short run.
     gc.disable()
     # As other commands do: ``npdump --help | head`` ends quietly.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from npdump.cli.options import MESSAGE_ERROR, parse
+    from npdump.cli.report import Reporter
+    from npdump.errors import UsageError
+
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
         Reporter(MESSAGE_ERROR).error(str(error))
         return error.exit_code
-    if options.show_help:
-        build_parser().print_help()
-        return 0
-    if options.show_version:
-        print(_version())
-        return 0
-    if options.check_params:
-        return 0
-    return _run(options)
-
-
-def _run(options: Options) -> int:
-    # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if not options.is_answered_on_stdout:
+    is_answered = options.is_answered_on_stdout
+    if not is_answered and not (options.show_help or options.show_version):
         # From here on a pipe without a reader is an error like others: that of a worker that died, or the output of -F.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    report = Reporter(options.message_level, messages_to_stderr=options.is_answered_on_stdout or options.flatten)
+    report = Reporter(options.message_level, messages_to_stderr=is_answered or options.flatten)
+    return _run(options, report)
+
+
+def _run(options: Options, report: Reporter) -> int:
+    """Do what the options ask; what goes wrong is said in a line."""
+    from npdump.errors import NpdumpError
+
+    is_job = not (options.show_help or options.show_version or options.check_params)
+    code, text = 1, ""
     try:
-        if options.command == FILTER:
-            _filter(options, report)
-        else:
-            from npdump.cli import commands
-
-            return commands.get(options.command)(options, report) or 0
+        # Loading most of npdump first: what a signal interrupts then is no import.
+        run = _find(options)
+        signals.raise_interrupted()
+        return run(options, report) or 0
     except NpdumpError as error:
-        report.error(str(error))
-        report.message("\nnpdump Failed.")
-        return error.exit_code
+        code, text = error.exit_code, str(error)
+    except ImportError as error:
+        text = _advice(error)
     except MemoryError:
-        report.error("out of memory: try --num-threads 1, a smaller --cyclic-buffer, or more memory")
+        text = "out of memory: try --num-threads 1, a smaller --cyclic-buffer, or more memory"
+    except signals.Interrupted as error:
+        report.error(str(error))
+        return 128 + error.number
+    report.error(text)
+    if is_job:
         report.message("\nnpdump Failed.")
-        return 1
-    except KeyboardInterrupt:
-        report.error("interrupted: the output, if any, is marked as incomplete")
-        return 128 + signal.SIGINT
-    return 0
+    return code
 
 
-def _filter(options: Options, report: Reporter) -> None:
-    from npdump.cli.inputs import open_dump
-    from npdump.cli.outputs import make_dump
-    from npdump.cli.summary import as_json, as_text
+def _find(options: Options) -> Callable[[Options, Reporter], int | None]:
+    """Return the function that does what the options ask; it may return an exit code."""
+    from npdump.cli.options import FILTER
 
-    with open_dump(options, report) as dump:
-        summary = make_dump(options, dump)
-    if options.json:
-        report.answer(as_json(summary))
-    else:
-        report.report(as_text(summary))
-    if not options.dry_run:
-        report.message(f"\nThe dumpfile is saved to {', '.join(options.dumpfiles) or 'the standard output'}.")
-    report.message("\nnpdump Completed.")
+    if options.show_help:
+        return _show_help
+    if options.show_version:
+        return _show_version
+    if options.check_params:
+        return _check_params
+    if options.command == FILTER:
+        from npdump.cli import outputs
+
+        return outputs.run
+    from npdump.cli import commands
+
+    return commands.get(options.command)
 
 
-def _version() -> str:
+def _show_help(options: Options, report: Reporter) -> None:
+    from npdump.cli.help import help_text
+
+    report.answer(help_text(options.command))
+
+
+def _show_version(options: Options, report: Reporter) -> None:
+    from npdump import __version__
     from npdump.codecs import all_codecs
 
     lines = [f"npdump: version {__version__}"]
     lines += [f"  {codec.name:<7} {', '.join(codec.engines())}" for codec in all_codecs()]
-    return "\n".join(lines)
+    report.answer("\n".join(lines))
+
+
+def _check_params(options: Options, report: Reporter) -> None:
+    """Look for the libraries that the options need; raises as the run would."""
+    from importlib.util import find_spec
+
+    from npdump import codecs
+    from npdump.cli.options import FILTER
+
+    if find_spec("numpy") is None:
+        raise ModuleNotFoundError(name="numpy")
+    if options.command == FILTER:
+        codecs.get(options.codec).encoder(4096, options.zlib_engine if options.codec == "zlib" else None)
+    if options.lz4:
+        from npdump.storage.lz4 import Frame
+
+        Frame()
+
+
+_PACKAGES = {"numpy": "numpy", "elftools": "pyelftools", "lzo": "python-lzo"}
+"""How pip calls what npdump can't do without."""
+
+
+def _advice(error: ImportError) -> str:
+    """Say what is missing, and how to get it."""
+    module = (error.name or "").partition(".")[0]
+    package = _PACKAGES.get(module)
+    if package is None:
+        return f"a library can't be loaded: {error}"
+    what = "isn't installed" if isinstance(error, ModuleNotFoundError) and error.name == module else f"fails: {error}"
+    return f"the Python library {package} {what}: apt-get or dnf install python3-{package}, or pip install {package}"

@@ -14,7 +14,7 @@ import argparse
 import getopt
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 MESSAGE_PROGRESS = 1
 MESSAGE_COMMON = 2
@@ -54,31 +54,45 @@ UNSUPPORTED_OPTIONS = (
 
 
 class Command(NamedTuple):
-    """Something npdump does: the operands it takes, how many of them it needs, and whether VMCORE may be in parts."""
+    """Something npdump does.
+
+    Attributes
+    ----------
+    operands : tuple of str
+        The fields of `Options` that the operands go to, in order.
+    n_needed : int
+        How many of them may not be empty.
+    several : str or None
+        The one that takes all operands that the others leave.
+    has_json : bool
+    """
 
     operands: tuple[str, ...]
     n_needed: int
+    several: str | None = None
     has_json: bool = True
-    takes_parts: bool = False
 
 
 FILTER = "filter"
 COMMANDS = {
-    FILTER: Command(("vmcore", "dumpfile"), 2),
-    "dmesg": Command(("vmcore", "dumpfile"), 1, takes_parts=True),
-    "vtop": Command(("vmcore",), 1, takes_parts=True),
-    "mem_usage": Command(("vmcore",), 1, takes_parts=True),
-    "info": Command(("vmcore",), 1, takes_parts=True),
-    "explain": Command(("vmcore", "page"), 2),
-    "rearrange": Command(("dumpfile",), 1, has_json=False),
+    FILTER: Command(("vmcores", "dumpfiles"), 2, "vmcores"),
+    "dmesg": Command(("vmcores", "dumpfiles"), 1, "vmcores"),
+    "vtop": Command(("vmcores",), 1, "vmcores"),
+    "mem_usage": Command(("vmcores",), 1, "vmcores"),
+    "info": Command(("vmcores",), 1, "vmcores"),
+    "explain": Command(("vmcores", "pages"), 2, "pages"),
+    "rearrange": Command(("dumpfiles",), 1, has_json=False),
     "make_vmcoreinfo": Command((), 0, has_json=False),
-    "completion": Command(("shell",), 1, has_json=False),
-    "stats": Command(("vmcore",), 1, takes_parts=True),
-    "map": Command(("vmcore", "dumpfile"), 2, has_json=False, takes_parts=True),
-    "compare": Command(("vmcore",), 1, takes_parts=True),
-    "check": Command(("vmcore",), 1, takes_parts=True),
+    "completion": Command(("shells",), 1, has_json=False),
+    "stats": Command(("vmcores",), 1, "vmcores"),
+    "map": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
+    "compare": Command(("vmcores",), 1, "vmcores"),
+    "check": Command(("vmcores",), 1, "vmcores"),
 }
 """By the name of the module of :mod:`npdump.cli.commands` that does it."""
+
+_FLATTEN = Command(("vmcores",), 1, "vmcores")
+_SPLIT = Command(("vmcores", "dumpfiles"), 2, "dumpfiles")
 
 SUBCOMMANDS = ("info", "explain", "stats", "map", "compare", "check", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
@@ -111,12 +125,10 @@ class Options(NamedTuple):
     """
 
     command: str = FILTER
-    vmcore: str | None = None
-    dumpfile: str | None = None
-    more_vmcores: tuple[str, ...] = ()
-    more_dumpfiles: tuple[str, ...] = ()
-    page: str | None = None
-    shell: str | None = None
+    vmcores: tuple[str, ...] = ()
+    dumpfiles: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
+    shells: tuple[str, ...] = ()
     vtop: int | None = None
     partial_dmesg: bool = False
     vmcoreinfo: str | None = None
@@ -159,17 +171,7 @@ class Options(NamedTuple):
     @property
     def is_answered_on_stdout(self) -> bool:
         """Whether the standard output carries the answer to a question, and nothing else."""
-        return self.json or (self.command != FILTER and self.dumpfile is None and self.new_vmcoreinfo is None)
-
-    @property
-    def vmcores(self) -> tuple[str, ...]:
-        """The input, or the parts of a split one."""
-        return (*([] if self.vmcore is None else [self.vmcore]), *self.more_vmcores)
-
-    @property
-    def dumpfiles(self) -> tuple[str, ...]:
-        """The output, or its parts."""
-        return (*([] if self.dumpfile is None else [self.dumpfile]), *self.more_dumpfiles)
+        return self.json or (self.command != FILTER and not self.dumpfiles and self.new_vmcoreinfo is None)
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -185,26 +187,19 @@ def parse(argv: Sequence[str]) -> Options:
     word = argv[0] if argv and argv[0] in SUBCOMMANDS else None
     arguments, operands = _split(parser, argv[1:] if word else argv)
     values = vars(parser.parse_args(arguments))
+    del values["vmcore"], values["dumpfile"]  # these are in the operands
     values["command"] = _command(word, values)
     refused = values.pop("refused")
     if values["show_help"] or values["show_version"]:
-        return Options(show_help=values["show_help"], show_version=values["show_version"])
+        return Options(values["command"], show_help=values["show_help"], show_version=values["show_version"])
     if refused is not None:
         raise _usage_error(f"option {refused.flag} is not supported by npdump yet: {refused.purpose}")
     values["dump_level"], *values["retry_levels"] = values["dump_level"]
     values["retry_levels"] = tuple(values["retry_levels"])
-    if values["command"] == FILTER:
-        operands = _take_files(values, operands)
     command = COMMANDS[values["command"]]
-    if command.takes_parts:
-        stop = len(operands) - ("dumpfile" in command.operands and len(operands) > 1)
-        values["more_vmcores"], operands = tuple(operands[1:stop]), operands[:1] + operands[stop:]
-    if len(operands) > len(command.operands):
-        expected = " and ".join(f"one {name.upper()}" for name in command.operands) or "none"
-        expected += f" {_is_or_are(command.operands)} expected"
-        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected}")
-    values.update(zip(command.operands, operands, strict=False))
-    options = Options(**values)
+    if values["command"] == FILTER:
+        command = _FLATTEN if values["flatten"] else _SPLIT if values["split"] else command
+    options = Options(**(values | _sort_operands(command, operands)))
     _check(options)
     return options._replace(
         message_level=_message_level(options),
@@ -224,8 +219,8 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE... [LOGFILE]\n"
         "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
         "       npdump -g VMCOREINFO -x VMLINUX\n"
-        "       npdump info [--json] VMCORE...\n"
-        "       npdump explain [OPTION]... VMCORE PFN|ADDRESS\n"
+        "       npdump info [OPTION]... VMCORE...\n"
+        "       npdump explain [OPTION]... VMCORE PAGE...\n"
         "       npdump stats [--by PART] [--json|--csv] VMCORE...\n"
         "       npdump map [--layout LAYOUT] VMCORE... PICTURE\n"
         "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"
@@ -279,8 +274,9 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         type=_levels,
         default=(0,),
         help="leave out pages by type; LEVEL is the sum of 1 (pages filled with zero), 2 (page cache without private "
-        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none; with a list, "
-        "as 11,31, the next level is tried when the output doesn't fit",
+        "data), 4 (all page cache), 8 (user data) and 16 (free pages); 0, the default, leaves out none of these; pages "
+        "that must not be read go at every level: broken (hwpoison) and offline ones (given back to the hypervisor); "
+        "with a list, as 11,31, the next level is tried when the output doesn't fit",
     )
     for flag, codec, text in (
         ("-c", "zlib", "compress each page with zlib"),
@@ -497,46 +493,83 @@ def _add_message_options(group: argparse._ArgumentGroup) -> None:
     add("-h", "--help", dest="show_help", action="store_true", help="print this text, and exit")
 
 
+_RULES: tuple[tuple[Callable[[Options], object], str], ...] = (
+    (
+        lambda o: o.format == "elf" and o.codec != "raw",
+        "-E with {codec} compression: the ELF format cannot hold compressed pages",
+    ),
+    (
+        lambda o: o.zlib_engine is not None and o.codec != "zlib",
+        "--zlib-engine without -c: nothing is compressed with zlib",
+    ),
+    (
+        lambda o: o.vmlinux is not None and o.vmcoreinfo is not None,
+        "-x with -i: the kernel's facts come from one of them",
+    ),
+    (
+        lambda o: o.new_vmcoreinfo is not None and o.vmlinux is None,
+        "-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from",
+    ),
+    (
+        lambda o: o.split and (o.format == "elf" or o.flatten or o.reassemble),
+        "--split with -E, -F or --reassemble: only kdump-compressed dumps are split, into files",
+    ),
+    (
+        lambda o: o.lz4 and not o.flatten,
+        "--lz4 without -F: only a stream is compressed as a whole",
+    ),
+    (
+        lambda o: o.split and not o.dry_run and len(o.dumpfiles) < 2,
+        "--split: two DUMPFILEs at least are needed",
+    ),
+    (
+        lambda o: o.reassemble and (o.dump_level or o.codec != "raw" or o.format == "elf"),
+        "--reassemble with -d, -c, -l, -p, -z or -E: it copies pages as they are; filter the parts",
+    ),
+    (
+        lambda o: o.reassemble and len(o.vmcores) < 2,
+        "--reassemble: two parts at least and the DUMPFILE are needed",
+    ),
+    (
+        lambda o: o.json and o.csv,
+        "--json with --csv: give one",
+    ),
+    (
+        lambda o: o.command == "compare" and len(o.vmcores) < 2,
+        "compare: two VMCOREs at least are needed",
+    ),
+    (
+        lambda o: o.json and o.command == FILTER and not o.show_stats,
+        "--json without --show-stats: there is no report to print as JSON",
+    ),
+    (
+        lambda o: o.json and not COMMANDS[o.command].has_json,
+        "--json: this command has no answer to print as JSON",
+    ),
+    (
+        lambda o: o.command == FILTER and "-" in o.dumpfiles,
+        "DUMPFILE -: only the flattened format goes to the standard output: give -F and no DUMPFILE",
+    ),
+)
+"""What is wrong together though it is right one by one, in the order in which it is looked at."""
+
+
 def _check(options: Options) -> None:
     """Raise for options that are right one by one and wrong together."""
-    if options.format == "elf" and options.codec != "raw":
-        raise _usage_error(f"-E with {options.codec} compression: the ELF format cannot hold compressed pages")
-    if options.zlib_engine is not None and options.codec != "zlib":
-        raise _usage_error("--zlib-engine without -c: nothing is compressed with zlib")
-    if options.vmlinux is not None and options.vmcoreinfo is not None:
-        raise _usage_error("-x with -i: the kernel's facts come from one of them")
-    if options.new_vmcoreinfo is not None and options.vmlinux is None:
-        raise _usage_error("-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from")
-    if options.split and (options.format == "elf" or options.flatten or options.reassemble):
-        raise _usage_error("--split with -E, -F or --reassemble: only kdump-compressed dumps are split, into files")
-    if options.lz4 and not options.flatten:
-        raise _usage_error("--lz4 without -F: only a stream is compressed as a whole")
-    if options.split and not options.dry_run and len(options.dumpfiles) < 2:
-        raise _usage_error("--split: two DUMPFILEs at least are needed")
-    if options.reassemble and (options.dump_level or options.codec != "raw" or options.format == "elf"):
-        raise _usage_error("--reassemble with -d, -c, -l, -p, -z or -E: it copies pages as they are; filter the parts")
-    if options.reassemble and len(options.vmcores) < 2:
-        raise _usage_error("--reassemble: two parts at least and the DUMPFILE are needed")
+    for is_broken, text in _RULES:
+        if is_broken(options):
+            raise _usage_error(text.format(codec=options.codec))
     command = COMMANDS[options.command]
     for name, only in ONLY_WITH.items():
         if getattr(options, name) not in (None, False) and options.command != only:
             flag = {"compares_stored": "bytes", "allowed": "allow"}.get(name, name)
             raise _usage_error(f"--{flag}: belongs to npdump {only}")
-    if options.json and options.csv:
-        raise _usage_error("--json with --csv: give one")
-    if options.command == "compare" and len(options.vmcores) < 2:
-        raise _usage_error("compare: two VMCOREs at least are needed")
-    if options.json and options.command == FILTER and not options.show_stats:
-        raise _usage_error("--json without --show-stats: there is no report to print as JSON")
-    if options.json and not command.has_json:
-        raise _usage_error("--json: this command has no answer to print as JSON")
-    missing = [name for name in command.operands[: command.n_needed] if getattr(options, name) is None]
-    is_optional = missing == ["dumpfile"] and options.command == FILTER
-    if is_optional and (options.dry_run or options.flatten):
-        return
-    if missing:
+    missing = [name for name in command.operands[: command.n_needed] if not getattr(options, name)]
+    is_optional = missing == ["dumpfiles"] and options.command == FILTER
+    if missing and not (is_optional and (options.dry_run or options.flatten)):
         hint = ": only --dry-run and -F do without" if is_optional else ""
-        raise _usage_error(f"{' and '.join(map(str.upper, missing))} {_is_or_are(missing)} missing{hint}")
+        names = [name[:-1].upper() for name in missing]
+        raise _usage_error(f"{' and '.join(names)} {_is_or_are(missing)} missing{hint}")
 
 
 def _is_or_are(names: Sequence[str]) -> str:
@@ -574,7 +607,7 @@ def _split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[s
     try:
         pairs, operands = getopt.gnu_getopt(list(argv), letters, names)
     except getopt.GetoptError as error:
-        raise _usage_error(str(error)) from None
+        raise _usage_error(f"{error}{_did_you_mean(error.opt, [name.rstrip('=') for name in names])}") from None
     arguments = []
     for flag, value in pairs:
         if not takes_value[flag]:
@@ -584,6 +617,13 @@ def _split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[s
         else:
             arguments += [flag + value] if value else [flag, ""]
     return arguments, operands
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # seldom needed
+
+    close = get_close_matches(name, known, n=2)
+    return f"; did you mean --{' or --'.join(close)}?" if close and len(name) > 1 else ""
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -615,16 +655,19 @@ def _size(text: str) -> int:
     return nbytes
 
 
-def _take_files(values: dict[str, object], operands: list[str]) -> list[str]:
-    """Take inputs and outputs beyond the first of each into ``values``; return the rest."""
-    if values["flatten"]:
-        values["more_vmcores"] = tuple(operands[1:])
-        return operands[:1]
-    if values["split"]:
-        values["more_dumpfiles"] = tuple(operands[2:])
-        return operands[:2]
-    values["more_vmcores"] = tuple(operands[1:-1])
-    return operands[:1] + operands[1:][-1:]
+def _sort_operands(command: Command, operands: Sequence[str]) -> dict[str, Any]:
+    """Return which operands go to which fields."""
+    n_more = max(len(operands) - len(command.operands), 0)
+    if n_more and command.several is None:
+        expected = " and ".join(f"one {name[:-1].upper()}" for name in command.operands) or "none"
+        expected += f" {_is_or_are(command.operands)} expected"
+        raise _usage_error(f"too many arguments: {' '.join(operands)}: {expected}")
+    rest = list(operands)
+    fields: dict[str, Any] = {}
+    for name in command.operands:
+        n = 1 + n_more if name == command.several else 1
+        fields[name], rest = tuple(rest[:n]), rest[n:]
+    return fields
 
 
 def _usage_error(text: str) -> Exception:

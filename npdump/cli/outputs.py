@@ -6,6 +6,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from npdump.cli.inputs import open_dump
+from npdump.cli.summary import as_json, as_text
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES
 from npdump.pipeline import ScanOptions
 from npdump.sinks.file import open_files
@@ -18,18 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from npdump.cli.options import Options
+    from npdump.cli.report import Reporter
     from npdump.dump import Dump
     from npdump.sinks import Sink
     from npdump.storage import Storage
     from npdump.summary import Summary
 
-__all__ = ["make_dump"]
+__all__ = ["run"]
 
 
-def make_dump(options: Options, dump: Dump) -> Summary:
-    """Make the output, or the parts of one, of a dump; raises as `npdump.dump.Dump.write_to` does."""
+def run(options: Options, report: Reporter) -> None:
+    """Make the output, or the parts of one, of a dump, and report what was left out."""
+    with open_dump(options, report) as dump:
+        summary = _make(options, dump)
+    if options.json:
+        report.answer(as_json(summary))
+    else:
+        report.report(as_text(summary))
+    if not options.dry_run:
+        report.message(f"\nThe dumpfile is saved to {', '.join(options.dumpfiles) or 'the standard output'}.")
+    report.message("\nnpdump Completed.")
+
+
+def _make(options: Options, dump: Dump) -> Summary:
+    frame = Frame() if options.lz4 else None  # if it can't be had, that's said before all else
     return dump.write_to(
-        partial(_open_sinks, options, dump.storages),
+        partial(_open_sinks, options, dump.storages, frame),
         level=(options.dump_level, *options.retry_levels),
         codec=options.codec,
         format=options.format,
@@ -43,12 +59,12 @@ def make_dump(options: Options, dump: Dump) -> Summary:
     )
 
 
-def _open_sinks(options: Options, inputs: Sequence[Storage]) -> Sequence[Sink]:
+def _open_sinks(options: Options, inputs: Sequence[Storage], frame: Frame | None) -> Sequence[Sink]:
     """Make all outputs or, with an error, none."""
     if options.dry_run:
         return [NullSink() for _ in options.dumpfiles or [None]]
     if options.flatten:
-        return [FlattenedSink(options.limit_nbytes, Frame() if options.lz4 else None)]
+        return [FlattenedSink(options.limit_nbytes, frame)]
     return open_files(options.dumpfiles, options.force, inputs, options.limit_nbytes)
 
 

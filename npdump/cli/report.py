@@ -18,6 +18,7 @@ from npdump.errors import SinkError
 _SPINNER = "/|\\-"
 _TERMINAL_SECONDS = 1.0  # between two rewritings of the progress line
 _LOG_SECONDS = 5.0  # between two progress lines where a line cannot be rewritten
+_MIN_RATE_SECONDS = 0.5  # before which a rate says nothing
 
 
 class Reporter:
@@ -61,24 +62,27 @@ class Reporter:
             If it can't be printed.
         """
         self._progress.end_line()
+        if sys.stdout is None:
+            raise SinkError("standard output: is closed: the answer is lost")
         failure = _write("stdout", text if text.endswith("\n") else f"{text}\n")
         if failure is not None:
-            raise SinkError(f"standard output: {failure}: the answer is lost")
+            raise SinkError(f"standard output: {_reason(failure)}: the answer is lost")
 
     def error(self, text: str) -> None:
         """Print an error, in one line whatever is in `text`."""
         if self.message_level & MESSAGE_ERROR:
             self._progress.end_line()
-            _write("stderr", f"npdump: {_printable(text)}\n")
+            line = text.replace("\n", "\\n")
+            _write("stderr", f"npdump: {line}\n")
 
     def warn(self, text: str) -> None:
         """Print a warning, in one line whatever is in `text`."""
         self.error(f"warning: {text}")
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, nbytes: int = 0) -> None:
         """Show that `done` of `total` units of a stage are done; cheap enough to be called for each batch."""
         if self.message_level & MESSAGE_PROGRESS:
-            self._progress.show(stage, done, total)
+            self._progress.show(stage, done, total, nbytes)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -102,7 +106,7 @@ class Reporter:
             return
         failure = _write("stdout", f"{text}\n")
         if failure is not None:
-            self.warn(f"standard output: {failure}: what should stand there is lost")
+            self.warn(f"standard output: {_reason(failure)}: what should be there is lost")
 
 
 class _Progress:
@@ -115,7 +119,7 @@ class _Progress:
         self._n_shown = 0
         self._line_is_open = False
 
-    def show(self, stage: str, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int, nbytes: int = 0) -> None:
         now = time.monotonic()
         is_new = stage != self._stage
         if is_new:
@@ -125,8 +129,9 @@ class _Progress:
         if not (is_new or is_done) and now - self._shown < (_TERMINAL_SECONDS if rewrites else _LOG_SECONDS):
             return
         promille = 1000 if is_done else max(done, 0) * 1000 // total
-        line = format_progress(stage, promille, now - self._start, _SPINNER[self._n_shown % len(_SPINNER)])
-        _write("stderr", f"\r{line}" if rewrites else f"{line}\n")
+        spinner = _SPINNER[self._n_shown % len(_SPINNER)]
+        line = format_progress(stage, promille, now - self._start, spinner, nbytes)
+        _write("stderr", line if rewrites else f"{line}\n", start="\r" if rewrites else "")
         self._shown = now
         self._n_shown += 1
         self._line_is_open = rewrites
@@ -139,15 +144,42 @@ class _Progress:
             _write("stderr", "\n")
 
 
-def format_progress(stage: str, promille: int, seconds: float, spinner: str) -> str:
-    """Lay out one state of the progress line, without its end.
+def format_progress(stage: str, promille: int, seconds: float, spinner: str, nbytes: int = 0) -> str:
+    """Lay out one state of the progress line, without its end, in 79 columns at most.
+
+    Parameters
+    ----------
+    nbytes : int
+        Memory that is done with, 0 if that isn't known.
 
     References
     ----------
-    makedumpfile 1.7.9: print_info.c, print_progress() and eta_to_human_short().
+    makedumpfile 1.7.9: print_info.c, print_progress() and eta_to_human_short(); there, the name of the stage takes 50
+    columns, and a terminal of 80 breaks the line.
     """
     eta = f"eta: {_human_seconds(int(seconds * 1000 / promille - seconds))}" if promille else ""
-    return f"{stage:<50}: [{promille // 10:3}.{promille % 10} %] {spinner}  {eta:>16}"
+    amount = ""
+    if nbytes:
+        amount = human_nbytes(nbytes)
+        if seconds >= _MIN_RATE_SECONDS:
+            amount += f" {human_nbytes(int(nbytes / seconds))}/s"
+    return f"{stage:<28}: [{promille // 10:3}.{promille % 10} %] {spinner} {eta:>11} {amount:>22}"
+
+
+def human_nbytes(nbytes: int) -> str:
+    """Return a size as people read it: three or four digits and a unit.
+
+    Examples
+    --------
+    >>> human_nbytes(1023), human_nbytes(1536), human_nbytes(5 << 40)
+    ('1023 B', '1.5 KiB', '5.0 TiB')
+    """
+    size, unit = float(nbytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        if size < 1000 and (unit != "B" or size < 1024):
+            break
+        size, unit = size / 1024, larger
+    return f"{nbytes} B" if unit == "B" else f"{size:.{1 if size < 100 else 0}f} {unit}"
 
 
 def _human_seconds(seconds: int) -> str:
@@ -173,14 +205,25 @@ def _rewrites(stream: TextIO | None) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Escape what would break the line or the terminal: texts quote file names and bytes of damaged dumps."""
+    """Escape what a terminal would obey: texts quote file names, and what a dump says."""
+    if text.isascii() and text.translate(_LAYOUT).isprintable():
+        return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
 
 
-def _write(name: str, text: str) -> Exception | None:
+_LAYOUT = {ord("\n"): None, ord("\t"): None}
+
+
+def _reason(failure: Exception) -> str:
+    return failure.strerror or str(failure) if isinstance(failure, OSError) else str(failure)
+
+
+def _write(name: str, text: str, start: str = "") -> Exception | None:
     """Write to a standard stream. One that is closed or full is no reason to stop: it is not used again."""
     stream: TextIO | None = getattr(sys, name)
     if stream is None:
@@ -188,7 +231,7 @@ def _write(name: str, text: str) -> Exception | None:
     encoding = stream.encoding or "utf-8"
     try:
         # A file name may hold bytes that are no text in this locale.
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(start + _printable(text).encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except (OSError, ValueError) as error:
         # The text stays in the buffer, and flushing it at exit would fail again and change the exit code.

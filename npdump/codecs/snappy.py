@@ -21,7 +21,7 @@ def _load_cramjam() -> Any:
     return cramjam
 
 
-_ENGINES = {"cramjam": Engine(_load_cramjam, lambda module: module.__version__, "pip install 'npdump[snappy]'")}
+_ENGINES = {"cramjam": Engine(_load_cramjam, lambda module: module.__version__, "pip install cramjam")}
 
 
 class Snappy:

@@ -49,7 +49,7 @@ def _load_libdeflate() -> Any:
 
 _ENGINES = {
     "isal": Engine(_load_isal, _isal_version, "pip install isal"),
-    "libdeflate": Engine(_load_libdeflate, lambda module: module.__version__, "pip install 'npdump[libdeflate]'"),
+    "libdeflate": Engine(_load_libdeflate, lambda module: module.__version__, "pip install deflate"),
     "zlib": Engine(lambda: zlib, lambda module: zlib.ZLIB_RUNTIME_VERSION, "part of Python"),
 }
 

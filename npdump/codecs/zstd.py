@@ -34,7 +34,7 @@ _ENGINES = {
     "zstandard": Engine(
         _load_zstandard,
         lambda module: f"{module.__version__} (libzstd {'.'.join(map(str, module.ZSTD_VERSION))})",
-        "pip install 'npdump[zstd]'",
+        "apt-get or dnf install python3-zstandard, or pip install zstandard",
     ),
     "compression.zstd": Engine(
         lambda: importlib.import_module("compression.zstd"), lambda module: module.zstd_version, "Python 3.14"

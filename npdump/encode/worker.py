@@ -35,6 +35,8 @@ def work(job: Job, connection: Connection, inherited: list[Connection]) -> None:
     """Be a worker until the connection closes."""
     # The parent decides what an interrupt ends; without our copies of its ends, its death ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in inherited:
         other.close()
     held: dict[int, tuple[Any, float]] = {}

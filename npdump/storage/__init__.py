@@ -155,6 +155,8 @@ def open_storage(path: str, options: ReadOptions, observer: Observer, stack: Exi
 
 
 def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
+    if path == _STDIN and sys.stdin is None:
+        raise SourceError(f"{path}: can't be read: the standard input is closed")
     try:
         status = os.fstat(sys.stdin.fileno()) if path == _STDIN else os.stat(path)
         is_stream = path == _STDIN or stat.S_ISFIFO(status.st_mode)

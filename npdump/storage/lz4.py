@@ -16,7 +16,8 @@ def _load_lz4() -> Any:
     return lz4.frame
 
 
-_ENGINES = {"lz4": Engine(_load_lz4, lambda module: module.library_version_string(), "pip install 'npdump[lz4]'")}
+_HINT = "apt-get or dnf install python3-lz4, or pip install lz4"
+_ENGINES = {"lz4": Engine(_load_lz4, lambda module: module.library_version_string(), _HINT)}
 
 
 class Lz4:

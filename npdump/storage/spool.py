@@ -109,7 +109,12 @@ def spool(
     """
     import tempfile  # half of npdump's own start-up time, and seldom needed
 
-    directory = directory or tempfile.gettempdir()
+    try:
+        directory = directory or tempfile.gettempdir()
+    except OSError as error:
+        raise SinkError(
+            f"{path}: must be unpacked to a temporary file: {error.strerror}: give a directory with --work-dir"
+        ) from error
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             is_whole = _copy(stream, cast("BinaryIO", file), path, errors)

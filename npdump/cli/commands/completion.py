@@ -34,9 +34,10 @@ def run(options: Options, report: Reporter) -> None:
         If it's no shell that npdump knows.
     """
     makers = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    make = makers.get(options.shell or "")
+    (shell,) = options.shells
+    make = makers.get(shell)
     if make is None:
-        raise UsageError(f"{options.shell}: no such shell: completion is for {', '.join(makers)}")
+        raise UsageError(f"{shell}: no such shell: completion is for {', '.join(makers)}")
     report.answer(make(_options()))
 
 

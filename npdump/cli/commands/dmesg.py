@@ -19,27 +19,29 @@ __all__ = ["run"]
 
 def run(options: Options, report: Reporter) -> None:
     """Write the log to the output file, or print it."""
-    if options.dumpfile is not None and holds_dump(options.dumpfile):
+    vmcores, path = options.vmcores, options.dumpfiles[0] if options.dumpfiles else None
+    if path is not None and holds_dump(path):
         # The last part of a split dump, most likely: a log never overwrites it.
-        options = options._replace(dumpfile=None, more_vmcores=(*options.more_vmcores, options.dumpfile))
+        vmcores, path = (*vmcores, path), None
+    if path is None or path == "-":
         report.keep_stdout()
-    with open_dump(options, report) as dump:
+    with open_dump(options._replace(vmcores=vmcores), report) as dump:
         log = dump.log(options.partial_dmesg)
         for doubt in log.doubts:
             report.warn(doubt)
         text = _as_json(log) if options.json else dmesg.as_text(log)
-        if options.dumpfile is None:
+        if path is None or path == "-":
             if text:
                 report.answer(text)
             return
-        sink = FileSink(options.dumpfile, options.force, dump.storages, keep_away=True)
+        sink = FileSink(path, options.force, dump.storages, keep_away=True)
     try:
         sink.write(0, text.encode("utf-8", "surrogateescape"))
         sink.close()
     except BaseException:
         sink.discard()
         raise
-    report.message(f"The dmesg log is saved to {options.dumpfile}.\n\nnpdump Completed.")
+    report.message(f"The dmesg log is saved to {path}.\n\nnpdump Completed.")
 
 
 def _as_json(log: dmesg.Log) -> str:

@@ -21,12 +21,14 @@ __all__ = ["run"]
 
 
 def run(options: Options, report: Reporter) -> None:
-    """Print what a page is."""
-    assert options.page is not None
+    """Print what pages are."""
     with open_dump(options, report) as dump:
-        pfn, how = find_pfn(dump, options.page)
-        explanation = asdict(dump.page(pfn)) | {"named_by": how}
-    report.answer(json.dumps(explanation, indent=1) if options.json else as_text(explanation))
+        named = [find_pfn(dump, text) for text in options.pages]
+        pages = [asdict(dump.page(pfn)) | {"named_by": how} for pfn, how in named]
+    if options.json:
+        report.answer(json.dumps(pages[0] if len(pages) == 1 else pages, indent=1))
+    else:
+        report.answer("\n\n".join(map(as_text, pages)))
 
 
 def find_pfn(dump: Dump, text: str) -> tuple[int, str]:
@@ -45,7 +47,7 @@ def find_pfn(dump: Dump, text: str) -> tuple[int, str]:
     except ValueError:
         value = -1
     if value < 0 or value >= 1 << 64 or kind not in ("", "pfn", "vaddr", "paddr"):
-        raise UsageError(f"{text!r} is neither a page frame nor an address; see npdump --help")
+        raise UsageError(f"{text!r} is neither a page frame nor an address; see npdump explain --help")
     source = dump.source
     if not kind:
         is_vaddr = dump.memory.is_kernel_vaddr(value) and value >= source.max_mapnr * source.page_size

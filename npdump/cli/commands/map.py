@@ -29,8 +29,7 @@ def run(options: Options, report: Reporter) -> None:
     """
     from npdump.extras.plot import save
 
-    path = options.dumpfile
-    assert path is not None
+    (path,) = options.dumpfiles
     if not path.endswith(_FORMATS):
         raise UsageError(f"{path}: a picture is a file whose name ends in {', '.join(_FORMATS)}")
     if os.path.lexists(path) and not options.force:

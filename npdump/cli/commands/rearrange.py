@@ -34,8 +34,10 @@ def run(options: Options, report: Reporter) -> None:
     SourceError
         If the input isn't flattened or was cut short: what came is left in the file, marked as incomplete.
     """
-    assert options.dumpfile is not None
-    if sys.stdin is None or sys.stdin.isatty():
+    (path,) = options.dumpfiles
+    if sys.stdin is None:
+        raise SourceError(f"{_NAME}: is closed: -R reads a flattened dump: redirect a file or a pipe")
+    if sys.stdin.isatty():
         raise SourceError(f"{_NAME}: is a terminal: -R reads a flattened dump: redirect a file or a pipe")
     head, stream = peek(sys.stdin.buffer, HEADER_NBYTES, _NAME, ())
     container = storage.detect(head)
@@ -45,7 +47,7 @@ def run(options: Options, report: Reporter) -> None:
         head, stream = peek(container.open(stream), HEADER_NBYTES, _NAME, errors)
     if not head.startswith(SIGNATURE):
         raise SourceError(f"{_NAME}: isn't a flattened dump: it begins with {head[:8].hex(' ')}")
-    sink = FileSink(options.dumpfile, options.force)
+    sink = FileSink(path, options.force)
     try:
         stream.read(HEADER_NBYTES)
         _rearrange(stream, sink)
@@ -63,7 +65,7 @@ def run(options: Options, report: Reporter) -> None:
             sink.close()
         raise
     sink.close()
-    report.message(f"\nThe dumpfile is saved to {options.dumpfile}.\n\nnpdump Completed.")
+    report.message(f"\nThe dumpfile is saved to {path}.\n\nnpdump Completed.")
 
 
 def _rearrange(stream: BinaryIO, sink: FileSink) -> None:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``--help`` prints: all of the command line, or what concerns one command."""
+
+import argparse
+from typing import NamedTuple
+
+from npdump.cli.options import build_parser
+
+__all__ = ["help_text"]
+
+_READING = ("-x", "-i", "--work-dir", "--non-mmap", "--message-level", "-D", "--help")
+
+
+class Help(NamedTuple):
+    """What ``--help`` says of a command that has a help of its own: usage, description, and the options shown."""
+
+    usage: str
+    description: str
+    flags: tuple[str, ...] = ("--json", *_READING)
+
+
+HELP = {
+    "info": Help(
+        "npdump info [OPTION]... VMCORE...",
+        "Say of which kernel and machine VMCORE is, when and why it crashed, what memory is in it, and what is "
+        "missing. Several files are the parts of a split dump.",
+    ),
+    "explain": Help(
+        "npdump explain [OPTION]... VMCORE PAGE...",
+        "Say what pages are, by which fields of their struct page, and at which dump levels they are left out. PAGE is "
+        "a page frame number, a physical address, or a kernel virtual address, in C notation. A number below the "
+        "number of page frames is a page frame, one that can be a kernel address is that, and any other is a physical "
+        "address; pfn:, paddr: or vaddr: before it says which, as in vaddr:0xffffffff81000000.",
+    ),
+    "mem_usage": Help(
+        "npdump --mem-usage [OPTION]... VMCORE...",
+        "Show what the pages of VMCORE are used for, and so what each dump level would save; VMCORE is /proc/kcore for "
+        "the running kernel (root may read it). A page counts once, as the kind that would leave it out at level 31; "
+        "broken and offline pages are in no row of the table, but in the JSON.",
+    ),
+    "dmesg": Help(
+        "npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE... [LOGFILE]",
+        "Write the kernel log of VMCORE to LOGFILE, or to the standard output if LOGFILE is not given. A file that "
+        "holds a dump is taken for a part of VMCORE, never for LOGFILE.",
+        ("--dump-dmesg", "--partial-dmesg", "-f", "--json", *_READING),
+    ),
+    "vtop": Help(
+        "npdump --vtop ADDRESS [OPTION]... VMCORE...",
+        "Translate a kernel virtual address, in C notation, to the physical address.",
+    ),
+    "stats": Help(
+        "npdump stats [OPTION]... VMCORE...",
+        "Count what the pages of VMCORE are used for, in all or part by part.",
+        ("--by", "--csv", "--json", *_READING),
+    ),
+    "map": Help(
+        "npdump map [OPTION]... VMCORE... PICTURE",
+        "Draw a map of physical memory; the name of PICTURE ends in .png, .svg or .pdf.",
+        ("--layout", "-f", *_READING),
+    ),
+    "compare": Help(
+        "npdump compare [OPTION]... VMCORE VMCORE...",
+        "Compare the first dump with each other one, page by page. The exit code is 0 if they are the same, 1 if one "
+        "is different, and 2 if they cannot be compared.",
+        ("--bytes", "--allow", "--junit", "--json", *_READING),
+    ),
+    "completion": Help(
+        "npdump completion bash|zsh|fish",
+        'Print a completion script: put it where the shell looks for such, or run eval "$(npdump completion bash)".',
+        ("--help",),
+    ),
+}
+"""By the name of the command; the others share one text."""
+
+
+def help_text(command: str) -> str:
+    """Return what ``--help`` prints: all of the command line, or what concerns one command."""
+    parser = build_parser()
+    own = HELP.get(command)
+    if own is not None:
+        parser.usage, parser.description, parser.epilog = own.usage, own.description, None
+        for action in parser._actions:
+            if not set(action.option_strings) & set(own.flags):
+                action.help = argparse.SUPPRESS
+    return parser.format_help()
