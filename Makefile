@@ -8,7 +8,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep man dist clean
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults man dist clean
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint   run ruff, mypy and import-linter"
 	@echo "make bench  measure the speed"
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
+	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make man    make man/npdump.8"
 	@echo "make dist   make the source archive and the wheel in dist/"
 	@echo "make clean  remove everything that was made, $(VENV) too"
@@ -41,6 +42,9 @@ lint-imports: $(VENV)/.dev
 
 bench: $(VENV)/.npdump
 	$(BIN)/python -m tests.bench
+
+faults: $(VENV)/.npdump
+	$(BIN)/python -m tests.faults
 
 sweep: $(VENV)/.npdump
 	$(BIN)/python -m tests.sweep -n $$(nproc)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,11 +129,12 @@ def reference(name: str) -> Reference:
     return Reference(corpus / "refs" / f"{name}.json", corpus / "refs" / f"{name}.npz")
 
 
+@cache
 def distilled_vmcore(name: str) -> Path:
-    """A distilled vmcore, expanded into the cache; what it was made from is part of its name there."""
-    sources = [path for path in FIXTURES.glob(f"{name}*") if path.is_file()] + [FIXTURES / "expand.py"]
-    version = max(path.stat().st_mtime_ns for path in sources)
-    return once(CACHE / "distilled" / f"{name}-{version}.vmcore", lambda part: expand(name, part))
+    """A distilled vmcore, expanded into the cache; a digest of what it was made from is part of its name there."""
+    made_from = (FIXTURES / f"{name}.distilled", FIXTURES / "expand.py")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_from)).hexdigest()[:16]
+    return once(CACHE / "distilled" / f"{name}-{digest}.vmcore", lambda part: expand(name, part))
 
 
 def find_corpus() -> Path | None:

@@ -207,10 +207,14 @@ class FileSink:
 
 
 def _is_at(fd: int, path: str) -> bool:
-    """Return whether a name is that of an open file."""
-    with suppress(OSError):
+    """Return whether a name is that of an open file, as far as can be told."""
+    try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
-    return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # The lock is ours, and no other run writes there.
+        return True
 
 
 def open_files(

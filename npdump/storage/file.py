@@ -13,6 +13,7 @@ import errno
 import mmap
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,9 +100,11 @@ class FileStorage:
     def close(self) -> None:
         """Give the window and the file descriptor back; a second call does nothing."""
         self._window = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            # Nothing was written: an error of the file system's costs nothing any more.
+            with suppress(OSError):
+                os.close(fd)
 
     def same_file(self, other: os.stat_result) -> bool:
         """See `npdump.storage.Storage.same_file`."""
