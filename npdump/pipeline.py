@@ -8,7 +8,6 @@ What it takes are values: `npdump.dump.Dump` and the command line both come here
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from npdump import arrays, codecs, writers
 from npdump.bitmap import in_file, in_memory
 from npdump.encode.batches import BATCH_NBYTES
-from npdump.encode.job import Seconds
-from npdump.errors import AddressError, FactError, MemmapError, NoSpace, SinkError, UsageError
+from npdump.errors import AddressError, FactError, MemmapError, NoSpace, UsageError
 from npdump.kernel.probe import utsname
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.pages.policy import DumpLevel, PageClass
@@ -26,11 +24,10 @@ from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, SCAN_STAGE, PageScan
 from npdump.pages.selfcheck import CheckedScan, checked_scan
 from npdump.summary import Summary
 from npdump.writers import DumpPlan, WriteOptions, Writer
+from npdump.writers._outputs import COPY_STAGE, write_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
@@ -39,10 +36,6 @@ if TYPE_CHECKING:
     from npdump.writers._split import Split
 
 __all__ = ["ScanOptions", "filter_dump", "open_checked_scan", "write_options"]
-
-_COPY = "Copying data"
-_STEPS = ("Reading and comparing", "Compressing", "Writing")
-"""Of the copying; those of several workers add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +202,8 @@ class _Run(NamedTuple):
         recorder.debug(verdict.summary)
         if n_unreadable := scan.totals().n_unreadable:
             recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
-        with recorder.stage(_COPY):
-            nbytes = _write(parts, self.open_sinks(), recorder, can_retry, source.page_size)
+        with recorder.stage(COPY_STAGE):
+            nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size)
         return self._summary(plan, parts, nbytes)
 
     def _plan(self, scan: PageScan, level: int) -> DumpPlan:
@@ -309,76 +302,3 @@ def _first_pfn(source: Source, kernel: Kernel | None) -> int:
     if kernel is None or not kernel.arch.counts_from_ram_base:
         return 0
     return kernel.memory.space.ram_base // source.page_size
-
-
-class _Outputs:
-    """The outputs of a dump, owned until they are whole.
-
-    After an error, the one that was being written is marked as incomplete, and those that hold no pages are removed:
-    all of them, if there was no room and another dump level will be tried.
-    """
-
-    def __init__(self, sinks: Sequence[Sink], can_retry: bool) -> None:
-        self._sinks = sinks
-        self._can_retry = can_retry
-        self._n_begun = 0
-        self._unfinished: Writer | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def begun(self, writer: Writer) -> None:
-        """Note that the next output has its headers, and by whom it will be finished."""
-        self._n_begun += 1
-        self._unfinished = writer
-
-    def ended(self) -> None:
-        """Note that the output is whole."""
-        self._unfinished = None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            for sink in self._sinks:
-                sink.close()
-            return
-        n_kept = 0 if self._can_retry and isinstance(error, NoSpace) else self._n_begun
-        for sink in self._sinks[n_kept:]:
-            sink.discard()
-        if n_kept and not isinstance(error, Exception):
-            error.add_note(
-                "the output is incomplete, and marked so" if self._sinks[0].can_rewrite else "the stream ends"
-            )
-        # If this fails too, the first error is what the user needs.
-        with suppress(SinkError):
-            if n_kept and self._unfinished is not None:
-                self._unfinished.mark_incomplete(self._sinks[n_kept - 1])
-        for sink in self._sinks[:n_kept]:
-            # What can't be rewritten is known to be incomplete by its missing end.
-            if sink.can_rewrite:
-                with suppress(SinkError):
-                    sink.close()
-
-
-def _write(parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool, page_size: int) -> int:
-    """Write the dump, or its parts one after the other; return the bytes."""
-    nbytes = n_done = 0
-    seconds = Seconds()
-    n_pages = sum(writer.n_pages for writer in parts)
-    with _Outputs(sinks, can_retry) as outputs:
-        for writer, sink in zip(parts, sinks, strict=True):
-            nbytes += writer.begin(sink)
-            outputs.begun(writer)
-            observer.progress(_COPY, n_done, n_pages)
-            for done in writer.write(sink):
-                n_done += done.npages
-                nbytes += done.nbytes
-                seconds = seconds.plus(done.seconds)
-                observer.progress(_COPY, n_done, n_pages, n_done * page_size)
-            writer.end(sink)
-            outputs.ended()
-    if any(seconds):
-        for name, value in zip(_STEPS, seconds, strict=True):
-            observer.took(name, value)
-    return nbytes

@@ -68,6 +68,32 @@ def test_log_goes_to_a_file(distilled, tmp_path):
     harness.run_ok("--dump-dmesg", "-f", distilled("x86_64-6.1"), output)
 
 
+def test_a_log_with_debugging_messages_tells_the_release(distilled, tool, tmp_path):
+    """kdump-save of openSUSE reads OSRELEASE and CRASHTIME there; makedumpfile prints these lines, among others."""
+    vmcore, options = distilled("x86_64-6.1"), ("--message-level", "8", "--dump-dmesg")
+    wanted = subprocess.run(
+        [tool("makedumpfile"), *options, vmcore, tmp_path / "wanted"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    got = harness.run_ok(*options, vmcore, tmp_path / "got").stdout.splitlines()
+    loads = [line for line in got if line.startswith("LOAD[")]
+    assert loads == [line for line in wanted if line.startswith("LOAD[")] != []
+    at = got.index("VMCOREINFO   :")
+    facts = [line for line in got[at + 1 :] if line.startswith("  ")]
+    assert facts == [f"  {key}={value}" for key, value in vmcoreinfo(vmcore).items()]
+    assert {line for line in facts if "OSRELEASE" in line or "CRASHTIME" in line} <= set(wanted)
+    debug = harness.run_ok("-D", "--dry-run", "-d31", vmcore).stdout.splitlines()
+    assert set(loads + facts) <= set(debug)
+    theirs = subprocess.run(
+        [tool("makedumpfile"), "-D", "--dry-run", "-d31", vmcore, tmp_path / "x"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.replace("\r", "\n")
+    for name in ("phys_base", "page_offset", "max_mapnr"):
+        pattern = rf"^{name} *: *([0-9a-f]+)"
+        assert re.search(pattern, "\n".join(debug), re.MULTILINE)[1] == re.search(pattern, theirs, re.MULTILINE)[1]
+
+
 def test_log_as_json(distilled):
     found = json.loads(harness.run_ok("--dump-dmesg", "--json", distilled("x86_64-6.12")).stdout)
     assert found["generation"] == "lockless" and found["doubts"] == []

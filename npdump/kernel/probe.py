@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from npdump.errors import AddressError, FactError, VersionMismatch
 from npdump.facts import Facts
+from npdump.kernel import trace
 from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
 from npdump.kernel.facts.external import ExternalFacts, merge
 from npdump.kernel.facts.gate import pass_gate
@@ -72,11 +73,13 @@ def find_kernel(
     VersionMismatch
         If the file is of another kernel.
     """
+    observer.debug(trace.of_source(source))
     try:
         facts = _facts(source, arch, external, observer)
         kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
         if external is not None and source.notes.vmcoreinfo is None:
             _check_release(kernel, external)
+        observer.debug(trace.of_kernel(source, kernel))
         return kernel
     except (FactError, AddressError) as error:
         if required:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writing a dump into its outputs, which are owned until they are whole."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from npdump.encode.job import Seconds
+from npdump.errors import NoSpace, SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from npdump.observer import Observer
+    from npdump.sinks import Sink
+    from npdump.writers import Writer
+
+__all__ = ["COPY_STAGE", "write_parts"]
+
+COPY_STAGE = "Copying data"
+_STEPS = ("Reading and comparing", "Compressing", "Writing")
+"""Of the copying; those of several workers add up."""
+
+
+class _Outputs:
+    """The outputs of a dump, owned until they are whole.
+
+    After an error, the one that was being written is marked as incomplete, and those that hold no pages are removed:
+    all of them, if there was no room and another dump level will be tried.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], can_retry: bool) -> None:
+        self._sinks = sinks
+        self._can_retry = can_retry
+        self._n_begun = 0
+        self._unfinished: Writer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begun(self, writer: Writer) -> None:
+        """Note that the next output has its headers, and by whom it will be finished."""
+        self._n_begun += 1
+        self._unfinished = writer
+
+    def ended(self) -> None:
+        """Note that the output is whole."""
+        self._unfinished = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            for sink in self._sinks:
+                sink.close()
+            return
+        n_kept = 0 if self._can_retry and isinstance(error, NoSpace) else self._n_begun
+        for sink in self._sinks[n_kept:]:
+            sink.discard()
+        if n_kept and not isinstance(error, Exception):
+            error.add_note(
+                "the output is incomplete, and marked so"
+                if self._sinks[0].can_rewrite
+                else "the stream has no end mark"
+            )
+        # If this fails too, the first error is what the user needs.
+        with suppress(SinkError):
+            if n_kept and self._unfinished is not None:
+                self._unfinished.mark_incomplete(self._sinks[n_kept - 1])
+        for sink in self._sinks[:n_kept]:
+            # What can't be rewritten is known to be incomplete by its missing end.
+            if sink.can_rewrite:
+                with suppress(SinkError):
+                    sink.close()
+
+
+def write_parts(
+    parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool, page_size: int
+) -> int:
+    """Write the dump, or its parts one after the other; return the bytes."""
+    nbytes = n_done = 0
+    seconds = Seconds()
+    n_pages = sum(writer.n_pages for writer in parts)
+    with _Outputs(sinks, can_retry) as outputs:
+        for writer, sink in zip(parts, sinks, strict=True):
+            nbytes += writer.begin(sink)
+            outputs.begun(writer)
+            observer.progress(COPY_STAGE, n_done, n_pages)
+            for done in writer.write(sink):
+                n_done += done.npages
+                nbytes += done.nbytes
+                seconds = seconds.plus(done.seconds)
+                observer.progress(COPY_STAGE, n_done, n_pages, n_done * page_size)
+            writer.end(sink)
+            outputs.ended()
+    if any(seconds):
+        for name, value in zip(_STEPS, seconds, strict=True):
+            observer.took(name, value)
+    return nbytes
