@@ -76,6 +76,9 @@ def find_kernel(
     observer.debug(trace.of_source(source))
     try:
         facts = _facts(source, arch, external, observer)
+        stated = facts.get("PAGESIZE")
+        if stated not in (None, source.page_size):
+            observer.warn(f"VMCOREINFO says PAGESIZE={stated}, but pages of {source.page_size} bytes are used")
         kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
         if external is not None and source.notes.vmcoreinfo is None:
             _check_release(kernel, external)

@@ -33,7 +33,7 @@ def header_dtype(bits: int, byte_order: ByteOrder) -> np.dtype:
         ("header_version", "i4"),
         ("utsname", [(name, f"S{UTSNAME_FIELD_NBYTES}") for name in UTSNAME_FIELDS]),
         ("pad", "V6" if bits == 64 else "V2"),
-        ("tv_sec", word),
+        ("tv_sec", f"u{bits // 8}"),
         ("tv_usec", word),
         ("status", "u4"),
         ("block_size", "i4"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["COUNTS_FROM_RAM_BASE", "EM", "MACHINES", "Machine", "machine_named", "machine_of"]
+__all__ = ["COUNTS_FROM_RAM_BASE", "EM", "MACHINES", "Machine", "machine_named", "machine_of", "page_size_of"]
 
 
 class EM(IntEnum):
@@ -65,6 +65,8 @@ class Machine(NamedTuple):
         Size of ``struct elf_prstatus``, the description of an NT_PRSTATUS note; 0 where it is not known.
     keys : tuple of str
         Keys of VMCOREINFO that kernels of this machine have, and of no other.
+    page_shifts : tuple of int
+        log2 of the bytes of a page, as kernels of this machine may be built (Linux ``arch/*/Kconfig``).
     """
 
     number: int
@@ -73,6 +75,7 @@ class Machine(NamedTuple):
     other_names: tuple[str, ...] = ()
     prstatus_nbytes: int = 0
     keys: tuple[str, ...] = ()
+    page_shifts: tuple[int, ...] = (12,)
 
     def is_called(self, name: str) -> bool:
         """Return whether ``name`` is one of the machine's.
@@ -104,6 +107,7 @@ MACHINES = (
         ("aarch64_be", "arm64"),
         392,
         ("NUMBER(kimage_voffset)", "NUMBER(TCR_EL1_T1SZ)", "NUMBER(KERNELPACMASK)"),
+        page_shifts=(12, 14, 16),
     ),
     Machine(EM.ARM, 32, "armv7l", ("arm", "armeb", "armv*"), 148, ("CONFIG_ARM_LPAE",)),
     Machine(
@@ -113,8 +117,9 @@ MACHINES = (
         ("ppc64le",),
         504,
         ("SYMBOL(vmemmap_list)", "SYMBOL(mmu_vmemmap_psize)", "SIZE(vmemmap_backing)", "NUMBER(RADIX_MMU)"),
+        page_shifts=(12, 16),
     ),
-    Machine(EM.PPC, 32, "ppc", ("ppcle",), 268),
+    Machine(EM.PPC, 32, "ppc", ("ppcle",), 268, page_shifts=(12, 14, 16)),
     Machine(
         EM.S390,
         64,
@@ -133,12 +138,20 @@ MACHINES = (
         ("NUMBER(KERNEL_LINK_ADDR)", "NUMBER(va_kernel_pa_offset)", "NUMBER(phys_ram_base)", "NUMBER(satp)"),
     ),
     Machine(EM.RISCV, 32, "riscv32", ("riscv",), 204),
-    Machine(EM.LOONGARCH, 64, "loongarch64", (), 480),
+    Machine(EM.LOONGARCH, 64, "loongarch64", (), 480, page_shifts=(12, 14, 16)),
     Machine(EM.LOONGARCH, 32, "loongarch32", ("loongarch",)),
-    Machine(EM.MIPS, 64, "mips64", ("mips64el",), 480),
+    Machine(EM.MIPS, 64, "mips64", ("mips64el",), 480, page_shifts=(12, 13, 14, 15, 16)),
     Machine(EM.MIPS, 32, "mips", ("mipsel",)),
-    Machine(EM.IA_64, 64, "ia64", (), 1024 + 112 + 8, ("CONFIG_PGTABLE_3", "CONFIG_PGTABLE_4", "SYMBOL(pgdat_list)")),
-    Machine(EM.SPARCV9, 64, "sparc64"),
+    Machine(
+        EM.IA_64,
+        64,
+        "ia64",
+        (),
+        1024 + 112 + 8,
+        ("CONFIG_PGTABLE_3", "CONFIG_PGTABLE_4", "SYMBOL(pgdat_list)"),
+        page_shifts=(12, 13, 14, 16),
+    ),
+    Machine(EM.SPARCV9, 64, "sparc64", page_shifts=(13,)),
     Machine(EM.SPARC, 32, "sparc"),
     Machine(EM.ALPHA, 64, "alpha"),
     Machine(EM.ARC_COMPACT, 32, "arc"),
@@ -187,3 +200,23 @@ def machine_named(name: str) -> Machine | None:
     'aarch64'
     """
     return next((machine for machine in MACHINES if machine.is_called(name)), None)
+
+
+def page_size_of(number: int, stated: int | None) -> int:
+    """Return the bytes of a page of a dumped machine.
+
+    Parameters
+    ----------
+    number : int
+        ELF ``e_machine``.
+    stated : int or None
+        What VMCOREINFO says. If the machine has no such pages, the only size or the smallest that it has is returned.
+
+    Examples
+    --------
+    >>> page_size_of(EM.AARCH64, 65536), page_size_of(EM.I386, 8192), page_size_of(EM.SPARCV9, None)
+    (65536, 4096, 8192)
+    """
+    shifts = {shift for machine in MACHINES if machine.number == number for shift in machine.page_shifts}
+    possible = [1 << shift for shift in sorted(shifts or range(12, 17))]
+    return stated if stated in possible else possible[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from npdump.arrays import subtract
+from npdump.layouts import machine
 from npdump.sources._notes import page_size_of, with_text
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class Image:
     def with_vmcoreinfo(self, text: VmcoreinfoText) -> Image:
         """See `npdump.sources.Source.with_vmcoreinfo`."""
         image = self
-        page_size = page_size_of(text.text)
-        if self.with_page_size is not None and page_size is not None and page_size != self.page_size:
+        stated = page_size_of(text.text)
+        page_size = self.page_size if stated is None else machine.page_size_of(self.header.machine, stated)
+        if self.with_page_size is not None and page_size != self.page_size:
             image = self.with_page_size(page_size)
         notes = with_text(image.notes, text, image.header.byte_order)
         return replace(image, notes=notes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
-from npdump.layouts import elf
+from npdump.layouts import elf, machine
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, Header, History, Source
 from npdump.sources._extents import PageExtents
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from npdump.storage import Storage
 
 __all__ = ["FORMAT"]
-
-DEFAULT_PAGE_SIZE = 4096
-"""Where there is no VMCOREINFO."""
-
-PAGE_SIZES = tuple(1 << shift for shift in range(12, 17))
 
 MAX_NOTES_NBYTES = 1 << 28
 """Bound on what is read as notes; device dumps (NT_VMCOREDD, Linux 4.18) may take megabytes."""
@@ -136,12 +131,8 @@ def _open(storage: Storage) -> Image:
     if not has_text(file.notes) and any(note.name == b"CORE" and note.type == _NT_AUXV for note in notes):
         text = f"{storage.path}: is the core of a user-space process, not of a kernel"
         raise UnknownFormat(text, path=storage.path)
-    stated = page_size_of(file.notes.vmcoreinfo)
-    image = complete(_image(file, stated if stated in PAGE_SIZES else DEFAULT_PAGE_SIZE))
-    stated = page_size_of(image.notes.vmcoreinfo)
-    if stated not in (None, *PAGE_SIZES):
-        text = f"{storage.path}: its VMCOREINFO says PAGESIZE={stated}, which no machine has"
-        raise CorruptDump(text, path=storage.path)
+    number = int(file.header["e_machine"])
+    image = complete(_image(file, machine.page_size_of(number, page_size_of(file.notes.vmcoreinfo))))
     if not len(image.data_runs):
         raise TruncatedDump(
             f"{storage.path}: ends at byte {storage.nbytes}, and no page of memory is in it: it was cut short; copy it "

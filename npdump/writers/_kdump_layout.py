@@ -78,7 +78,7 @@ class KdumpLayout:
         disk["header_version"] = kdump.HEADER_VERSION
         for name, value in zip(kdump.UTSNAME_FIELDS, dump.utsname, strict=True):
             disk["utsname"][name] = value
-        disk["tv_sec"] = dump.timestamp
+        disk["tv_sec"] = dump.timestamp & (1 << dump.bits) - 1
         disk["status"] = self._status | (0 if complete else STATUS_INCOMPLETE)
         disk["block_size"] = self._page_size
         disk["sub_hdr_size"] = self._sub_hdr_size
