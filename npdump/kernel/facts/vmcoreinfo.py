@@ -20,6 +20,7 @@ _LINE = re.compile(r"(?P<key>(?P<kind>[A-Z0-9_-]+)(?:\([^()=]*\))?)=(?P<value>.*
 _HEXADECIMAL = {"SYMBOL", "KERNELOFFSET"}
 _NUMERIC = {"SIZE", "OFFSET", "LENGTH", "NUMBER", "PAGESIZE", "CRASHTIME"}
 _WORD_MASK = (1 << 64) - 1
+_SHOWN_NCHARS = 40
 
 
 def _number(kind: str, text: str) -> int | None:
@@ -44,10 +45,11 @@ def parse(note: bytes, origin: str = ORIGIN) -> Facts:
     """Read the description of a VMCOREINFO note, or a file of the same form.
 
     Unknown keys are kept, malformed and repeated lines ignored (the first one holds), and so are NULs and a last
-    line that was cut off.
+    line that was cut off. A value that is not a number of 64 bits where there should be one is rejected.
     """
     values: dict[str, Fact] = {}
     texts: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     for line in note.replace(b"\0", b"").decode("utf-8", "replace").split("\n")[:-1]:
         match = _LINE.fullmatch(line.strip())
         if match is None or match["key"] in values or match["key"] in texts:
@@ -56,9 +58,12 @@ def parse(note: bytes, origin: str = ORIGIN) -> Facts:
             number = _number(match["kind"], match["value"])
             if number is not None:
                 values[match["key"]] = Fact(number, origin)
+            else:
+                shown = ascii(match["value"][:_SHOWN_NCHARS])[1:-1]
+                rejected[match["key"]] = f"{origin} says {match['key']}={shown}, which isn't a number that a kernel has"
         else:
             texts[match["key"]] = match["value"]
-    return Facts(values, texts)
+    return Facts(values, texts, {key: reason for key, reason in rejected.items() if key not in values})
 
 
 def format_text(facts: Facts, page_size: int) -> str:
