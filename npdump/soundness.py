@@ -23,6 +23,7 @@ from npdump.kernel.memmap import find
 from npdump.kernel.nodes import zones
 from npdump.kernel.probe import utsname
 from npdump.layouts import elf
+from npdump.layouts.kdump import header_dtype
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
 from npdump.pages.selfcheck import check
 from npdump.pages.struct_page import describe
@@ -51,6 +52,13 @@ _HOST = platform.machine()
 _LIBKDUMPFILE_MACHINES = ("x86_64", "i686", "aarch64", "armv7l", "ppc64", "s390x", "riscv64", "ia64")
 _DRGN_MACHINES = ("x86_64", "i686", "aarch64", "armv7l", "ppc64", "s390x", "riscv64")
 _DRGN_KEYS = ("OSRELEASE", "PAGESIZE", "SYMBOL(swapper_pg_dir)", "SYMBOL(_stext)")
+
+
+_LINE = re.compile(
+    rb"(SYMBOL|OFFSET|SIZE|LENGTH)\([\w.]+\)=(0x)?[0-9a-f]+|NUMBER\(\w+\)=-?(0x)?[0-9a-f]+|OSRELEASE=[!-~]+|"
+    rb"BUILD-ID=([0-9a-f]{2})+|(PAGESIZE|CRASHTIME)=\d+|(?!BUILD|PAGE|CRASH|OS)[A-Z]\w*=[!-~]*|"
+)
+"""A line of VMCOREINFO (Linux ``include/linux/vmcore_info.h``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ def check_soundness(dump: Opened, observer: Observer) -> list[Answer]:
     source = dump.source
     answers = [
         _answer("file", _file_troubles(source, dump.storages), f"{source.format_name}, complete"),
-        _answer("headers", _header_troubles(source), "headers, bitmaps and notes agree"),
+        _answer("headers", _header_troubles(source, dump.storages, dump.arch.bits), "headers, bitmaps and notes agree"),
         _answer("pages", _page_troubles(source, observer), f"all {count(source.data_runs)} pages can be read"),
     ]
     kernel, troubles = _kernel_troubles(dump)
@@ -128,8 +136,14 @@ def _file_troubles(source: Source, storages: tuple[Storage, ...]) -> list[str]:
     return found
 
 
-def _header_troubles(source: Source) -> list[str]:
+def _header_troubles(source: Source, storages: tuple[Storage, ...], bits: int) -> list[str]:
     found = []
+    if source.compressed is not None:
+        block = storages[0].read(0, source.page_size)
+        dtype = header_dtype(bits, source.header.byte_order)
+        # libkdumpfile takes a file with microseconds for one of a 32-bit machine.
+        if np.frombuffer(block, dtype, 1)[0]["tv_usec"] or any(block[dtype.itemsize :]):
+            found.append("its first block has bytes where none belong")
     beyond = subtract(source.data_runs, source.ram_runs)
     if len(beyond):
         found.append(f"{count(beyond)} pages are in it that are no memory, from page frame {int(beyond[0, 0]):#x} on")
@@ -142,8 +156,11 @@ def _header_troubles(source: Source) -> list[str]:
     text = source.notes.vmcoreinfo
     if text is None:
         return [*found, "no VMCOREINFO"]
-    if not re.search(rb"^OSRELEASE=\S+$", text, re.MULTILINE) or not text.rstrip(b"\0\n").isascii():
-        found.append("VMCOREINFO is damaged")
+    lines = text.rstrip(b"\0\n").split(b"\n")
+    odd = [line for line in lines if not _LINE.fullmatch(line)]
+    if odd or not any(line.startswith(b"OSRELEASE=") for line in lines):
+        shown = odd[0][:40].decode("ascii", "backslashreplace") if odd else "no OSRELEASE"
+        found.append(f"VMCOREINFO is damaged: {shown}")
     page_size = re.search(rb"^PAGESIZE=(\d{1,9})$", text, re.MULTILINE)
     if page_size is None or int(page_size[1]) != source.page_size:
         found.append(f"VMCOREINFO's PAGESIZE is not the header's {source.page_size}")
