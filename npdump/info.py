@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DumpInfo", "Note", "describe"]
 
-_PANIC_STARTS = (
+PANIC_STARTS = (
     b"Kernel panic - not syncing",
     b"BUG: ",
     b"kernel BUG at ",
@@ -193,7 +193,7 @@ def _after(lines: list[bytes], starts: tuple[bytes, ...]) -> str | None:
 
 def _panic(lines: list[bytes]) -> str | None:
     """Return the last panic message, or else the last line that tells of a fatal error."""
-    for starts in (_PANIC_STARTS[:1], _PANIC_STARTS[1:]):
+    for starts in (PANIC_STARTS[:1], PANIC_STARTS[1:]):
         for line in reversed(lines):
             at = min((line.find(start) for start in starts if start in line), default=-1)
             if at >= 0:

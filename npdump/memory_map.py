@@ -9,6 +9,7 @@ import numpy as np
 
 from npdump.arrays import runs_of_numbers, subtract, unique
 from npdump.errors import AddressError
+from npdump.html import kinds_table
 from npdump.pages.kinds import PageKind
 from npdump.pages.mosaic import make_mosaic, stretches
 from npdump.pages.policy import PageClass, Trait
@@ -206,3 +207,6 @@ class MemoryMap(PageTable):
 
         stays, left_out = (make_mosaic(shown, pieces(goes), n_tiles, page_size) for goes in (False, True))
         return stays, left_out
+
+    def _repr_html_(self) -> str:
+        return kinds_table(self.counts())

@@ -224,6 +224,10 @@ Test = Iterator[str]
 def _gdb(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
     if source.compressed is not None:
         yield f"reads ELF cores only, and this is {source.format_name}: npdump -E makes one"
+    else:
+        headers = _program_headers(source, storages[0])
+        if (headers["p_align"] & (headers["p_align"] - 1)).any() or (headers["p_align"] >> 32).any():
+            yield "does not take the alignment in its program headers"
     yield from _plain_file(storages)
     if kernel.arch.name != _HOST:
         yield f"needs to be built for {kernel.arch.name} too, as gdb-multiarch is"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npdump.extras import require
-from npdump.extras.colors import COLORS, NAMES, human
+from npdump.pages.colors import COLORS, NAMES, human
 from npdump.pages.kinds import PageKind
-from npdump.pages.mosaic import hilbert
+from npdump.pages.mosaic import hilbert_image, rows_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,6 @@ _STYLE = {
     "ytick.color": _FAINT,
     "svg.hashsalt": "npdump",  # the same picture is the same file
 }
-_MAX_SQUARES_IN_A_ROW = 4
 
 
 def _matplotlib() -> tuple[Any, Any]:
@@ -64,49 +63,10 @@ def save(figure: Any, path: str, dpi: int = 160) -> None:
         figure.savefig(path, dpi=dpi, metadata=metadata)
 
 
-def _square_order(n_tiles: int) -> int:
-    """Return the order of the Hilbert curves of which a few, side by side, hold all tiles."""
-    order = 0
-    while 4**order * _MAX_SQUARES_IN_A_ROW < n_tiles:
-        order += 1
-    return order
-
-
 def _colors(kinds: npt.NDArray[np.uint8], colors: dict[PageKind, str] = COLORS) -> npt.NDArray[np.uint8]:
     """Return RGB of each; shape (…, 3)."""
     palette = np.array([[int(colors[kind][i : i + 2], 16) for i in (1, 3, 5)] for kind in PageKind], np.uint8)
     return palette[kinds]
-
-
-def hilbert_image(mosaic: Mosaic, kinds: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
-    """Lay tiles along Hilbert curves, one square beside the other.
-
-    Returns
-    -------
-    ndarray of shape (height, width), dtype uint8
-        The `PageKind` of each point; ABSENT beyond the end of memory.
-    """
-    kinds = mosaic.kinds() if kinds is None else kinds
-    order = _square_order(len(kinds))
-    n_square = 4**order
-    n_squares = max(-(-len(kinds) // n_square), 1)
-    padded = np.zeros(n_squares * n_square, np.uint8)
-    padded[: len(kinds)] = kinds
-    x, y = hilbert(order)
-    image = np.zeros((1 << order, n_squares << order), np.uint8)
-    for i in range(n_squares):
-        image[y, x + (i << order)] = padded[i * n_square : (i + 1) * n_square]
-    rest = len(kinds) - (n_squares - 1) * n_square
-    return image[:, : ((n_squares - 1) << order) + int(x[:rest].max(initial=0)) + 1]
-
-
-def rows_image(mosaic: Mosaic, n_rows: int, kinds: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
-    """Lay tiles in ``n_rows`` rows from left to right; as `hilbert_image`."""
-    kinds = mosaic.kinds() if kinds is None else kinds
-    width = -(-len(kinds) // n_rows)
-    padded = np.zeros(n_rows * width, np.uint8)
-    padded[: len(kinds)] = kinds
-    return padded.reshape(n_rows, width)
 
 
 def _legend(figure: Any, axes: Any, totals: dict[PageKind, int], page_size: int) -> None:
@@ -251,7 +211,7 @@ def _unit(nbytes: float) -> tuple[int, str]:
     return 1 << 10, "KiB"
 
 
-_TYPE_COLORS = ("#0b4f8a", "#f2a72e", "#17a07c", "#c8501e", "#8a3ea8", "#6b7078", "#c9ccd1")
+_TYPE_COLORS = ("#095472", "#f2a72e", "#18885b", "#c56512", "#8a12a5", "#54a5eb", "#b0aea4")
 
 
 def plot_free_area(free: FreeArea, page_size: int, *, title: str = "Free memory", subtitle: str = "") -> Any:
@@ -280,7 +240,7 @@ def plot_free_area(free: FreeArea, page_size: int, *, title: str = "Free memory"
             axes.legend(frameon=False, fontsize=8.5, title="migrate type", title_fontsize=8.5)
         right = figure.add_axes((6.35 / width, 0.7 / height, 2.9 / width, (height - 1.75) / height))
         unusable = free.unusable()
-        right.fill_between(range(free.n_orders), unusable, step="mid", color="#c8501e", alpha=0.85, linewidth=0)
+        right.fill_between(range(free.n_orders), unusable, step="mid", color="#c56512", alpha=0.85, linewidth=0)
         right.set_ylim(0, 1)
         right.set_xlim(-0.5, free.n_orders - 0.5)
         right.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])

