@@ -257,7 +257,7 @@ class Dump(Opened):
         force: bool = False,
         limit_nbytes: int | None = None,
         strict: bool = False,
-        n_workers: int | None = None,
+        n_threads: int | None = None,
         observer: Observer | None = None,
     ) -> Summary:
         """Make a dump file of the pages that stay.
@@ -278,8 +278,8 @@ class Dump(Opened):
             Let a file grow no larger than this.
         strict : bool
             Make doubt an error; otherwise the pages in doubt are kept.
-        n_workers : int, optional
-            Processes that compress; by default as many as pay.
+        n_threads : int, optional
+            Threads that read and compress; by default as many as pay.
         observer : Observer, optional
             By default that of the dump.
 
@@ -308,7 +308,7 @@ class Dump(Opened):
             level=level,
             codec=codec,
             format=format,
-            n_workers=n_workers,
+            n_threads=n_threads,
             split=Split(len(paths)) if more else None,
             scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),
             observer=observer,

@@ -66,7 +66,7 @@ def write_options(
     codec: str = "raw",
     format: str = "kdump",
     engine: str | None = None,
-    n_workers: int | None = None,
+    n_threads: int | None = None,
     block_order: int = 4,
     share: bool = True,
     reassemble: bool = False,
@@ -79,7 +79,7 @@ def write_options(
     source : Source
     codec, format, engine : str
         By their names.
-    n_workers : int or None
+    n_threads : int or None
     block_order : int
         2**block_order pages at least are gathered before they are written.
     share : bool
@@ -106,7 +106,7 @@ def write_options(
     return WriteOptions(
         codec=chosen,
         engine=engine,
-        n_workers=n_workers,
+        n_threads=n_threads,
         batch_npages=max(BATCH_NBYTES // source.page_size, 1 << block_order),
         observer=observer,
         share=share,

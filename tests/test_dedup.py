@@ -6,16 +6,28 @@ from __future__ import annotations
 from itertools import count
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npdump.encode.dedup import NO_SLOT, PageIndex, keys_of
+from npdump.core import CORE
+from npdump.encode import dedup
+from npdump.encode.dedup import NO_SLOT, PageIndex, StoredRows, are_equal, digests
 
 #: Few different pages, so that many are seen again, and keys whose upper bits meet in a slot.
 KEYS = st.one_of(st.just(0), st.integers(1, 4), st.integers(0, 7).map(lambda top: top << 60 | 5))
 N_SLOTS = 32
 N_PAGES = 4
 """A table for so many pages has 32 slots: its index is a key's upper 5 bits."""
+
+
+@pytest.fixture(autouse=True, params=["core", "numpy"])
+def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is done by the compiled core and by NumPy."""
+    if request.param == "numpy":
+        monkeypatch.setattr(dedup, "CORE", None)
+    elif CORE is None:
+        pytest.skip("there is no compiled core")
 
 
 @given(st.lists(st.lists(KEYS, max_size=12), max_size=6))
@@ -44,11 +56,18 @@ def test_the_first_page_keeps_its_slot(calls: list[list[int]]) -> None:
 def test_places_are_those_of_the_slots() -> None:
     index = PageIndex(N_PAGES)
     keys = np.array([1 << 60, 2 << 60, 0], np.uint64)
-    slots = index.look_up(keys, np.array([7, 8, 9])).slots
-    index.place(slots, np.array([[10, 11], [20, 21], [30, 31]]))
+    found = index.look_up(keys, np.array([7, 8, 9]))
+    none = np.empty(0, np.intp)
+    places = np.zeros((4, 2), np.int64)
+    stored = StoredRows(np.array([0, 1, 3]), found.slots, np.array([10, 0, 5], np.uint32), np.array([1, 2, 3]))
+    index.place(1000, stored, none, none, places)
+    assert places.tolist() == [[1000, 1], [0, 0], [0, 0], [1010, 3]], "a page of no bytes keeps the place it has"
     again = index.look_up(keys[:2], np.array([17, 18]))
     assert (again.duplicates.tolist(), again.pfns.tolist()) == ([0, 1], [7, 8])
-    assert index.places(again.slots).tolist() == [[10, 11], [20, 21]]
+    later = np.full((2, 2), -1, np.int64)
+    nothing = StoredRows(none, none, np.empty(0, np.uint32), np.empty(0, np.int64))
+    index.place(2000, nothing, np.array([1, 0]), again.slots[again.duplicates], later)
+    assert later.tolist() == [[0, 0], [1000, 1]]
 
 
 def test_a_full_table_forgets_nothing() -> None:
@@ -59,8 +78,30 @@ def test_a_full_table_forgets_nothing() -> None:
     assert index.look_up(keys, np.arange(200, 200 + N_SLOTS)).pfns.tolist() == list(range(N_SLOTS))
 
 
-@given(st.lists(st.lists(st.integers(0, (1 << 64) - 1), min_size=3, max_size=3), min_size=1, max_size=8))
-def test_keys_are_a_polynomial_modulo_2_64(rows: list[list[int]]) -> None:
+@given(st.lists(st.dictionaries(st.integers(0, 511), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=4))
+def test_digests_are_a_polynomial_modulo_2_64(pages: list[dict[int, int]]) -> None:
+    """Of lanes of every eighth word; and 0 for zero pages alone."""
     multiplier = 0x9E3779B97F4A7C15
-    wanted = [sum(word * multiplier ** (i + 1) for i, word in enumerate(row)) % (1 << 64) for row in rows]
-    assert keys_of(np.array(rows, np.uint64)).tolist() == wanted
+    words = np.zeros((len(pages), 512), np.uint64)
+    wanted = []
+    for row, page in enumerate(pages):
+        for at, word in page.items():
+            words[row, at] = word
+        value = sum(word * multiplier ** (8 * (63 - at // 8) + at % 8) for at, word in page.items()) % (1 << 64)
+        wanted.append(value or int(any(page.values())))
+    assert digests(words.view(np.uint8)).tolist() == wanted
+
+
+def test_a_page_whose_digest_would_be_0_is_no_zero_page() -> None:
+    multiplier = 0x9E3779B97F4A7C15
+    page = np.zeros((1, 512), np.uint64)
+    page[0, 504], page[0, 505] = (-multiplier) % (1 << 64), 1
+    assert digests(page.view(np.uint8)).tolist() == [1]
+
+
+def test_pages_are_compared_to_the_last_byte() -> None:
+    pages = np.zeros((3, 4096), np.uint8)
+    pages[1, 4095] = 1
+    others = pages[1:].copy()
+    rows, other_rows = np.array([0, 1, 2, 1]), np.array([0, 0, 1, 1])
+    assert are_equal(pages, rows, others, other_rows).tolist() == [False, True, True, False]

@@ -50,7 +50,7 @@ def _make(options: Options, dump: Dump) -> Summary:
         codec=options.codec,
         format=options.format,
         engine=options.zlib_engine if options.codec == "zlib" else None,
-        n_workers=options.num_threads,
+        n_threads=options.num_threads,
         block_order=options.block_order,
         share=options.share,
         reassemble=options.reassemble,

@@ -11,22 +11,33 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from npdump import plugins
-from npdump.errors import CodecError
 
 if TYPE_CHECKING:
     from npdump.layouts.page_flag import PageFlag
 
-__all__ = ["Codec", "DecodePages", "EncodePages", "all_codecs", "by_flag", "decoder_of", "encoder_of", "get"]
+__all__ = [
+    "Codec",
+    "DecodePages",
+    "EncodePages",
+    "all_codecs",
+    "by_flag",
+    "decoder_of",
+    "encoder_of",
+    "get",
+    "out_nbytes",
+]
 
-EncodePages = Callable[[Any, Any], tuple[Any, Sequence[int]]]
-"""Takes pages (an array of shape (n, page_size), dtype uint8) and which of them to compress (ascending rows).
-
-Returns a buffer that holds them compressed, back to back, and the size of each in bytes. A page that doesn't become
-smaller stays as it is: its size tells. The next call may overwrite the buffer.
+EncodePages = Callable[[Any, Any, Any, Any], int]
+"""Takes pages (an array of shape (n, page_size), dtype uint8), which of them to compress (rows, intp), where to put
+them back to back (an array of uint8, of `out_nbytes` at least), and their sizes (uint32); returns how many bytes it
+made. A page that doesn't become smaller stays as it is: its size tells.
 """
 
-DecodePages = Callable[[Sequence[Any]], list[Any]]
-"""Takes the stored pages' buffers and returns, for each, a buffer of page-size bytes; raises CodecError if it can't."""
+DecodePages = Callable[[Any, Any, Any, Any, Any], Any]
+"""Takes a buffer, where in it the stored pages begin and how many bytes each has (arrays of dtype int64), pages to fill
+(an array of shape (n, page_size), dtype uint8), and which of them (rows, intp); returns which became whole pages (an
+array of bool). Several threads may use one decoder at once.
+"""
 
 
 class Codec(Protocol):
@@ -34,19 +45,30 @@ class Codec(Protocol):
 
     name: str
     flag: PageFlag
-    min_batches_per_worker: int | None
-    """How many batches pay for a process of their own; None: it would do nothing but copy."""
+    levels: tuple[int, ...]
+    """Compression levels, the default first."""
+    min_batches_per_thread: int
+    """How many batches pay for a thread."""
 
     def engines(self) -> list[str]:
         """Return, for each engine, its name with its version, or how to get it."""
 
-    def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
-        """Return a new encoder. It owns its state: each worker makes its own.
+    def encoder(self, page_size: int, engine: str | None = None, level: int | None = None) -> EncodePages:
+        """Return a new encoder. It owns its state: each thread makes its own.
+
+        Parameters
+        ----------
+        page_size : int
+            Bytes.
+        engine : str, optional
+            Which of the engines; by default the first that is there.
+        level : int, optional
+            One of `levels`; by default the first.
 
         Raises
         ------
         MissingDependency
-            If ``engine`` (default: every engine) isn't installed.
+            If ``engine`` (default: every engine) isn't installed, or can't compress at that level.
         """
 
     def decoder(self, page_size: int) -> DecodePages:
@@ -81,18 +103,25 @@ def by_flag(flag: int) -> Codec | None:
     return next((codec for codec in all_codecs() if codec.flag == flag), None)
 
 
+def out_nbytes(npages: int, page_size: int) -> int:
+    """Return how much room an encoder needs for some pages: one may grow, by 1/6 and 32 bytes at most, with snappy."""
+    return npages * page_size + page_size // 6 + 128
+
+
 def encoder_of(compress: Callable[[Sequence[Any]], list[Any]], page_size: int) -> EncodePages:
     """Make an encoder of a function that compresses the pages of a list one by one."""
 
-    def encode_pages(pages: Any, rows: Any) -> tuple[bytes, list[int]]:
+    def encode_pages(pages: Any, rows: Any, out: Any, sizes: Any) -> int:
         plain = [pages[row] for row in rows.tolist()]
         encoded = compress(plain)
-        sizes = list(map(len, encoded))
-        if sizes and max(sizes) >= page_size:
-            for i, size in enumerate(sizes):
-                if size >= page_size:
-                    encoded[i], sizes[i] = plain[i], page_size
-        return b"".join(encoded), sizes
+        lengths = list(map(len, encoded))
+        for i, length in enumerate(lengths):
+            if length >= page_size:
+                encoded[i], lengths[i] = plain[i], page_size
+        sizes[:] = lengths
+        made = sum(lengths)
+        memoryview(out)[:made] = b"".join(encoded)
+        return made
 
     return encode_pages
 
@@ -110,14 +139,17 @@ def decoder_of(decode: Callable[[Any], Any], page_size: int, errors: tuple[type[
         What it raises for bad data.
     """
 
-    def decode_pages(pages: Sequence[Any]) -> list[Any]:
-        try:
-            decoded = list(map(decode, pages))
-        except errors as error:
-            raise CodecError(f"doesn't uncompress ({error})") from None
-        for page in decoded:
-            if len(page) != page_size:
-                raise CodecError(f"uncompresses to {len(page)} bytes instead of {page_size}")
-        return decoded
+    def decode_pages(data: Any, starts: Any, sizes: Any, out: Any, rows: Any) -> Any:
+        view = memoryview(data)
+        good = []
+        for start, size, row in zip(starts.tolist(), sizes.tolist(), rows.tolist(), strict=True):
+            try:
+                page = decode(bytes(view[start : start + size]))
+            except errors:
+                page = b""
+            good.append(len(page) == page_size)
+            if good[-1]:
+                memoryview(out[row])[:] = page
+        return good
 
     return decode_pages

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Raw snappy blocks, by cramjam."""
+"""Raw snappy blocks, by the system's libsnappy or, without the compiled core, by cramjam."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
-from npdump.codecs._engines import Engine, choose, describe
+from npdump.codecs._engines import Call, Engine, Native, choose, describe, load_library
 from npdump.layouts.page_flag import PageFlag
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ def _load_cramjam() -> Any:
     return cramjam
 
 
-_ENGINES = {"cramjam": Engine(_load_cramjam, lambda module: module.__version__, "pip install cramjam")}
+_ENGINES = {
+    "libsnappy": Engine(lambda: load_library("libsnappy.so.1"), lambda library: "", "apt-get install libsnappy1v5"),
+    "cramjam": Engine(_load_cramjam, lambda module: module.__version__, "pip install cramjam"),
+}
 
 
 class Snappy:
@@ -29,16 +32,20 @@ class Snappy:
 
     name = "snappy"
     flag = PageFlag.SNAPPY
-    min_batches_per_worker = 64
+    levels = (0,)
+    min_batches_per_thread = 16
 
     def engines(self) -> list[str]:
         """See `npdump.codecs.Codec.engines`."""
         return describe(_ENGINES)
 
-    def encoder(self, page_size: int, engine: str | None = None) -> EncodePages:
+    def encoder(self, page_size: int, engine: str | None = None, level: int | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`."""
+        name, library = choose("-p", _ENGINES, engine)
+        if name == "libsnappy":
+            return Native(Call.PLAIN, library.snappy_compress).encoder(page_size)
         # Not snappy.compress(), which writes the framing format.
-        compress = choose("-p", _ENGINES, engine)[1].snappy.compress_raw
+        compress = library.snappy.compress_raw
 
         def encode(pages: Sequence[Any]) -> list[Any]:
             return list(map(compress, pages))
@@ -47,7 +54,9 @@ class Snappy:
 
     def decoder(self, page_size: int) -> DecodePages:
         """See `npdump.codecs.Codec.decoder`."""
-        module = choose("snappy-compressed input", _ENGINES)[1]
+        name, module = choose("snappy-compressed input", _ENGINES)
+        if name == "libsnappy":
+            return Native(Call.PLAIN, module.snappy_uncompress).decoder(page_size)
         decompress = module.snappy.decompress_raw
         # A block begins with its uncompressed length, for which cramjam allocates memory.
         preamble = _varint(page_size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, U64, Bool, Index, Runs, count, expand
+from npdump.arrays import I64, U8, Bool, Index, Runs, count, expand
 from npdump.sources import refuse
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from npdump.bitmap import Bitmap
     from npdump.sources import Source
 
-__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "samples_of"]
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages"]
 
 BATCH_NBYTES = 2 << 20
 """Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
@@ -120,29 +120,12 @@ _WORTH_COPYING = 2
 """To copy a page costs twice as much as to see that it's all zero."""
 
 
-def samples_of(pages: U8) -> U64:
-    """Return a few words of each page, spread over it.
+def is_zero(pages: U8) -> Bool:
+    """Return which pages hold nothing but zeros.
 
     Parameters
     ----------
     pages : ndarray of shape (n, page_size), dtype uint8
-
-    Returns
-    -------
-    ndarray of shape (n, 8), dtype uint64
-    """
-    words = pages.view(np.uint64)
-    return np.ascontiguousarray(words[:, 3 :: words.shape[1] // _N_SAMPLES])
-
-
-def is_zero(pages: U8, samples: U64 | None = None) -> Bool:
-    """Tell which pages hold nothing but zeros.
-
-    Parameters
-    ----------
-    pages : ndarray of shape (n, page_size), dtype uint8
-    samples : ndarray of shape (n, 8), dtype uint64, optional
-        What `samples_of` says of them.
 
     Returns
     -------
@@ -152,12 +135,10 @@ def is_zero(pages: U8, samples: U64 | None = None) -> Bool:
     -----
     Most pages that aren't zero show it in a few words spread over the page, so that only the others are read whole.
     """
-    if samples is None:
-        samples = samples_of(pages)
-    zero: Bool = np.logical_not(samples.any(axis=1))
+    words = pages.view(np.uint64)
+    zero: Bool = np.logical_not(words[:, 3 :: words.shape[1] // _N_SAMPLES].any(axis=1))
     suspects = np.flatnonzero(zero)
     if len(suspects):
-        words = pages.view(np.uint64)
         first, stop = int(suspects[0]), int(suspects[-1]) + 1
         if stop - first < _WORTH_COPYING * len(suspects):
             zero[suspects] = (np.bitwise_or.reduce(words[first:stop], axis=1) == 0)[suspects - first]

@@ -2,20 +2,24 @@
 """Pages that equal an earlier one, whose place in the dump file they can share.
 
 Up to a quarter of the non-zero pages of small machines equal another one: files are in the page cache and, once more,
-in what was read to unpack them.
+in what was read to unpack them. Where free pages are poisoned, three quarters do.
+
+The compiled core and NumPy compute the same digests, so that the same pages are found whichever is there.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npdump.core import CORE
+
 if TYPE_CHECKING:
-    from npdump.arrays import I64, U64, Index
+    from npdump.arrays import I64, U8, U32, U64, Bool, Index
 
-__all__ = ["NO_SLOT", "Found", "PageIndex", "keys_of"]
-
+__all__ = ["NO_SLOT", "Found", "PageIndex", "StoredRows", "are_equal", "digests", "keys_of"]
 
 MAX_SLOTS_SHIFT = 19
 """Half a million pages are remembered at most, in 16 MiB."""
@@ -25,6 +29,7 @@ NO_SLOT = -1
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, whose powers spread like random numbers."""
+_LANES = 8
 
 
 class Found(NamedTuple):
@@ -45,8 +50,20 @@ class Found(NamedTuple):
     pfns: I64
 
 
+class StoredRows(NamedTuple):
+    """Pages that are stored, in the order of their bytes: their rows, slots, sizes, and the second word of a place.
+
+    All of shape (m,); the sizes are of dtype uint32, the others of int64.
+    """
+
+    rows: Index
+    slots: Index
+    sizes: U32
+    words: I64
+
+
 class PageIndex:
-    """Remembers pages by a key of what they hold, as long as there is room; nothing is ever forgotten.
+    """A direct-mapped table of pages by a key of what they hold, without eviction.
 
     A page has one slot that it can be in, which the first one keeps. So the answers depend on the order of the pages
     alone, and a slot can be referred to before its page has a place in the file.
@@ -74,6 +91,11 @@ class PageIndex:
         pfns : ndarray of shape (n,), dtype int64
             Which pages they are; no two of all are the same.
         """
+        if CORE is not None:
+            slots, originals = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
+            CORE.look_up(keys, pfns, self._keys, self._pfns, slots, originals)
+            duplicates = np.flatnonzero(originals >= 0)
+            return Found(slots, duplicates, originals[duplicates])
         slots = (keys >> self._key_shift).astype(np.intp)
         # Of several that want a slot the first gets it: it's written last.
         fresh = np.flatnonzero((self._keys[slots] == 0) & (keys != 0))[::-1]
@@ -85,29 +107,101 @@ class PageIndex:
         slots[~has_slot] = NO_SLOT
         return Found(slots, duplicates, known[duplicates])
 
-    def place(self, slots: Index, places: I64) -> None:
-        """Say where pages stand in the file, in two words each; what has no slot is passed over."""
-        used = slots != NO_SLOT
-        self._places[slots[used]] = places[used]
+    def place(self, offset: int, stored: StoredRows, duplicates: Index, originals: Index, places: I64) -> None:
+        """Note where pages are in the file, in two words each: an offset, and another.
 
-    def places(self, slots: Index) -> I64:
-        """Return where pages stand; shape (n, 2), dtype int64."""
-        return self._places[slots]
+        Parameters
+        ----------
+        offset : int
+            Where the first one is.
+        stored : StoredRows
+            Pages that have a place of their own.
+        duplicates, originals : ndarray of shape (k,), dtype intp
+            Rows of pages that equal an earlier one, and the slots of these.
+        places : ndarray of shape (n, 2), dtype int64
+            Where to note it; rows of pages of no bytes stay as they are.
+        """
+        rows, slots, sizes, words = stored
+        if CORE is not None:
+            CORE.place(offset, sizes, words, rows, slots, duplicates, originals, self._places, places)
+            return
+        used = np.flatnonzero(sizes)
+        places[rows[used], 0] = (np.cumsum(sizes, dtype=np.int64) - sizes + offset)[used]
+        places[rows[used], 1] = words[used]
+        has_slot = slots != NO_SLOT
+        self._places[slots[has_slot]] = places[rows[has_slot]]
+        places[duplicates] = self._places[originals]
 
 
-def keys_of(words: U64) -> U64:
-    """Make keys of words that stand for what pages hold.
+def digests(pages: U8) -> U64:
+    """Return a digest of each page.
 
     Parameters
     ----------
-    words : ndarray of shape (n, k), dtype uint64
+    pages : ndarray of shape (n, page_size), dtype uint8
 
     Returns
     -------
     ndarray of shape (n,), dtype uint64
-        0 where all words are.
+        0 for pages of zeros alone, and for no others.
+
+    Examples
+    --------
+    >>> pages = np.zeros((3, 4096), np.uint8)
+    >>> pages[1:, 100] = 1
+    >>> key, other, same = digests(pages).tolist()
+    >>> key == 0 and other == same != 0
+    True
     """
-    # The value at a fixed point of the polynomial that has the words as coefficients.
-    factors = np.cumprod(np.full(words.shape[1], _MULTIPLIER), dtype=np.uint64)
-    keys: U64 = words @ factors
+    if CORE is not None:
+        keys = np.empty(len(pages), np.uint64)
+        CORE.digests(pages.shape[1], pages, keys)
+        return keys
+    words = pages.view(np.uint64)
+    keys = words @ _factors(words.shape[1])
+    suspects = np.flatnonzero(keys == 0)
+    keys[suspects] = words[suspects].any(axis=1)
+    return keys
+
+
+@cache
+def _factors(n_words: int) -> U64:
+    """Return what the digest multiplies the words of a page by: powers of one number, the last words' the lowest."""
+    powers = np.cumprod(np.append(np.uint64(1), np.full(n_words - 1, _MULTIPLIER)), dtype=np.uint64)
+    return np.ascontiguousarray(powers.reshape(-1, _LANES)[::-1]).reshape(-1)
+
+
+def are_equal(pages: U8, rows: Index, others: U8, other_rows: Index) -> Bool:
+    """Compare pages, byte for byte.
+
+    Parameters
+    ----------
+    pages, others : ndarray of shape (n, page_size) and (m, page_size), dtype uint8
+    rows, other_rows : ndarray of shape (k,), dtype intp
+        Which of them.
+
+    Returns
+    -------
+    ndarray of shape (k,), dtype bool
+    """
+    if CORE is not None:
+        equal = np.empty(len(rows), np.bool_)
+        CORE.equal(pages.shape[1], pages, rows, others, other_rows, equal)
+        return equal
+    return (pages.view(np.uint64)[rows] == others.view(np.uint64)[other_rows]).all(axis=1)
+
+
+def keys_of(words: U64) -> U64:
+    """Return keys of words that identify what pages hold.
+
+    Parameters
+    ----------
+    words : ndarray of shape (n,), dtype uint64
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype uint64
+        0 where the word is.
+    """
+    keys: U64 = words * _MULTIPLIER
     return keys

@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The work on a batch of pages, in steps that several processes share."""
+"""The work on a batch of pages, in steps that several threads share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from npdump.arrays import U8
 
-    from npdump.encode.batches import PageBatch
-    from npdump.encode.encoder import Encoded
-
-__all__ = ["Done", "Job", "Prepared", "Seconds"]
+__all__ = ["Done", "Encoded", "Job", "Seconds", "Worker"]
 
 
 class Seconds(NamedTuple):
-    """How long the steps took, by the clock; those of workers overlap."""
+    """How long the steps took, by the clock; those of several threads overlap."""
 
     read: float = 0.0
     compress: float = 0.0
@@ -36,50 +33,61 @@ class Done(NamedTuple):
     seconds: Seconds = Seconds()
 
 
-class Prepared(Protocol):
-    """A batch that is ready for the workers.
+class Encoded(NamedTuple):
+    """What a batch became.
 
     Attributes
     ----------
-    order : object
-        What a worker needs of it; it can be pickled.
+    data : buffer
+        The bytes that go into the file, back to back.
+    batch : object
+        What the job's last step needs to know.
     """
 
-    @property
-    def order(self) -> Any:
-        """What a worker needs of it."""
+    data: Any
+    batch: Any
+
+
+class Worker(Protocol):
+    """What one thread has for itself: buffers, and a compressor's state. It does a batch's first steps, one by one."""
+
+    def read(self, batch: Any, room: U8) -> None:
+        """Do the first step: read what is in the batch; ``room`` is what `Job.make_room` made."""
+
+    def look_up(self) -> None:
+        """Do the second step, for one batch after the other: what depends on the batches before."""
+
+    def encode(self, room: U8) -> Encoded:
+        """Do the third step. The data may be in ``room``; the next batch's steps leave it alone."""
 
 
 class Job(Protocol):
-    """The work on a batch, in steps.
+    """The work on all batches.
 
     Attributes
     ----------
-    is_repeatable : bool
-        Whether `write` may be done again after a worker died in the middle of it.
+    can_rewrite : bool
+        Whether what was written may be written again, or taken back.
     """
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether `write` may be done again."""
+    def can_rewrite(self) -> bool:
+        """Whether what was written may be written again."""
 
-    def prepare(self, batch: PageBatch) -> Prepared:
-        """Do the first step, in the calling process, for one batch after the other."""
+    def make_worker(self) -> Worker:
+        """Return what a thread needs for itself."""
 
-    def make_encoder(self) -> Callable[[Any], Encoded]:
-        """Return the second step, which takes an order; each worker makes its own."""
+    def make_room(self) -> U8:
+        """Return room for what one batch becomes."""
 
     def write(self, data: Any, offset: int) -> None:
-        """Do the third step: write the data of a batch at ``offset``."""
+        """Do the fourth step: write the data of a batch at ``offset``."""
 
-    def release(self, prepared: Any) -> None:
-        """Do the fourth step: the data are in the file, so what they were made of isn't needed any more."""
-
-    def finish(self, prepared: Any, encoded: Encoded, offset: int) -> Done:
+    def finish(self, batch: Any, offset: int) -> Done:
         """Do the last step, for one batch after the other: write what points to the data."""
 
-    def finish_what_fits(self, prepared: Any, encoded: Encoded, offset: int, n_written: int) -> Done:
+    def finish_partial(self, batch: Any, offset: int, n_written: int) -> Done:
         """Do the last step for the first pages of a batch, of which ``n_written`` bytes are in the file."""
 
     def truncate(self, offset: int) -> None:
-        """Take back what was written at ``offset`` and behind it."""
+        """Take back what was written from ``offset`` on."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["available_nbytes", "usable_cpus"]
+__all__ = ["available_nbytes", "default_threads", "usable_cpus"]
+
+THREAD_NBYTES = 1 << 20
+"""Memory that a thread takes beside its buffers: its stack, and a compressor's state."""
+BUFFERS_PER_THREAD = 4
+"""Of the pages in a batch: what is read, what was read before, and what it became, twice."""
+
 
 _CGROUPS = "/sys/fs/cgroup"
 _PROC = "/proc"
@@ -73,3 +79,20 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def default_threads(n_batches: int, batch_nbytes: int, n_enough: int) -> int:
+    """Return how many threads pay: no more than there are CPUs, memory and work for.
+
+    Parameters
+    ----------
+    n_batches : int
+    batch_nbytes : int
+        Bytes of the pages in a batch.
+    n_enough : int
+        How many batches pay for a thread; `npdump.codecs.Codec.min_batches_per_thread`.
+    """
+    n_threads = min(usable_cpus(), n_batches // n_enough)
+    if n_threads > 1 and (nbytes := available_nbytes()) is not None:
+        n_threads = min(n_threads, nbytes // (THREAD_NBYTES + BUFFERS_PER_THREAD * batch_nbytes))
+    return max(n_threads, 1)

@@ -307,7 +307,7 @@ class CompressedPages(Protocol):
         ReadError
         """
 
-    def buffers(self, locations: PageLocations) -> list[U8]:
+    def buffers(self, locations: PageLocations) -> list[memoryview]:
         """Return a buffer for each of some pages as stored; raises as `joined` does."""
 
     def decode(self, locations: PageLocations, out: U8) -> Sequence[Loss]:

@@ -32,6 +32,7 @@ _PIECE_NBYTES = 1 << 20
 _SCAN_NPAGES = 1 << 18
 _SPAN_SHIFT = 22
 _MAX_GAP_NBYTES = 1 << 16
+_UNDECODABLE = CodecError("doesn't uncompress to a page: the dump is damaged; copy it again")
 _FLAGS = np.zeros(2 + max(map(int, PageFlag)), np.bool_)
 _FLAGS[[int(PageFlag.RAW), *map(int, PageFlag)]] = True
 
@@ -209,14 +210,15 @@ class PageTable:
 
     def joined(self, locations: PageLocations) -> Any:
         """See `npdump.sources.CompressedPages.joined`."""
-        spans = [view.data for view, _, _ in self._spans(locations, max_gap=0)]
+        spans = [data for data, _, _ in self._spans(locations, max_gap=0)]
         return spans[0] if len(spans) == 1 else b"".join(spans)
 
-    def buffers(self, locations: PageLocations) -> list[U8]:
+    def buffers(self, locations: PageLocations) -> list[memoryview]:
         """See `npdump.sources.CompressedPages.buffers`."""
-        pages: list[U8] = []
-        for view, starts, stops in self._spans(locations, max_gap=_MAX_GAP_NBYTES):
-            pages += [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+        pages: list[memoryview] = []
+        for data, starts, nbytes in self._spans(locations, max_gap=_MAX_GAP_NBYTES):
+            view = memoryview(data)
+            pages += [view[start : start + n] for start, n in zip(starts.tolist(), nbytes.tolist(), strict=True)]
         return pages
 
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
@@ -228,52 +230,54 @@ class PageTable:
         losses: list[Loss] = []
         for flag in unique(locations.flags[~locations.is_zero]).tolist():
             chosen = np.flatnonzero((locations.flags == flag) & ~locations.is_zero)
+            decoder, at = self._decoder(flag), 0
             try:
-                out[chosen] = self._plain(flag, locations[chosen])
-            except (CodecError, ReadError):
-                losses += self._decode_singly(flag, locations, chosen, out)
+                for data, starts, nbytes in self._spans(locations[chosen], _MAX_GAP_NBYTES):
+                    rows = chosen[at : at + len(starts)]
+                    good = decoder(data, starts, nbytes, out, rows)
+                    at += len(rows)
+                    losses += [
+                        self._lost(locations, row, _UNDECODABLE) for row in rows[~np.array(good, np.bool_)].tolist()
+                    ]
+            except ReadError:
+                losses += self._decode_singly(decoder, locations, chosen[at:], out)
         out[locations.is_zero] = 0
+        for loss in losses:
+            out[loss.row] = 0
         return sorted(losses, key=lambda loss: loss.row)
 
-    def _decode_singly(self, flag: int, locations: PageLocations, rows: Index, out: U8) -> list[Loss]:
-        """Do as `decode`, page by page: some can't be had."""
+    def _decode_singly(self, decoder: DecodePages, locations: PageLocations, rows: Index, out: U8) -> list[Loss]:
+        """Do as `decode`, page by page: some can't be read."""
         losses = []
         for i in range(len(rows)):
             row = int(rows[i])
             try:
-                out[row] = self._plain(flag, locations[rows[i : i + 1]])[0]
-            except (CodecError, ReadError) as error:
-                out[row] = 0
-                losses.append(Loss(row, self._lost(locations, row, error)))
+                for data, starts, nbytes in self._spans(locations[rows[i : i + 1]], 0):
+                    if not all(decoder(data, starts, nbytes, out, rows[i : i + 1])):
+                        losses.append(self._lost(locations, row, _UNDECODABLE))
+            except ReadError as error:
+                losses.append(self._lost(locations, row, error))
         return losses
 
-    def _lost(self, locations: PageLocations, row: int, error: NpdumpError) -> LostPage:
+    def _lost(self, locations: PageLocations, row: int, error: NpdumpError) -> Loss:
         pfn, offset = int(locations.pfns[row]), int(locations.offsets[row])
         path = self._parts[int(locations.numbers[row])].storage.path
         lost = LostPage(
             f"physical page {pfn:#x}, at byte {offset} of {path}: {error}", path=path, offset=offset, pfn=pfn
         )
         lost.__cause__ = error
-        return lost
+        return Loss(row, lost)
 
-    def _plain(self, flag: int, locations: PageLocations) -> U8:
-        """Return pages that are stored in one way as they are in memory; shape (n, page_size)."""
-        if flag == PageFlag.RAW:
-            data = self.joined(locations)
-        else:
-            data = b"".join(self._decoder(flag)(self.buffers(locations)))
-        return np.frombuffer(data, np.uint8).reshape(len(locations), self._page_size)
-
-    def _spans(self, locations: PageLocations, max_gap: int) -> Iterator[tuple[U8, I64, I64]]:
-        """Yield stretches of a file that hold the next pages, and where in the stretch each of these is."""
+    def _spans(self, locations: PageLocations, max_gap: int) -> Iterator[tuple[bytes, I64, I64]]:
+        """Yield stretches of a file that hold the next pages, where in the stretch each of these is, and its size."""
         numbers, starts, stops = locations.numbers, locations.offsets, locations.offsets + locations.nbytes
         gaps = starts[1:] - stops[:-1]
         is_break = (gaps < 0) | (gaps > max_gap) | (numbers[1:] != numbers[:-1])
         is_break |= starts[1:] >> _SPAN_SHIFT != starts[:-1] >> _SPAN_SHIFT
         for first, stop in _pieces(np.flatnonzero(is_break) + 1, len(locations)):
             low, high = int(starts[first]), int(stops[stop - 1])
-            view = self._parts[int(numbers[first])].storage.view(low, high - low)
-            yield view, starts[first:stop] - low, stops[first:stop] - low
+            data = self._parts[int(numbers[first])].storage.read(low, high - low)
+            yield data, starts[first:stop] - low, locations.nbytes[first:stop]
 
     def _decoder(self, flag: int) -> DecodePages:
         decoder = self._decoders.get(flag)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npdump.core import CORE
 from npdump.errors import ReadError, SourceError, TruncatedDump
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ PREAD_MAX_NBYTES = 1 << 14
 """The first so small view of an area is read with pread(2): a new window costs as much as ten such reads."""
 
 
+_NO_WINDOW: U8 = np.empty(0, np.uint8)
+
 _BLOCK_NBYTES = 512
 """Unit of ``st_blocks`` (stat(3type))."""
 
 
 def page_buffer(npages: int, page_size: int) -> U8:
-    """Return an array to read pages into, of shape (npages, page_size), in memory that processes forked later share.
+    """Return an array to read pages into, of shape (npages, page_size), page aligned.
 
     Pages begin where the memory's do. What the allocator returns is 16 bytes off, and AMD's processors copy three and
     a half times slower where the target's address is a few bytes ahead of the source's, modulo 4096.
@@ -68,15 +71,14 @@ class FileStorage:
 
     Notes
     -----
-    All reads name their offset, so forked processes may share one instance.
+    All reads name their offset, and what is remembered is replaced in one assignment: threads may share an instance.
     """
 
     def __init__(self, path: str, use_mmap: bool = True) -> None:
         self.path = path
-        self._data_start = self._data_stop = 0
+        self._data = 0, 0
         self._use_mmap = use_mmap
-        self._window: U8 | None = None
-        self._window_start = 0
+        self._window: tuple[U8, int] | None = None
         self._last_miss = -1
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -117,8 +119,8 @@ class FileStorage:
 
     def view(self, offset: int, nbytes: int) -> U8:
         """See `npdump.storage.Storage.view`; nothing is copied where mmap works."""
-        window, start = self._window, self._window_start
-        if window is None or offset < start or offset + nbytes > start + len(window):
+        window, start = self._window or (_NO_WINDOW, 0)
+        if offset < start or offset + nbytes > start + len(window):
             area = offset // WINDOW_NBYTES
             if nbytes <= PREAD_MAX_NBYTES and area != self._last_miss:
                 self._last_miss = area
@@ -145,6 +147,11 @@ class FileStorage:
                 at += n
             return
         room, fd = out.data, self._fd
+        if CORE is not None:
+            # What it could not read, whole, is read again here, to say why.
+            n_read = CORE.read_ranges(fd, offsets, nbytes, out)
+            at = int(nbytes[:n_read].sum())
+            offsets, nbytes = offsets[n_read:], nbytes[n_read:]
         for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
             try:
                 n_read = os.preadv(fd, [room[at : at + n]], offset)
@@ -162,12 +169,13 @@ class FileStorage:
         at = start
         while at < stop:
             # What is remembered saves the walk through a long range's extents, which SEEK_HOLE would do each time.
-            if not self._data_start <= at < self._data_stop:
-                self._data_start, self._data_stop = self._next_data(at)
-            if self._data_start >= stop:
+            data_start, data_stop = self._data
+            if not data_start <= at < data_stop:
+                self._data = data_start, data_stop = self._next_data(at)
+            if data_start >= stop:
                 break
-            found.append((max(at, self._data_start), min(self._data_stop, stop)))
-            at = self._data_stop
+            found.append((max(at, data_start), min(data_stop, stop)))
+            at = data_stop
         return np.array(found, np.int64).reshape(-1, 2)
 
     def _next_data(self, at: int) -> tuple[int, int]:
@@ -200,8 +208,9 @@ class FileStorage:
             except (OSError, ValueError):
                 pass
             else:
-                self._window, self._window_start = np.frombuffer(mapped, np.uint8), start
-                return self._window, start
+                window = np.frombuffer(mapped, np.uint8)
+                self._window = window, start
+                return window, start
         return np.frombuffer(self._pread(offset, nbytes), np.uint8), offset
 
     def _pread(self, offset: int, nbytes: int) -> bytes:

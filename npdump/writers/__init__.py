@@ -81,7 +81,9 @@ class WriteOptions(NamedTuple):
     codec : Codec
     engine : str or None
         Which of the codec's engines.
-    n_workers : int or None
+    codec_level : int or None
+        Which of the codec's levels.
+    n_threads : int or None
         None: as many as pay.
     batch_npages : int
     observer : Observer
@@ -95,12 +97,13 @@ class WriteOptions(NamedTuple):
 
     codec: Codec
     engine: str | None
-    n_workers: int | None
+    n_threads: int | None
     batch_npages: int
     observer: Observer
     share: bool = True
     copy_compressed: bool = False
     format: str = "kdump"
+    codec_level: int | None = None
 
 
 class Writer(Protocol):

@@ -8,10 +8,9 @@ makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpf
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
@@ -64,7 +63,7 @@ class KdumpLayout:
         self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
         self.zero_offset = self._desc_offset + n_kept * self._desc_nbytes
         self.data_offset = self.zero_offset + block * dump.drops_zero
-        self._zero_place = self._words(np.array([self.zero_offset]), np.array([block]), np.array([0]))[0]
+        self._zero_place = self.zero_offset, int(self.words(np.array([block], np.uint32), np.array([0], np.uint32))[0])
 
     def disk_header(self, complete: bool) -> Placement:
         """Return block 0.
@@ -133,22 +132,11 @@ class KdumpLayout:
         """Return where the page descriptors begin, and their bytes; a part of a split dump has only its own pages'."""
         return self._desc_offset, n_pages * self._desc_nbytes
 
-    def places(self, offsets: I64, sizes: U32, flags: U32) -> I64:
-        """Return where pages stand; those of no size are zero pages.
-
-        Returns
-        -------
-        ndarray of shape (n, 2), dtype int64
-            The first two words of their descriptors.
-        """
-        words = self._words(offsets, sizes, flags)
-        words[sizes == 0] = self._zero_place
-        return words
-
-    def _words(self, offsets: I64, sizes: npt.NDArray[Any], flags: npt.NDArray[Any]) -> I64:
+    def words(self, sizes: U32, flags: U32) -> I64:
+        """Return the second words of the descriptors of stored pages; the first are their offsets."""
         # Of two 32-bit fields the first is the lower half of a little-endian word.
         lower, upper = (sizes, flags) if self._byte_order == "<" else (flags, sizes)
-        return np.column_stack((offsets, upper.astype(np.int64) << 32 | lower))
+        return upper.astype(np.int64) << 32 | lower
 
     def zero_places(self, n: int) -> I64:
         """Return those of ``n`` zero pages, which share one; shape (n, 2)."""
@@ -162,7 +150,7 @@ class KdumpLayout:
         rank : int
             Number of kept pages before the first of these.
         places : ndarray of shape (n, 2), dtype int64
-            What `places` returns of them.
+            Their offsets, and `words`.
         """
         desc = np.zeros((len(places), self._desc_nbytes // 8), np.dtype(np.int64).newbyteorder(self._byte_order))
         desc[:, :2] = places

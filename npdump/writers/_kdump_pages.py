@@ -4,32 +4,36 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npdump.arrays import runs_of_numbers
-from npdump.encode.batches import PageBatch, is_zero, read_pages, samples_of
-from npdump.encode.dedup import NO_SLOT, PageIndex, keys_of
-from npdump.encode.encoder import Encoded, PageEncoder, StoredEncoder
-from npdump.encode.job import Done
-from npdump.encode.pool import slots_needed
+from npdump.codecs import out_nbytes
+from npdump.encode.batches import PageBatch, is_zero, read_pages
+from npdump.encode.dedup import NO_SLOT, PageIndex, StoredRows, are_equal, digests, keys_of
+from npdump.encode.job import Done, Encoded
 from npdump.errors import NoSpace
-from npdump.sources import PageLocations, refuse
+from npdump.layouts.page_flag import PageFlag
+from npdump.sources import refuse
 from npdump.storage.file import page_buffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from npdump.arrays import I64, U8, Bool, Index
+    from npdump.arrays import I64, U8, U32, Bool, Index
+    from npdump.codecs import EncodePages
     from npdump.sinks import Sink
+    from npdump.sources import CompressedPages, PageLocations
     from npdump.writers import DumpPlan, WriteOptions
     from npdump.writers._kdump_layout import KdumpLayout
 
 __all__ = ["PageJob", "StoredJob"]
 
-COMPARED_NBYTES = 1 << 20
-"""Bytes of pages compared at a time: enough that NumPy's cost per call vanishes, few enough to stay in the cache."""
+RECALLED_NBYTES = 1 << 18
+"""Bytes of earlier pages that are read together to be compared: few enough to stay in the CPU's cache."""
+
+ZERO_RATIO = 16
+"""Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
 
 NONE: Index = np.empty(0, np.intp)
 
@@ -37,74 +41,71 @@ _PART_SHIFT = 56
 """No file has so large an offset."""
 
 
-class PageOrder(NamedTuple):
-    """Pages to be compressed: which buffer they are in, how many there are in it, and which of them."""
-
-    buffer: int
-    npages: int
-    rows: Index
-
-
 class Batch(NamedTuple):
-    """See `npdump.encode.job.Prepared`.
+    """What is known of a batch when its data are ready.
 
     Attributes
     ----------
-    order : PageOrder or PageLocations
-    rank, npages : int
+    rank : int
+        Number of kept pages before the first of these.
+    npages : int
     rows : ndarray of shape (m,), dtype intp
-        The pages that are to be stored, in the order of ``order``.
+        The pages that are stored, in the order of the data.
     slots : ndarray of shape (m,), dtype intp
         Where `PageIndex` has each of them.
     duplicates : ndarray of shape (k,), dtype intp
         The pages that equal an earlier one. Pages that are in neither are zero.
     original_slots : ndarray of shape (k,), dtype intp
         Where `PageIndex` has the earlier one.
+    sizes, flags : ndarray of shape (m,), dtype uint32
+        Bytes of each page as stored, 0 for a zero page, which isn't; its `PageFlag`.
     """
 
-    order: Any
     rank: int
     npages: int
     rows: Index
     slots: Index
     duplicates: Index
     original_slots: Index
+    sizes: U32
+    flags: U32
 
 
 class _Job:
     """What both jobs have in common; see `npdump.encode.job.Job`."""
 
     def __init__(self, dump: DumpPlan, options: WriteOptions, sink: Sink, layout: KdumpLayout, n_pages: int) -> None:
-        self._dump = dump
-        self._options = options
+        self.dump = dump
+        self.options = options
+        self.index = PageIndex(n_pages if options.share else 0)
+        self.codec_flag = np.uint32(options.codec.flag)
         self._sink = sink
         self._layout = layout
-        self._known = PageIndex(n_pages if options.share else 0)
 
     @property
-    def is_repeatable(self) -> bool:
+    def can_rewrite(self) -> bool:
         """See `npdump.encode.job.Job`."""
         return self._sink.can_rewrite
+
+    def make_room(self) -> U8:
+        """See `npdump.encode.job.Job.make_room`."""
+        return np.empty(out_nbytes(self.options.batch_npages, self.dump.source.page_size), np.uint8)
+
+    def make_encoder(self) -> EncodePages:
+        """Return a new encoder, for one thread."""
+        options = self.options
+        return options.codec.encoder(self.dump.source.page_size, options.engine, options.codec_level)
 
     def write(self, data: Any, offset: int) -> None:
         """See `npdump.encode.job.Job.write`."""
         self._sink.write(offset, data)
 
-    def release(self, batch: Batch) -> None:
-        """See `npdump.encode.job.Job.release`."""
-
-    def finish(self, batch: Batch, encoded: Encoded, offset: int) -> Done:
+    def finish(self, batch: Batch, offset: int) -> Done:
         """Write the descriptors of a batch."""
         places = self._layout.zero_places(batch.npages)
-        nbytes = 0
-        if len(batch.rows):
-            stops = np.cumsum(encoded.sizes, dtype=np.int64)
-            nbytes = int(stops[-1])
-            stored = self._layout.places(stops - encoded.sizes + offset, encoded.sizes, encoded.flags)
-            self._known.place(batch.slots, stored)
-            places[batch.rows] = stored
-        if len(batch.duplicates):
-            places[batch.duplicates] = self._known.places(batch.original_slots)
+        words = self._layout.words(batch.sizes, batch.flags)
+        stored = StoredRows(batch.rows, batch.slots, batch.sizes, words)
+        self.index.place(offset, stored, batch.duplicates, batch.original_slots, places)
         desc_offset, desc = self._layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
@@ -115,18 +116,14 @@ class _Job:
                     self._sink.write(desc_offset, np.zeros_like(desc))
             raise
         # Without a zero page the first stored one is where it would be.
-        n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self._dump.drops_zero else 0
-        return Done(batch.npages, n_zero, len(batch.duplicates), nbytes)
+        n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self.dump.drops_zero else 0
+        return Done(batch.npages, n_zero, len(batch.duplicates), int(batch.sizes.sum()))
 
-    def truncate(self, offset: int) -> None:
-        """See `npdump.encode.job.Job.truncate`."""
-        self._sink.truncate(offset)
-
-    def finish_what_fits(self, batch: Batch, encoded: Encoded, offset: int, n_written: int) -> Done:
-        """See `npdump.encode.job.Job.finish_what_fits`."""
+    def finish_partial(self, batch: Batch, offset: int, n_written: int) -> Done:
+        """See `npdump.encode.job.Job.finish_partial`."""
         if not self._sink.can_rewrite:
             return Done(0, 0, 0, 0)
-        stops = np.cumsum(encoded.sizes, dtype=np.int64)
+        stops = np.cumsum(batch.sizes, dtype=np.int64)
         n_stored = int(np.searchsorted(stops, n_written, side="right"))
         self._sink.truncate(offset + int(stops[:n_stored].max(initial=0)))
         n = int(batch.rows[n_stored]) if n_stored < len(stops) else batch.npages
@@ -139,109 +136,177 @@ class _Job:
             slots=batch.slots[:n_stored],
             duplicates=batch.duplicates[fits],
             original_slots=batch.original_slots[fits],
+            sizes=batch.sizes[:n_stored],
+            flags=batch.flags[:n_stored],
         )
-        sizes, flags = encoded.sizes[:n_stored], encoded.flags[:n_stored]
-        return self.finish(first, Encoded(sizes, flags, None), offset)
+        return self.finish(first, offset)
 
-    def _page_encoder(self) -> PageEncoder:
-        return PageEncoder(self._options.codec, self._options.engine, self._dump.source.page_size)
+    def truncate(self, offset: int) -> None:
+        """See `npdump.encode.job.Job.truncate`."""
+        self._sink.truncate(offset)
 
 
 class PageJob(_Job):
-    """Reads pages, looks which of them are zero pages or equal an earlier one, and has the others compressed.
+    """Reads pages, looks which of them are zero pages or equal an earlier one, and compresses the others."""
 
-    The pages are read once, into buffers that workers share with the calling process.
-    """
+    def make_worker(self) -> _PageWorker:
+        """See `npdump.encode.job.Job.make_worker`."""
+        return _PageWorker(self)
 
-    def __init__(
-        self, dump: DumpPlan, options: WriteOptions, sink: Sink, layout: KdumpLayout, n_pages: int, n_workers: int
-    ) -> None:
-        super().__init__(dump, options, sink, layout, n_pages)
-        page_size, n_buffers = dump.source.page_size, slots_needed(n_workers)
-        self._buffers = [page_buffer(options.batch_npages, page_size) for _ in range(n_buffers)]
-        self._free = list(range(n_buffers))
-        self._recalled = page_buffer(max(COMPARED_NBYTES // page_size, 1), page_size)
 
-    def prepare(self, batch: PageBatch) -> Batch:
-        """See `npdump.encode.job.Job.prepare`."""
-        number = self._free.pop()
-        drops_zero = self._dump.drops_zero
-        read, pages = read_pages(self._dump.source, batch, self._buffers[number], drops_zero)
-        samples = samples_of(pages)
-        rows = np.flatnonzero(~is_zero(pages, samples)) if drops_zero else np.arange(len(pages))
-        slots, duplicates, original_slots = np.full(len(rows), NO_SLOT), NONE, NONE
-        if self._options.share and len(rows):
-            slots, suspects, pfns = self._known.look_up(keys_of(samples[rows]), batch.pfns[read[rows]])
-            is_equal = self._are_equal(pages, rows[suspects], pfns)
-            slots[suspects[~is_equal]] = NO_SLOT
-            rows, slots, duplicates, original_slots = _split_duplicates(rows, slots, suspects[is_equal])
-        order = PageOrder(number, len(pages), rows)
-        return Batch(order, batch.rank, batch.npages, read[rows], slots, read[duplicates], original_slots)
+class _PageWorker:
+    """See `npdump.encode.job.Worker`."""
 
-    def _are_equal(self, pages: U8, rows: Index, pfns: I64) -> Bool:
+    def __init__(self, job: PageJob) -> None:
+        self._source, self._index = job.dump.source, job.index
+        self._drops_zero, self._shares = job.dump.drops_zero, job.options.share
+        page_size, npages = self._source.page_size, job.options.batch_npages
+        self._buffer = page_buffer(npages, page_size)
+        self._recalled = page_buffer(max(RECALLED_NBYTES // page_size, 1), page_size)
+        self._encode = job.make_encoder()
+        self._codec_flag = job.codec_flag
+
+    def read(self, batch: PageBatch, room: U8) -> None:
+        """See `npdump.encode.job.Worker.read`."""
+        self._batch = batch
+        self._pfns = batch.pfns
+        self._read, self._pages = read_pages(self._source, batch, self._buffer, self._drops_zero)
+        if self._drops_zero or self._shares:
+            self._keys = digests(self._pages)
+
+    def look_up(self) -> None:
+        """See `npdump.encode.job.Worker.look_up`."""
+        if self._shares:
+            self._found = self._index.look_up(self._keys, self._pfns[self._read])
+
+    def encode(self, room: U8) -> Encoded:
+        """See `npdump.encode.job.Worker.encode`."""
+        is_stored = self._keys != 0 if self._drops_zero else np.ones(len(self._pages), np.bool_)
+        rows, duplicates, original_slots = np.flatnonzero(is_stored), NONE, NONE
+        if self._shares:
+            slots, suspects, originals = self._found
+            if len(suspects):
+                is_equal = self._are_equal(suspects, originals)
+                duplicates = suspects[is_equal]
+                original_slots = slots[duplicates]
+                slots[suspects[~is_equal]] = NO_SLOT
+                is_stored[duplicates] = False
+                rows = np.flatnonzero(is_stored)
+            slots = slots[rows]
+        else:
+            slots = np.full(len(rows), NO_SLOT)
+        sizes = np.empty(len(rows), np.uint32)
+        n = self._encode(self._pages, rows, room, sizes)
+        page_size = self._pages.shape[1]
+        flags = np.where(sizes == page_size, np.uint32(0), self._codec_flag)
+        read, batch = self._read, self._batch
+        known = Batch(batch.rank, len(self._pfns), read[rows], slots, read[duplicates], original_slots, sizes, flags)
+        return Encoded(room[:n].data, known)
+
+    def _are_equal(self, rows: Index, originals: I64) -> Bool:
         """Compare some pages with earlier ones, byte for byte."""
         is_equal = np.empty(len(rows), np.bool_)
-        words, step = pages.view(np.uint64), len(self._recalled)
+        pfns = self._pfns[self._read]
+        # Those of this batch are compared where they are.
+        here = np.minimum(np.searchsorted(pfns, originals), len(pfns) - 1)
+        is_here = pfns[here] == originals
+        near = np.flatnonzero(is_here)
+        is_equal[near] = are_equal(self._pages, rows[near], self._pages, here[near])
         # Many pages may equal the same one, which is read once then.
-        order = np.argsort(pfns, kind="stable")
-        for at in range(0, len(order), step):
-            these = order[at : at + step]
-            wanted = pfns[these]
+        far = np.flatnonzero(~is_here)
+        far = far[np.argsort(originals[far], kind="stable")]
+        step = len(self._recalled)
+        for at in range(0, len(far), step):
+            these = far[at : at + step]
+            wanted = originals[these]
             is_new = np.append(True, wanted[1:] != wanted[:-1])
             distinct = wanted[is_new]
             recalled = self._recalled[: len(distinct)]
-            refuse(self._dump.source.gather(runs_of_numbers(distinct), recalled))
-            earlier = recalled.view(np.uint64)
-            if len(distinct) < len(these):
-                earlier = earlier[np.cumsum(is_new) - 1]
-            is_equal[these] = ~(words[_sliced(rows[these])] != earlier).any(axis=1)
+            refuse(self._source.gather(runs_of_numbers(distinct), recalled))
+            is_equal[these] = are_equal(self._pages, rows[these], recalled, np.cumsum(is_new) - 1)
         return is_equal
-
-    def make_encoder(self) -> Callable[[PageOrder], Encoded]:
-        """See `npdump.encode.job.Job.make_encoder`."""
-        encode = self._page_encoder()
-
-        def encode_order(order: PageOrder) -> Encoded:
-            return encode(self._buffers[order.buffer][: order.npages], order.rows)
-
-        return encode_order
-
-    def release(self, batch: Batch) -> None:
-        """See `npdump.encode.job.Job.release`."""
-        self._free.append(batch.order.buffer)
 
 
 class StoredJob(_Job):
-    """Copies pages that are compressed already, and has those compressed anew that must be."""
+    """Copies pages that are compressed already, and compresses those again that must be."""
 
-    def prepare(self, batch: PageBatch) -> Batch:
-        """See `npdump.encode.job.Job.prepare`."""
-        compressed = self._dump.source.compressed
-        assert compressed is not None
-        stored = compressed.locate(batch.runs)
-        rows = np.flatnonzero(~stored.is_zero) if self._dump.drops_zero else np.arange(batch.npages)
+    def make_worker(self) -> _StoredWorker:
+        """See `npdump.encode.job.Job.make_worker`."""
+        return _StoredWorker(self)
+
+
+class _StoredWorker:
+    """See `npdump.encode.job.Worker`."""
+
+    def __init__(self, job: StoredJob) -> None:
+        assert job.dump.source.compressed is not None
+        self._job = job
+        self._source: CompressedPages = job.dump.source.compressed
+        self._page_size, self._drops_zero = job.dump.source.page_size, job.dump.drops_zero
+        self._encode = job.make_encoder()
+
+    def read(self, batch: PageBatch, room: U8) -> None:
+        """See `npdump.encode.job.Worker.read`."""
+        self._batch = batch
+        self._stored = self._source.locate(batch.runs)
+
+    def look_up(self) -> None:
+        """See `npdump.encode.job.Worker.look_up`."""
+        stored = self._stored
+        rows = np.flatnonzero(~stored.is_zero) if self._drops_zero else np.arange(len(stored))
         slots, duplicates, original_slots = np.full(len(rows), NO_SLOT), NONE, NONE
-        if self._options.share:
+        if self._job.options.share:
             # Pages that share their place in the input do so again: here the place is the key.
             positions = stored.offsets[rows] + (stored.numbers[rows].astype(np.int64) << _PART_SHIFT)
-            keys = keys_of(positions.astype(np.uint64).reshape(-1, 1))
-            slots, suspects, _ = self._known.look_up(keys, batch.rank + rows)
+            keys = keys_of(positions.view(np.uint64))
+            slots, suspects, _ = self._job.index.look_up(keys, self._batch.rank + rows)
             rows, slots, duplicates, original_slots = _split_duplicates(rows, slots, suspects)
-        return Batch(stored[rows], batch.rank, batch.npages, rows, slots, duplicates, original_slots)
+        self._found = rows, slots, duplicates, original_slots
 
-    def make_encoder(self) -> Callable[[PageLocations], Encoded]:
-        """See `npdump.encode.job.Job.make_encoder`."""
-        dump, options = self._dump, self._options
-        assert dump.source.compressed is not None
-        return StoredEncoder(
-            dump.source.compressed,
-            dump.source.history,
-            self._page_encoder(),
-            int(options.codec.flag),
-            dump.source.page_size,
-            dump.drops_zero,
-            options.copy_compressed,
-        )
+    def encode(self, room: U8) -> Encoded:
+        """See `npdump.encode.job.Worker.encode`."""
+        rows = self._found[0]
+        sizes, flags, data = self._encoded(self._stored[rows], room)
+        return Encoded(data, Batch(self._batch.rank, len(self._stored), *self._found, sizes, flags))
+
+    def _encoded(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
+        """Return the sizes and flags of pages as they are to be stored, and a buffer that holds them."""
+        sizes, flags = stored.nbytes.astype(np.uint32), stored.flags.copy()
+        stays = ~stored.is_zero & self._stays(sizes, flags)
+        changing = np.flatnonzero(~stays)
+        if not len(changing):
+            return sizes, flags, self._source.joined(stored)
+        pages = np.empty((len(changing), self._page_size), np.uint8)
+        refuse(self._source.decode(stored[changing], pages))
+        dropped = is_zero(pages) if self._drops_zero else np.zeros(len(pages), np.bool_)
+        sizes[changing[dropped]] = flags[changing[dropped]] = 0
+        changing, rows = changing[~dropped], np.flatnonzero(~dropped)
+        made = np.empty(len(rows), np.uint32)
+        data = room[: self._encode(pages, rows, room, made)].data
+        sizes[changing] = made
+        flags[changing] = np.where(made == self._page_size, np.uint32(0), self._job.codec_flag)
+        staying = np.flatnonzero(stays)
+        if not len(staying):
+            return sizes, flags, data
+        stops = np.cumsum(made.astype(np.int64)).tolist()
+        pieces: list[Any] = [data[start:stop] for start, stop in pairwise([0, *stops])]
+        buffers = dict(zip(changing.tolist(), pieces, strict=True))
+        buffers |= zip(staying.tolist(), self._source.buffers(stored[staying]), strict=True)
+        return sizes, flags, b"".join(buffers[row] for row in sorted(buffers))
+
+    def _stays(self, sizes: U32, flags: U32) -> Bool:
+        """Return which stored pages are as they would become."""
+        history, codec_flag = self._job.dump.source.history, self._job.codec_flag
+        if self._job.options.copy_compressed:
+            return np.ones(len(flags), np.bool_)
+        stays = flags == codec_flag
+        if history.codec_flag == codec_flag:
+            # The same compression left these as they were.
+            stays |= flags == PageFlag.RAW
+        if self._drops_zero and not history.level & 1:
+            # The file's writer didn't look for zero pages: these may be some.
+            stays &= (flags != PageFlag.RAW) & (sizes > self._page_size // ZERO_RATIO)
+        return stays
 
 
 def _split_duplicates(rows: Index, slots: Index, duplicates: Index) -> tuple[Index, Index, Index, Index]:
@@ -251,10 +316,3 @@ def _split_duplicates(rows: Index, slots: Index, duplicates: Index) -> tuple[Ind
     is_other = np.ones(len(rows), np.bool_)
     is_other[duplicates] = False
     return rows[is_other], slots[is_other], rows[duplicates], slots[duplicates]
-
-
-def _sliced(rows: Index) -> Index | slice:
-    """Return what takes the same rows of an array, and doesn't copy them if they are neighbours."""
-    first, n = int(rows[0]), len(rows)
-    is_contiguous = int(rows[-1]) - first == n - 1 and bool((rows[1:] > rows[:-1]).all())
-    return slice(first, first + n) if is_contiguous else rows

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from npdump.encode import pool
 from npdump.encode.batches import PageBatch, batches
+from npdump.encode.resources import default_threads
+from npdump.encode.threads import run
 from npdump.writers._kdump_layout import KdumpLayout, ceil_div
 from npdump.writers._kdump_pages import PageJob, StoredJob
 
@@ -24,16 +25,16 @@ COPIED_PER_COMPRESSED = 4
 
 
 def _only_copies(dump: DumpPlan, options: WriteOptions) -> bool:
-    """Tell whether nearly all pages are stored already as they will be."""
+    """Return whether nearly all pages are stored already as they will be."""
     is_same = dump.source.history.codec_flag == options.codec.flag
     return dump.source.compressed is not None and (options.copy_compressed or is_same)
 
 
 def _for_copying(options: WriteOptions) -> WriteOptions:
-    """Return what suits copies of compressed pages: larger batches, and no workers where nothing is compressed."""
+    """Return what suits copies of compressed pages: larger batches, and no threads where nothing is compressed."""
     return options._replace(
         batch_npages=options.batch_npages * COPIED_PER_COMPRESSED,
-        n_workers=1 if options.n_workers is None else options.n_workers,
+        n_threads=1 if options.n_threads is None else options.n_threads,
     )
 
 
@@ -65,17 +66,17 @@ class KdumpWriter:
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
         n_batches = ceil_div(self.n_pages, self._options.batch_npages)
-        n_workers = self._options.n_workers
-        if n_workers is None:
+        n_threads = self._options.n_threads
+        if n_threads is None:
             batch_nbytes = self._options.batch_npages * self._dump.source.page_size
-            n_workers = pool.default_workers(n_batches, batch_nbytes, self._options.codec.min_batches_per_worker)
-        n_workers = min(n_workers, n_batches)
+            n_threads = default_threads(n_batches, batch_nbytes, self._options.codec.min_batches_per_thread)
+        n_threads = min(n_threads, n_batches)
         job: Job
         if self._dump.source.compressed is not None:
             job = StoredJob(self._dump, self._options, sink, self._layout, self.n_pages)
         else:
-            job = PageJob(self._dump, self._options, sink, self._layout, self.n_pages, n_workers)
-        for done in pool.run(job, self._batches(), self._layout.data_offset, n_workers, self._options.observer):
+            job = PageJob(self._dump, self._options, sink, self._layout, self.n_pages)
+        for done in run(job, self._batches(), self._layout.data_offset, n_threads):
             self.n_zero += done.n_zero
             self.n_shared += done.n_shared
             yield done

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What npdump does for every page, a batch of pages a call. No format, kernel or compression is known here: an engine
+ * is a function of a shared library (npdump/codecs finds its address), one of a few ways to call it, and a context.
+ *
+ * Every buffer is checked before it is used, and every row where it is used: arrays may change while the interpreter's
+ * lock is given up. What does not fit raises ValueError. The build needs no header but Python's (stable ABI, 3.11).
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LANES 8 /* enough to hide the time of a multiplication */
+#define MULTIPLIER UINT64_C(0x9E3779B97F4A7C15)
+#define MAX_ARGUMENTS 10
+enum zlib { Z_STREAM_END = 1, Z_FINISH = 4 };
+
+typedef struct {
+    int call, level;
+    unsigned long long function, reset, context;
+} Engine;
+
+/* A buffer, as what its items are, and how many. */
+typedef struct {
+    union { char *bytes; uint32_t *u32; uint64_t *u64; int64_t *i64; };
+    Py_ssize_t n;
+} Array;
+
+/* The arguments of a call, in their order. */
+typedef struct {
+    Py_buffer views[MAX_ARGUMENTS];
+    Array arrays[MAX_ARGUMENTS];
+    long long numbers[MAX_ARGUMENTS];
+    Py_ssize_t page_size;
+    int n_views;
+    Engine engine;
+} Call;
+
+/* Give all buffers back, and raise ValueError if there is a reason. */
+static int release(Call *call, const char *why)
+{
+    while (call->n_views)
+        PyBuffer_Release(&call->views[--call->n_views]);
+    if (why) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_ValueError, why);
+    }
+    return !why;
+}
+
+/* End a call: with an error if there is a reason, else with a number. */
+static PyObject *done(Call *call, const char *why, long long number)
+{
+    return release(call, why) ? PyLong_FromLongLong(number) : NULL;
+}
+
+/* Take arguments: s a page's bytes, p whole pages, b i q arrays of items of 1, 4 and 8 bytes (capital letters: they are
+   written), n a number, e an engine. */
+static int take(Call *call, PyObject *args, const char *format)
+{
+    call->n_views = 0;
+    if (PyTuple_Size(args) != (Py_ssize_t)strlen(format))
+        return release(call, "another number of arguments is needed");
+    for (int i = 0; format[i]; i++) {
+        PyObject *object = PyTuple_GetItem(args, i);
+        Array *array = &call->arrays[i];
+        int kind = format[i] | 0x20, is_written = format[i] != kind;
+        Py_ssize_t itemsize = kind == 'q' ? 8 : kind == 'i' ? 4 : 1;
+        Py_buffer *view = &call->views[call->n_views];
+        Engine *engine = &call->engine;
+
+        if (kind == 'n' || kind == 's') {
+            call->numbers[i] = PyLong_AsLongLong(object);
+            if (PyErr_Occurred())
+                return release(call, "a number is needed");
+            if (kind == 'n')
+                continue;
+            call->page_size = (Py_ssize_t)call->numbers[i];
+            if (call->numbers[i] < 64 || call->numbers[i] > 1 << 28 || call->page_size % 64)
+                return release(call, "there is no such page size");
+        } else if (kind == 'e') {
+            if (!PyTuple_Check(object) || !PyArg_ParseTuple(object, "iKKKi", &engine->call, &engine->function,
+                                                            &engine->reset, &engine->context, &engine->level))
+                return release(call, "this is no engine");
+        } else {
+            if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | (is_written ? PyBUF_WRITABLE : 0)))
+                return release(call, "a contiguous buffer is needed, and one that can be written for what is written");
+            call->n_views++;
+            array->bytes = view->buf;
+            array->n = view->len / itemsize;
+            if (view->itemsize != itemsize || (uintptr_t)view->buf % (kind == 'p' ? 8 : (size_t)itemsize))
+                return release(call, "an array has items of another size, or is not aligned");
+            if (kind == 'p' && array->n % call->page_size)
+                return release(call, "whole pages are needed");
+            if (kind == 'p')
+                array->n /= call->page_size;
+        }
+    }
+    return 1;
+}
+
+/* A polynomial with the page's words as coefficients, and whether any is not 0. */
+static uint64_t digest(const char *page, Py_ssize_t nbytes)
+{
+    const uint64_t *words = (const uint64_t *)page;
+    uint64_t sums[LANES] = {0}, any = 0, step = 1, sum = 0, factor = 1;
+
+    for (int lane = 0; lane < LANES; lane++)
+        step *= MULTIPLIER;
+    for (Py_ssize_t i = 0; i < nbytes / 8; i += LANES)
+        for (int lane = 0; lane < LANES; lane++) {
+            any |= words[i + lane];
+            sums[lane] = sums[lane] * step + words[i + lane];
+        }
+    for (int lane = 0; lane < LANES; lane++, factor *= MULTIPLIER)
+        sum += sums[lane] * factor;
+    return sum ? sum : any != 0;
+}
+
+/* digests(page_size, pages, keys) */
+static PyObject *digests(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *pages = a + 1, *keys = a + 2;
+
+    if (!take(&call, args, "spQ"))
+        return NULL;
+    if (keys->n != pages->n)
+        return done(&call, "a key for each page is needed", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < pages->n; i++)
+        keys->u64[i] = digest(pages->bytes + i * call.page_size, call.page_size);
+    Py_END_ALLOW_THREADS
+    return done(&call, NULL, 0);
+}
+
+/* look_up(keys, pfns, index_keys, index_pfns, slots, originals) */
+static PyObject *look_up(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *keys = call.arrays, *pfns = keys + 1, *index_keys = keys + 2, *index_pfns = keys + 3, *slots = keys + 4,
+          *originals = keys + 5;
+    int shift = 64;
+
+    if (!take(&call, args, "qqQQQQ"))
+        return NULL;
+    for (Py_ssize_t rest = index_keys->n; rest > 1; rest >>= 1)
+        shift--;
+    if (index_keys->n < 2 || index_keys->n & (index_keys->n - 1) || index_pfns->n != index_keys->n)
+        return done(&call, "the index must have a power of two slots", 0);
+    if (pfns->n != keys->n || slots->n != keys->n || originals->n != keys->n)
+        return done(&call, "arrays differ in length", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < keys->n; i++) {
+        uint64_t key = keys->u64[i], slot = key >> shift;
+        int is_known;
+
+        if (key && !index_keys->u64[slot]) {
+            index_keys->u64[slot] = key;
+            index_pfns->i64[slot] = pfns->i64[i];
+        }
+        is_known = key && index_keys->u64[slot] == key;
+        slots->i64[i] = is_known ? (int64_t)slot : -1;
+        originals->i64[i] = is_known && index_pfns->i64[slot] != pfns->i64[i] ? index_pfns->i64[slot] : -1;
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, NULL, 0);
+}
+
+/* equal(page_size, pages, rows, others, other_rows, equal) */
+static PyObject *equal(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *pages = a + 1, *rows = a + 2, *others = a + 3, *other_rows = a + 4, *out = a + 5;
+    int is_bad = 0;
+
+    if (!take(&call, args, "spqpqB"))
+        return NULL;
+    if (rows->n != out->n || other_rows->n != out->n)
+        return done(&call, "arrays differ in length", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < out->n && !is_bad; i++) {
+        int64_t row = rows->i64[i], other = other_rows->i64[i];
+
+        if (!(is_bad = row < 0 || row >= pages->n || other < 0 || other >= others->n))
+            out->bytes[i] = !memcmp(pages->bytes + row * call.page_size, others->bytes + other * call.page_size,
+                                    (size_t)call.page_size);
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, is_bad ? "a row is out of range" : NULL, 0);
+}
+
+/* place(offset, sizes, words, rows, slots, duplicates, original_slots, index_places, places)
+   A place is an offset and a word. Stored pages get theirs first, duplicates the one in their original's slot. */
+static PyObject *place(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *sizes = a + 1, *words = a + 2, *rows = a + 3, *slots = a + 4, *duplicates = a + 5,
+          *original_slots = a + 6, *index = a + 7, *places = a + 8;
+    int is_bad = 0;
+
+    if (!take(&call, args, "niqqqqqQQ"))
+        return NULL;
+    if (words->n != rows->n || sizes->n != rows->n || slots->n != rows->n || original_slots->n != duplicates->n)
+        return done(&call, "arrays differ in length", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < rows->n && !is_bad; i++) {
+        int64_t row = rows->i64[i], slot = slots->i64[i];
+
+        if ((is_bad = row < 0 || row >= places->n / 2 || slot >= index->n / 2))
+            break;
+        if (sizes->u32[i])
+            places->i64[2 * row] = call.numbers[0], places->i64[2 * row + 1] = words->i64[i];
+        if (slot >= 0)
+            memcpy(&index->i64[2 * slot], &places->i64[2 * row], 16);
+        call.numbers[0] += sizes->u32[i];
+    }
+    for (Py_ssize_t i = 0; i < duplicates->n && !is_bad; i++) {
+        int64_t row = duplicates->i64[i], slot = original_slots->i64[i];
+
+        if (!(is_bad = row < 0 || row >= places->n / 2 || slot < 0 || slot >= index->n / 2))
+            memcpy(&places->i64[2 * row], &index->i64[2 * slot], 16);
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, is_bad ? "a row or slot is out of range" : NULL, call.numbers[0]);
+}
+
+/* How an engine's functions are called; npdump/codecs/_engines.py has the same numbers. */
+enum call { COPY, WORK, PLAIN, LEVEL, CONTEXT, STREAM, STREAM32 };
+
+/* What changes from page to page in zlib's z_stream, and in ISA-L's isal_zstream. */
+typedef struct {
+    const char *next_in; unsigned avail_in; unsigned long total_in; char *next_out; unsigned avail_out;
+} Stream;
+typedef struct { const char *next_in; uint32_t avail_in, total_in; char *next_out; uint32_t avail_out; } Stream32;
+
+typedef int Work(const char *, size_t, char *, size_t *, void *), Plain(const char *, size_t, char *, size_t *);
+typedef size_t Level(void *, char *, size_t, const char *, size_t, int);
+typedef size_t Unlevel(void *, char *, size_t, const char *, size_t);
+typedef size_t Context(void *, const char *, size_t, char *, size_t);
+typedef int Uncontext(void *, const char *, size_t, char *, size_t, size_t *);
+typedef int Reset(void *), Run(void *, int), Run32(void *);
+
+#define FUNCTION(type) ((type *)(uintptr_t)engine->function)
+
+/* Run a stream over one page from its beginning; return the bytes that it made, 0 if it did not come to its end. */
+static size_t stream(const Engine *engine, const char *from, size_t n, char *to, size_t room)
+{
+    Stream *stream = (Stream *)(uintptr_t)engine->context;
+
+    ((Reset *)(uintptr_t)engine->reset)(stream);
+    stream->next_in = from, stream->avail_in = (unsigned)n;
+    stream->next_out = to, stream->avail_out = (unsigned)room;
+    return FUNCTION(Run)(stream, Z_FINISH) == Z_STREAM_END ? (size_t)(stream->next_out - to) : 0;
+}
+
+static size_t stream32(const Engine *engine, const char *from, size_t n, char *to, size_t room)
+{
+    Stream32 *stream = (Stream32 *)(uintptr_t)engine->context;
+
+    memcpy(stream, (void *)(uintptr_t)engine->reset, (size_t)engine->level);
+    stream->next_in = from, stream->avail_in = (uint32_t)n;
+    stream->next_out = to, stream->avail_out = (uint32_t)room;
+    return FUNCTION(Run32)(stream) == 0 && !stream->avail_in ? (size_t)(stream->next_out - to) : 0;
+}
+
+/* Compress a page; return its size, 0 or anything that is not smaller than a page if it did not become smaller. */
+static size_t compress_page(const Engine *engine, const char *from, size_t n, char *to, size_t room)
+{
+    void *context = (void *)(uintptr_t)engine->context;
+    size_t made = room;
+
+    switch (engine->call) {
+    case WORK: return FUNCTION(Work)(from, n, to, &made, context) ? 0 : made;
+    case PLAIN: return FUNCTION(Plain)(from, n, to, &made) ? 0 : made;
+    case LEVEL: return FUNCTION(Level)(context, to, room, from, n, engine->level);
+    case CONTEXT: return FUNCTION(Context)(context, from, n, to, n - 1);
+    case STREAM: return stream(engine, from, n, to, room);
+    case STREAM32: return stream32(engine, from, n, to, room);
+    default: return 0;
+    }
+}
+
+/* Uncompress a page; return whether it became exactly `room` bytes. */
+static int uncompress_page(const Engine *engine, const char *from, size_t n, char *to, size_t room)
+{
+    void *context = (void *)(uintptr_t)engine->context;
+    size_t made = room;
+
+    switch (engine->call) {
+    case COPY:
+        if (n == room)
+            memcpy(to, from, n);
+        return n == room;
+    case WORK: return !FUNCTION(Work)(from, n, to, &made, NULL) && made == room;
+    case PLAIN: return !FUNCTION(Plain)(from, n, to, &made) && made == room;
+    case LEVEL: return FUNCTION(Unlevel)(context, to, room, from, n) == room;
+    case CONTEXT: return !FUNCTION(Uncontext)(context, from, n, to, room, &made) && made == room;
+    case STREAM: return stream(engine, from, n, to, room) == room;
+    default: return 0;
+    }
+}
+
+/* compress(page_size, pages, rows, out, sizes, engine): returns the bytes made */
+static PyObject *compress(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *pages = a + 1, *rows = a + 2, *out = a + 3, *sizes = a + 4;
+    Py_ssize_t at = 0;
+    int is_bad = 0;
+
+    if (!take(&call, args, "spqBIe"))
+        return NULL;
+    /* Pages that cannot be made smaller grow: with LZO by 1/16 and 67 bytes, with snappy by 1/6 and 32. */
+    Py_ssize_t n = call.page_size, room = n + n / 6 + 128;
+    if (rows->n != sizes->n || (rows->n && (out->n < room || (out->n - room) / n < rows->n - 1)))
+        return done(&call, "an output is too small", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < rows->n; i++) {
+        int64_t row = rows->i64[i];
+        size_t made;
+
+        if ((is_bad = row < 0 || row >= pages->n))
+            break;
+        made = compress_page(&call.engine, pages->bytes + row * n, (size_t)n, out->bytes + at, (size_t)room);
+        if (!made || made >= (size_t)n)
+            memcpy(out->bytes + at, pages->bytes + row * n, made = (size_t)n);
+        sizes->u32[i] = (uint32_t)made;
+        at += (Py_ssize_t)made;
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, is_bad ? "a row is out of range" : NULL, at);
+}
+
+/* uncompress(page_size, data, starts, sizes, out, rows, good, engine): returns how many are not good */
+static PyObject *uncompress(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *data = a + 1, *starts = a + 2, *sizes = a + 3, *out = a + 4, *rows = a + 5, *good = a + 6;
+    Py_ssize_t n_bad = 0;
+    int is_bad = 0;
+
+    if (!take(&call, args, "sbqqPqBe"))
+        return NULL;
+    if (starts->n != rows->n || sizes->n != rows->n || good->n != rows->n)
+        return done(&call, "arrays differ in length", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < rows->n; i++) {
+        int64_t row = rows->i64[i], start = starts->i64[i], n = sizes->i64[i];
+
+        if ((is_bad = row < 0 || row >= out->n || start < 0 || start > data->n || n < 0 || n > data->n - start))
+            break;
+        good->bytes[i] = (char)uncompress_page(&call.engine, data->bytes + start, (size_t)n,
+                                               out->bytes + row * call.page_size, (size_t)call.page_size);
+        n_bad += !good->bytes[i];
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, is_bad ? "a row or a place is out of range" : NULL, n_bad);
+}
+
+/* read_ranges(fd, offsets, sizes, out): returns how many ranges were read whole */
+static PyObject *read_ranges(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *offsets = a + 1, *sizes = a + 2, *out = a + 3;
+    Py_ssize_t at = 0, i = 0;
+    int is_bad = 0;
+
+    if (!take(&call, args, "nqqB"))
+        return NULL;
+    if (offsets->n != sizes->n)
+        return done(&call, "arrays differ in length", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (; i < offsets->n; i++) {
+        int64_t n = sizes->i64[i];
+
+        is_bad = n < 0 || n > out->n - at;
+        if (is_bad || pread((int)call.numbers[0], out->bytes + at, (size_t)n, offsets->i64[i]) != n)
+            break;
+        at += n;
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, is_bad ? "the output is too small" : NULL, i);
+}
+
+#define METHOD(name) {#name, name, METH_VARARGS, NULL}
+static PyMethodDef methods[] = {METHOD(digests),  METHOD(look_up),    METHOD(equal),       METHOD(place),
+                                METHOD(compress), METHOD(uncompress), METHOD(read_ranges), {NULL, NULL, 0, NULL}};
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_methods = methods, .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&module);
+}
