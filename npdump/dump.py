@@ -366,6 +366,8 @@ def open(
     *more: str | os.PathLike[str],
     vmlinux: str | os.PathLike[str] | None = None,
     vmcoreinfo: str | os.PathLike[str] | None = None,
+    override: bool = False,
+    vmcoreinfo_at: int | None = None,
     use_mmap: bool = True,
     work_dir: str | os.PathLike[str] | None = None,
     observer: Observer = SILENT,
@@ -383,6 +385,11 @@ def open(
         The kernel with its debug information; says what the dump does not tell.
     vmcoreinfo : str or path-like, optional
         A text file that ``npdump -g`` made of it; at most one of the two is given.
+    override : bool
+        Whether what ``vmcoreinfo`` says wins where the dump says something else.
+    vmcoreinfo_at : int, optional
+        Which of the VMCOREINFO texts in the dump is used: its number from 1 on, or its physical address. By default it
+        is the one that leads to a kernel.
     use_mmap : bool
         False reads everything with pread(2).
     work_dir : str or path-like, optional
@@ -410,5 +417,13 @@ def open(
     if vmlinux is not None and vmcoreinfo is not None:
         raise UsageError("vmlinux with vmcoreinfo: the kernel's facts come from one of them")
     return Dump(
-        path, *more, vmlinux=vmlinux, vmcoreinfo=vmcoreinfo, use_mmap=use_mmap, work_dir=work_dir, observer=observer
+        path,
+        *more,
+        vmlinux=vmlinux,
+        vmcoreinfo=vmcoreinfo,
+        override=override,
+        vmcoreinfo_at=vmcoreinfo_at,
+        use_mmap=use_mmap,
+        work_dir=work_dir,
+        observer=observer,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from npdump.arch import Arch, by_machine
 from npdump.arrays import contains
 from npdump.errors import AddressError, UsageError
-from npdump.kernel import probe
+from npdump.kernel import probe, texts
 from npdump.kernel.facts.vmlinux import load_external
 from npdump.observer import SILENT, Observer
 from npdump.sources import Source, open_source
@@ -87,6 +87,8 @@ class Opened:
         *more: str | os.PathLike[str],
         vmlinux: str | os.PathLike[str] | None = None,
         vmcoreinfo: str | os.PathLike[str] | None = None,
+        override: bool = False,
+        vmcoreinfo_at: int | None = None,
         use_mmap: bool = True,
         work_dir: str | os.PathLike[str] | None = None,
         observer: Observer = SILENT,
@@ -95,6 +97,8 @@ class Opened:
         self.path = self.paths[0]
         self.vmlinux = None if vmlinux is None else os.fspath(vmlinux)
         self._vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
+        self._override = override
+        self._vmcoreinfo_at = vmcoreinfo_at
         self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir))
         self.observer = observer
         self._stack = ExitStack()
@@ -107,6 +111,8 @@ class Opened:
         options: dict[str, Any] = {
             "vmlinux": self.vmlinux,
             "vmcoreinfo": self._vmcoreinfo,
+            "override": self._override,
+            "vmcoreinfo_at": self._vmcoreinfo_at,
             "use_mmap": self.reading.use_mmap,
             "work_dir": self.reading.work_dir,
         }
@@ -148,8 +154,11 @@ class Opened:
         ------
         SourceError
             If the files are not a dump, or damaged.
+        UsageError
+            If there is no VMCOREINFO at ``vmcoreinfo_at``.
         """
-        return open_source(*self.storages)
+        source = open_source(*self.storages)
+        return texts.choose(source, by_machine(source.header), self.observer, self._vmcoreinfo_at)
 
     @cached_property
     def arch(self) -> Arch:
@@ -159,7 +168,8 @@ class Opened:
     @cached_property
     def external(self) -> ExternalFacts | None:
         """Facts of ``vmlinux`` or ``vmcoreinfo``; raises SourceError or FactError if that is no such file."""
-        return load_external(vmlinux=self.vmlinux, vmcoreinfo=self._vmcoreinfo, work_dir=self.reading.work_dir)
+        external = load_external(vmlinux=self.vmlinux, vmcoreinfo=self._vmcoreinfo, work_dir=self.reading.work_dir)
+        return external and external._replace(overrides=self._override)
 
     @cached_property
     def kernel(self) -> Kernel:

@@ -36,6 +36,8 @@ def open_dump(options: Options, report: Reporter) -> Dump:
         *options.vmcores,
         vmlinux=options.vmlinux,
         vmcoreinfo=options.vmcoreinfo,
+        override=options.override,
+        vmcoreinfo_at=options.vmcoreinfo_at,
         use_mmap=not options.non_mmap,
         work_dir=options.work_dir,
         observer=report,

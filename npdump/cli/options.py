@@ -133,6 +133,8 @@ class Options(NamedTuple):
     vtop: int | None = None
     partial_dmesg: bool = False
     vmcoreinfo: str | None = None
+    vmcoreinfo_at: int | None = None
+    override: bool = False
     vmlinux: str | None = None
     new_vmcoreinfo: str | None = None
     strict: bool = False
@@ -390,6 +392,14 @@ def _add_fact_options(group: argparse._ArgumentGroup) -> None:
         metavar="VMCOREINFO",
         help="take what VMCORE does not tell about its kernel from a text file that -g made",
     )
+    add("--override", action="store_true", help="believe the file of -i where VMCORE says something else")
+    add(
+        "--vmcoreinfo-at",
+        metavar="PADDR|N",
+        type=_address,
+        help="of several VMCOREINFO texts in VMCORE use the Nth, or the one at a physical address, instead of the one "
+        "that leads to a kernel",
+    )
     add(
         "-g",
         dest="new_vmcoreinfo",
@@ -507,6 +517,10 @@ _RULES: tuple[tuple[Callable[[Options], object], str], ...] = (
     (
         lambda o: o.vmlinux is not None and o.vmcoreinfo is not None,
         "-x with -i: the kernel's facts come from one of them",
+    ),
+    (
+        lambda o: o.override and o.vmcoreinfo is None,
+        "--override without -i VMCOREINFO: there is no file to believe",
     ),
     (
         lambda o: o.new_vmcoreinfo is not None and o.vmlinux is None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, overload
 
-from npdump.errors import AddressError, FactError, VersionMismatch
+from npdump.errors import AddressError, CodecError, FactError, SourceError, VersionMismatch
 from npdump.facts import Facts
 from npdump.kernel import trace
 from npdump.kernel.facts import btf, kallsyms, uname, vmcoreinfo, vmcoreinfo_keys
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from npdump.observer import Observer
     from npdump.sources import Source
 
-__all__ = ["embedded_types", "find_kernel", "utsname"]
+__all__ = ["embedded_types", "find_kernel", "read_utsname", "utsname"]
 
 MAX_CONFLICTS_SHOWN = 5
 
@@ -80,7 +80,7 @@ def find_kernel(
         if stated not in (None, source.page_size):
             observer.warn(f"VMCOREINFO says PAGESIZE={stated}, but pages of {source.page_size} bytes are used")
         kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
-        if external is not None and source.notes.vmcoreinfo is None:
+        if external is not None and (external.overrides or source.notes.vmcoreinfo is None):
             _check_release(kernel, external)
         observer.debug(trace.of_kernel(source, kernel))
         return kernel
@@ -122,13 +122,14 @@ def _warn_of_rejected(facts: Facts, observer: Observer) -> None:
 
 def _check_release(kernel: Kernel, external: ExternalFacts) -> None:
     """Compare with what the kernel says of itself, where the dump's notes say nothing."""
-    fields = _read_utsname(kernel)
+    fields = read_utsname(kernel)
     if fields is None:
         raise VersionMismatch(f"{external.path}: doesn't fit the dump: there is no kernel where it should be")
     external.check(fields[2].decode("ascii", "replace"), None)
 
 
-def _read_utsname(kernel: Kernel) -> tuple[bytes, ...] | None:
+def read_utsname(kernel: Kernel) -> tuple[bytes, ...] | None:
+    """Return what the kernel's memory says that it is, as `utsname`; None if nothing sensible is there."""
     symbol = kernel.facts.get("SYMBOL(init_uts_ns)")
     offset = kernel.facts.get("OFFSET(uts_namespace.name)")
     if symbol is None:
@@ -136,7 +137,7 @@ def _read_utsname(kernel: Kernel) -> tuple[bytes, ...] | None:
     try:
         # Where the offset isn't exported, the name follows a reference count of 4 bytes.
         raw = kernel.memory.read(symbol + (4 if offset is None else offset), uname.FIELDS_NBYTES)
-    except AddressError:
+    except (AddressError, SourceError, CodecError):
         return None
     fields = uname.parse(raw)
     return fields if fields[0] == b"Linux" else None
@@ -146,7 +147,7 @@ def utsname(kernel: Kernel | None, arch: Arch) -> tuple[bytes, ...]:
     """Return sysname, nodename, release, version, machine and domainname, as far as they are known."""
     if kernel is None:
         return uname.from_facts(None, arch.name)
-    return _read_utsname(kernel) or uname.from_facts(kernel.facts, arch.name)
+    return read_utsname(kernel) or uname.from_facts(kernel.facts, arch.name)
 
 
 def embedded_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:

@@ -36,6 +36,7 @@ _MIN_STORED_RATIO = 16
 """No compression makes a page with such a text so many times smaller: most of it are addresses."""
 
 _COMPLETE = re.compile(rb"(?:^|\n)PAGESIZE=\d+\n(?:.*\n)*SYMBOL\(\w+\)=", re.ASCII)
+_CRASHED = re.compile(rb"^CRASHTIME=\d", re.MULTILINE)
 _TEXT = re.compile(rb"[\n\x20-\x7e]+")
 
 
@@ -68,11 +69,18 @@ def has_text(notes: NoteArea) -> bool:
 
 
 def complete(image: Image) -> Image:
-    """Return an image with the VMCOREINFO that memory has, if its notes have none of any use."""
+    """Return an image with the VMCOREINFO that memory has, if its notes have none of any use.
+
+    The first text with the time of a crash is taken: a capture kernel that was running then has none.
+    """
     if has_text(image.notes):
         return image
-    text = next(find_vmcoreinfo_texts(image), None)
-    return image if text is None else image.with_vmcoreinfo(text)
+    found: list[VmcoreinfoText] = []
+    for text in find_vmcoreinfo_texts(image):
+        if _CRASHED.search(text.text):
+            return image.with_vmcoreinfo(text)
+        found.append(text)
+    return image.with_vmcoreinfo(found[0]) if found else image
 
 
 def _pages_that_begin_so(source: Source) -> Iterator[int]:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from npdump.errors import VersionMismatch
+from npdump.facts import Facts
 
 if TYPE_CHECKING:
-    from npdump.facts import Facts
     from npdump.kernel.facts.types import Types
 
 __all__ = ["ExternalFacts", "merge"]
@@ -36,6 +36,8 @@ class ExternalFacts(NamedTuple):
     link_base : int or None
         Address that the kernel's text was linked at.
     types : Types or None
+    overrides : bool
+        Whether what the file tells wins over what the dump says.
     """
 
     path: str
@@ -43,6 +45,7 @@ class ExternalFacts(NamedTuple):
     build_id: str | None
     link_base: int | None = None
     types: Types | None = None
+    overrides: bool = False
 
     def check(self, release: str | None, build_id: str | None) -> None:
         """Compare with what the dump says of its kernel.
@@ -67,6 +70,8 @@ class ExternalFacts(NamedTuple):
 def merge(facts: Facts, external: ExternalFacts) -> tuple[Facts, list[str]]:
     """Add what a file tells to what the dump says; where they contradict each other, the dump's value wins.
 
+    If the file overrides the dump it is the other way round, and the dump need not say that it is of the same kernel.
+
     Returns
     -------
     facts : Facts
@@ -78,8 +83,13 @@ def merge(facts: Facts, external: ExternalFacts) -> tuple[Facts, list[str]]:
     VersionMismatch
         If the file is of another kernel.
     """
-    external.check(facts.release, facts.text("BUILD-ID"))
-    merged, conflicts = facts.completed_by(external.facts, _kaslr_offset(facts, external.facts))
+    offset = _kaslr_offset(facts, external.facts)
+    if external.overrides:
+        moved, _ = Facts({}, {}).completed_by(external.facts, offset)
+        merged, conflicts = moved.completed_by(facts)
+    else:
+        external.check(facts.release, facts.text("BUILD-ID"))
+        merged, conflicts = facts.completed_by(external.facts, offset)
     quiet = _RUN_TIME | _ALIKE_IN_NAME
     return merged, [text for key, text in conflicts if key not in quiet]
 
