@@ -8,7 +8,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults man dist clean
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man dist clean
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench  measure the speed"
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
+	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=420"
 	@echo "make man    make man/npdump.8"
 	@echo "make dist   make the source archive and the wheel in dist/"
 	@echo "make clean  remove everything that was made, $(VENV) too"
@@ -45,6 +46,10 @@ bench: $(VENV)/.npdump
 
 faults: $(VENV)/.npdump
 	$(BIN)/python -m tests.faults
+
+SECONDS ?= 420
+fuzz: $(VENV)/.npdump
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 sweep: $(VENV)/.npdump
 	$(BIN)/python -m tests.sweep -n $$(nproc)

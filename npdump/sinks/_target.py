@@ -20,7 +20,7 @@ from npdump.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Target", "open_target"]
+__all__ = ["Target", "is_at", "open_target"]
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROBE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -99,6 +99,17 @@ def open_target(path: str, force: bool, keep_away: bool, check: Callable[[os.sta
     return Target(fd, place, None, status)
 
 
+def is_at(fd: int, path: str) -> bool:
+    """Return whether a name is that of an open file, as far as can be told."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Nothing says that somebody took it away.
+        return True
+
+
 def _part_of(path: str) -> str:
     return f"{path}.part"
 
@@ -167,14 +178,11 @@ def _beside(path: str) -> int:
 
 
 def _locked(fd: int, path: str, place: str | None = None) -> int:
-    """Lock a file that was just made, unless another run has taken it away by then."""
+    """Lock a file that was just made or opened, unless another run has taken it away by then."""
     try:
         _lock(fd, path)
-        if place is not None and not os.path.samestat(os.fstat(fd), os.lstat(place)):
-            raise FileNotFoundError
-    except FileNotFoundError:
-        os.close(fd)
-        raise _is_busy(path) from None
+        if place is not None and not is_at(fd, place):
+            raise _is_busy(path)
     except BaseException:
         os.close(fd)
         raise

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
-from npdump.sinks._target import open_target
+from npdump.sinks._target import is_at, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -161,7 +161,7 @@ class FileSink:
 
     def _name_of(self, fd: int) -> str | None:
         """Return where the file is, None if somebody took it away; a worker may have given it its name."""
-        return next((name for name in (self._part, self._place) if name and _is_at(fd, name)), None)
+        return next((name for name in (self._part, self._place) if name and is_at(fd, name)), None)
 
     def _settle(self, fd: int) -> None:
         """Give the file its name, if it hasn't got it; it is an error if it's no longer there."""
@@ -204,17 +204,6 @@ class FileSink:
             if name is not None:
                 os.unlink(name)
         os.close(fd)
-
-
-def _is_at(fd: int, path: str) -> bool:
-    """Return whether a name is that of an open file, as far as can be told."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
-    except OSError:
-        # The lock is ours, and no other run writes there.
-        return True
 
 
 def open_files(

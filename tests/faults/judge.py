@@ -51,7 +51,11 @@ def faults_of(
         if code and len(errors) != 1:
             found.append(f"exit {code} with {len(errors)} lines of error: {stderr[-300:]}")
         left = [name for name in os.listdir(folder) if name.endswith(".part")]
-        found += [f"{name} is left" for name in left if f"{name} has the new file" not in stderr]
+        found += [
+            f"{name} is left"
+            for name in left
+            if not any(text in stderr for text in (f"{name} has the new file", "another npdump is writing it"))
+        ]
     for name, whole in wanted.items():
         try:
             state = state_of(folder / name)

@@ -71,7 +71,8 @@ class KdumpFile:
         self.order = "<" if data[8] == 6 else ">"
         (self.version,) = struct.unpack_from(self.order + "i", data, 8)
         self.utsname = {
-            name: data[12 + 65 * i : 77 + 65 * i].split(b"\0")[0].decode() for i, name in enumerate(UTSNAME)
+            name: data[12 + 65 * i : 77 + 65 * i].split(b"\0")[0].decode(errors="replace")
+            for i, name in enumerate(UTSNAME)
         }
         machine = self.utsname["machine"]
         layout = ("32 packed" if machine in PACKED else "32 padded") if machine in WORD_32 else "64"

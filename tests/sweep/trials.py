@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-import signal
 import tempfile
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.bounded import Broken, bounded
 from tests.sweep import commands, scans
 from tests.sweep.dumps import Altered
 from tests.sweep.reads import noted
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
 
     from tests.sweep.changes import Change
 
-MAX_SECONDS = 10
 MAX_NBYTES = 400 << 20
 _ADDRESS_SPACE_NBYTES = 6 << 30
-_DEAF_SECONDS = 20 * MAX_SECONDS
+_DEAF_SECONDS = 200
 
 
 class Trial(NamedTuple):
@@ -36,37 +34,9 @@ class Trial(NamedTuple):
     outcome: Outcome
 
 
-class _HangError(BaseException):
-    pass
-
-
-def _on_alarm(number: int, frame: Any) -> None:
-    raise _HangError
-
-
-def _peak_nbytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) << 10
-
-
-def bounded(judge: Callable[[], Outcome]) -> Outcome:
-    """Judge within bounds: a hang, an error that isn't npdump's own and too much memory are outcomes as well."""
-    signal.signal(signal.SIGPROF, _on_alarm)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _peak_nbytes()
-    # Of the processor: the machine may be busy with something else.
-    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
-    try:
-        outcome = judge()
-    except _HangError:
-        return Outcome("hang", detail=f"took more than {MAX_SECONDS} seconds")
-    except (Exception, SystemExit):
-        lines = traceback.format_exc().strip().splitlines()
-        return Outcome("traceback", detail=" | ".join(line.strip() for line in (*lines[-3:-1], lines[-1])))
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-    used = _peak_nbytes() - before
-    return Outcome("memory", detail=f"{used >> 20} MiB") if used > MAX_NBYTES else outcome
+def _judged(judge: Callable[[], Outcome]) -> Outcome:
+    outcome = bounded(judge, MAX_NBYTES)
+    return Outcome(outcome.kind, detail=outcome.detail) if isinstance(outcome, Broken) else outcome
 
 
 class Bench:
@@ -92,7 +62,7 @@ class Bench:
         if change.key not in self.read_by_scans:
             return None
         self.altered.change(change)
-        return bounded(lambda: self.reference.judge(self.altered.path, self._levels))
+        return _judged(lambda: self.reference.judge(self.altered.path, self._levels))
 
     def ask(self, change: Change) -> Iterator[Outcome]:
         """Judge the answers to the questions that look at what was changed."""
@@ -100,7 +70,7 @@ class Bench:
         if concerned:
             self.altered.change(change)
         for question in concerned:
-            yield bounded(lambda question=question: commands.ask(question))
+            yield _judged(lambda question=question: commands.ask(question))
 
 
 def _serve(vmcore: Path, changes: list[Change], levels: tuple[int, ...], connection: Any) -> None:

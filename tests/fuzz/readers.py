@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What npdump is asked about a damaged file, in this process, and whether the answer will do."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, NamedTuple
+
+from npdump.cli.main import main
+from tests.bounded import MAX_SECONDS, Broken, bounded
+from tests.fuzz.mutate import mutated
+from tests.fuzz.seeds import MAKERS, Seed
+from tests.readers import open_dump
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXIT_CODES = (0, 1, 2)
+#: More than 4 times the input.
+MEMORY_NBYTES = 100 << 20
+
+_FILTERS = (["-l", "-d31"], ["-c", "-d1"], ["-E", "-d31"], ["-l", "-d0"], ["-E", "-d1"])
+_QUESTIONS = (
+    ["info"],
+    ["info", "--json"],
+    ["--dump-dmesg"],
+    ["--mem-usage"],
+    ["--vtop", "0xffffffff81000000"],
+)
+
+
+class Finding(NamedTuple):
+    """What was wrong, with which command line."""
+
+    kind: str
+    args: list[str]
+    detail: str
+
+
+def all_command_lines(reader: str, path: Path, out: Path) -> list[list[str]]:
+    """All command lines for a file of a kind; ``out`` is what they write."""
+    if reader == "vmlinux":
+        return [["-g", str(out), "-x", str(path)]]
+    found = [[*question, str(path)] for question in _QUESTIONS]
+    found += [["explain", str(path), "pfn:0x14"]]
+    return found + [["--num-threads", "1", *options, str(path), str(out)] for options in _FILTERS]
+
+
+def command_lines(reader: str, rng: random.Random, path: Path, out: Path) -> list[list[str]]:
+    """Some of the command lines for a file of a kind; ``out`` is what they write."""
+    if reader == "vmlinux":
+        return [["-g", str(out), "-x", str(path)]]
+    questions = list(rng.sample(_QUESTIONS, 2))
+    if reader == "log":
+        questions = [["--dump-dmesg"], ["info"]]
+    found = [[*question, str(path)] for question in questions]
+    if rng.random() < 0.3:
+        found.append(["explain", str(path), f"pfn:{rng.randrange(1 << 10):#x}"])
+    if reader != "log":
+        found.append(["--num-threads", "1", *rng.choice(_FILTERS), str(path), str(out)])
+    return found
+
+
+def _run(args: list[str]) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    stdin, handlers = sys.stdin, {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(args)
+    finally:
+        sys.stdin = stdin
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return code, out.getvalue(), err.getvalue()
+
+
+def _judge(args: list[str], result: tuple[int, str, str], out: Path) -> Finding | None:
+    code, said, err = result
+    if code not in EXIT_CODES:
+        return Finding("exit", args, f"exit {code}: {err[-200:]}")
+    if "Traceback" in err + said:
+        return Finding("traceback", args, err[-300:])
+    if code and not err.strip():
+        return Finding("silence", args, f"exit {code} without a word")
+    if any(ord(character) < 32 and character not in "\n\r\t" for character in err + said):
+        return Finding("escape", args, "control characters reach the terminal")
+    if code == 0 and out.exists() and "-g" not in args:
+        try:
+            dump = open_dump(out)
+            n = sum(1 for _ in dump.contents())
+        except Exception as error:  # whatever a reader that shares nothing with npdump says
+            return Finding("unreadable", args, repr(error)[:200])
+        if n != len(dump.kept):
+            return Finding("unreadable", args, f"{n} of {len(dump.kept)} pages")
+    return None
+
+
+def tried(reader: str, data: bytes, rng: random.Random | None, folder: Path) -> list[Finding]:
+    """Ask about a file, all that can be asked without `rng`; return what was wrong."""
+    path, out = folder / "input", folder / "out"
+    path.write_bytes(data)
+    found = []
+    lines = all_command_lines(reader, path, out) if rng is None else command_lines(reader, rng, path, out)
+    for args in lines:
+        out.unlink(missing_ok=True)
+        result = bounded(lambda args=args: _run(args), 4 * len(data) + MEMORY_NBYTES, MAX_SECONDS)
+        if isinstance(result, Broken):
+            found.append(Finding(result.kind, args, result.detail))
+        elif (finding := _judge(args, result, out)) is not None:
+            found.append(finding)
+    return found
+
+
+class Fuzzer:
+    """Damaged files of one kind, by number: the same number is always the same file."""
+
+    def __init__(self, reader: str) -> None:
+        self.reader = reader
+        self.seeds: list[Seed] = MAKERS[reader]()
+        os.environ["XDG_CACHE_HOME"] = "/proc/nowhere"
+
+    def data(self, number: int) -> bytes:
+        """The file."""
+        rng = random.Random(f"{self.reader} {number}")
+        return mutated(rng.choice(self.seeds), rng)
+
+    def try_number(self, number: int, folder: Path) -> list[Finding]:
+        """Try a file."""
+        return tried(self.reader, self.data(number), random.Random(number), folder)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Small inputs of each kind, and where in them their fields are."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import harness, test_built_machines, test_dmesg
+from tests.builders import kdump, logs, machine, old
+from tests.builders.kernels import KERNELS
+from tests.builders.pages import Block
+from tests.builders.vmcore import Description, build
+from tests.test_vmlinux import SOURCE
+
+
+class Seed(NamedTuple):
+    """A file, and the ranges of its bytes that are headers, tables and notes."""
+
+    name: str
+    data: bytes
+    fields: tuple[tuple[int, int], ...]
+
+
+def _made(make) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seed"
+        make(path)
+        return path.read_bytes()
+
+
+def _elf_fields(data: bytes) -> tuple[tuple[int, int], ...]:
+    """ELF header, program headers and notes; each program header twice, since most is told there."""
+    is_64_bit, order = data[4] == 2, "<" if data[5] == 1 else ">"
+    phoff = struct.unpack_from(f"{order}Q" if is_64_bit else f"{order}I", data, 32 if is_64_bit else 28)[0]
+    phentsize, phnum = struct.unpack_from(f"{order}HH", data, 54 if is_64_bit else 42)
+    headers = (phoff, phoff + phentsize * phnum)
+    at = phoff + (8 if is_64_bit else 4)
+    note = struct.unpack_from(f"{order}Q" if is_64_bit else f"{order}I", data, at)[0]
+    return (0, 64), headers, headers, (note, note + 512), (note, note + 4096)
+
+
+@cache
+def _vmcore(kernel: str = "6.12", mib: int = 2) -> bytes:
+    ram = [(1 << 20, (1 + mib) << 20)]
+    blocks = [Block(0x140, "anon", 0, 16), Block(0x180, "free", 6, 1)]
+    return _made(lambda path: build(path, Description(ram=ram, kernel=KERNELS[kernel], blocks=blocks, fill=4)))
+
+
+def elf() -> list[Seed]:
+    """Vmcores of 64 and 32 bits, both byte orders."""
+    found = [(f"elf-{name}", _vmcore(name)) for name in ("6.12", "5.10") if name in KERNELS]
+    specs = {name: make for name, make in vars(test_built_machines).items() if name in ("_i386", "_arm64_before_v5_4")}
+    found += [
+        (f"elf{name}", _made(lambda path, spec=make: machine.build(path, spec()))) for name, make in specs.items()
+    ]
+    return [Seed(name, data, _elf_fields(data)) for name, data in found]
+
+
+@cache
+def _filtered(*options: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        vmcore, out = Path(folder) / "vmcore", Path(folder) / "out"
+        vmcore.write_bytes(_vmcore())
+        harness.run_ok(*options, vmcore, out)
+        return out.read_bytes()
+
+
+def kdump_files() -> list[Seed]:
+    """kdump-compressed files of every word size and byte order, and npdump's own."""
+    pages = {pfn: bytes([pfn]) * 4096 if pfn % 5 else bytes(4096) for pfn in range(40)}
+    info = b"OSRELEASE=6.1.0\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ffffffff82000000\nOFFSET(page.flags)=0\n"
+    forms = {
+        f"kdump-{bits}{order}v{version}": kdump.Form(version=version, bits=bits, order=order, vmcoreinfo=info)
+        for bits, order, version in ((64, "<", 6), (64, ">", 6), (32, "<", 5), (32, ">", 6), (64, "<", 1))
+    }
+    found = [(name, kdump.build(pages, form)) for name, form in forms.items()]
+    found += [("kdump-lzo", _filtered("-l", "-d1")), ("kdump-zlib", _filtered("-c", "-d31"))]
+    return [Seed(name, data, ((0, 512), (4096, 4608), (8192, 8256), (16384, 17408))) for name, data in found]
+
+
+def flattened() -> list[Seed]:
+    """Streams of records."""
+    whole = kdump_files()[0].data
+    pieces = [(at, whole[at : at + 8192]) for at in range(0, len(whole), 8192)]
+    data = kdump.flatten(pieces)
+    heads = tuple((4096 + index * (16 + 8192), 4112 + index * (16 + 8192)) for index in range(len(pieces)))
+    elf_data = _vmcore()
+    in_elf = kdump.flatten([(at, elf_data[at : at + 65536]) for at in range(0, len(elf_data), 65536)])
+    return [Seed("flat-kdump", data, ((0, 40), *heads)), Seed("flat-elf", in_elf, ((0, 40), (4096, 4112)))]
+
+
+def containers() -> list[Seed]:
+    """Files that are compressed as a whole."""
+    inner = kdump_files()[0].data
+    found = [("gz", gzip.compress(inner, 6)), ("xz", lzma.compress(inner))]
+    for name, command in (("zst", ["zstd", "-c"]), ("lz4", ["lz4", "-c"])):
+        packed = subprocess.run(command, input=inner, capture_output=True, check=False)
+        if packed.returncode == 0:
+            found.append((name, packed.stdout))
+    return [Seed(f"packed-{name}", data, ((0, 32), (len(data) - 32, len(data)))) for name, data in found]
+
+
+def vmcoreinfo() -> list[Seed]:
+    """Vmcores of which the text of VMCOREINFO is damaged."""
+    found = []
+    for name in ("6.12", "5.10"):
+        data = _vmcore(name)
+        start = data.index(b"OSRELEASE=")
+        found.append(Seed(f"info-{name}", data, ((start, data.index(b"\0", start)),)))
+    return found
+
+
+def kernel_logs() -> list[Seed]:
+    """Vmcores with a kernel log, of which the control structures are damaged."""
+
+    def lockless(image) -> None:
+        logs.lockless(image, [logs.Entry(text) for text in test_dmesg.lines(12)], 4, 12)
+
+    def records(image) -> None:
+        logs.records(image, test_dmesg.lines(60), 1 << 11, "printk_log", n_cleared=58)
+
+    found = []
+    for name, make in (("lockless", lockless), ("records", records)):
+        data = _made(lambda path, make=make: old.build(path, test_dmesg.kernel_with(make)))
+        start = data.index(b"OSRELEASE=")
+        text = next((data.find(line) for line in (b"line 1", b"Linux", b"printk") if data.find(line) > 0), start)
+        around = (max(text - 8192, 0), text + 8192)
+        found.append(Seed(f"log-{name}", data, ((start, data.index(b"\0", start)), around)))
+    return found
+
+
+def vmlinux() -> list[Seed]:
+    """Kernels with debug information, as a compiler makes them."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "small.c").write_text(SOURCE)
+        for version in (4, 5):
+            out = folder / f"v{version}"
+            options = f"-gdwarf-{version} -O1 -nostartfiles -static -Wl,--build-id -Wl,-emain".split()
+            subprocess.run(["gcc", *options, "-o", out, folder / "small.c"], check=True)
+            data = out.read_bytes()
+            end = len(data)
+            found.append(Seed(f"dwarf-{version}", data, ((0, 64), (64, 512), (end - 3000, end), (0x1000, end))))
+        subprocess.run(["pahole", "-J", folder / "v4"], check=True)
+        subprocess.run(["objcopy", "--remove-section", ".debug*", folder / "v4"], check=True)
+        data = (folder / "v4").read_bytes()
+        found.append(Seed("btf", data, ((0, 64), (64, 512), (len(data) - 4000, len(data)), (0x1000, len(data)))))
+    return found
+
+
+MAKERS = {
+    "elf": elf,
+    "kdump": kdump_files,
+    "flattened": flattened,
+    "containers": containers,
+    "vmcoreinfo": vmcoreinfo,
+    "log": kernel_logs,
+    "vmlinux": vmlinux,
+}
