@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 from npdump import pipeline, usage
 from npdump.bitmap import in_file, in_memory
-from npdump.errors import AddressError, FactError, UsageError
+from npdump.errors import AddressError, FactError, MemmapError, UsageError
 from npdump.info import DumpInfo, describe
 from npdump.kernel import dmesg
 from npdump.kernel.probe import embedded_types
 from npdump.memory_map import MemoryMap
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.opened import Opened
+from npdump.pages.colors import human
 from npdump.pages.explain import PageExplanation, explain_page, page_flags
+from npdump.pages.html import facts_table
 from npdump.pages.policy import MAX_DUMP_LEVEL
 from npdump.pages.result import ScanResult
 from npdump.pages.selfcheck import announce, check
@@ -59,6 +61,21 @@ class Dump(Opened):
     A dump is pickled by its parameters: the copy opens the files itself. Threads may share one once ``kernel`` was
     asked for; processes each open their own.
     """
+
+    def _repr_html_(self) -> str:
+        info = self.info
+        return facts_table(
+            {
+                "dump": os.path.basename(info.file),
+                "format": info.format,
+                "release": info.release,
+                "machine": info.machine,
+                "crashed at": info.crash_time,
+                "panic": info.panic,
+                "memory": human(info.pages * info.page_size),
+                "pages in file": f"{info.pages_in_file} of {info.pages}",
+            }
+        )
 
     @cached_property
     def info(self) -> DumpInfo:
@@ -143,6 +160,14 @@ class Dump(Opened):
         (18556, (1, 4096))
         """
         return MemoryMap(self.source, self._trusted_kernel, self.observer, find_types=self._types)
+
+    def pages_if_known(self) -> MemoryMap | None:
+        """Return `pages`, None if the dump does not tell where its struct pages are."""
+        try:
+            self.pages.max_mapnr  # noqa: B018  # the memory map is looked for
+        except (FactError, AddressError, MemmapError):
+            return None
+        return self.pages
 
     def _trusted_kernel(self) -> tuple[Kernel, int]:
         """Return the kernel with the facts that are to be believed, and what of all dump levels is."""

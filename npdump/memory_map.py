@@ -9,7 +9,7 @@ import numpy as np
 
 from npdump.arrays import runs_of_numbers, subtract, unique
 from npdump.errors import AddressError
-from npdump.html import kinds_table
+from npdump.pages.html import kinds_table
 from npdump.pages.kinds import PageKind
 from npdump.pages.mosaic import make_mosaic, stretches
 from npdump.pages.policy import PageClass, Trait

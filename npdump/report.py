@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from npdump.crash import Crash, find_crash
 from npdump.errors import AddressError, FactError, MemmapError
-from npdump.html import escape, facts_table, kinds_table, png_tag
 from npdump.pages.colors import COLORS, NAMES, human
+from npdump.pages.html import escape, facts_table, kinds_table, png_tag
 from npdump.pages.kinds import PageKind
 from npdump.pages.mosaic import hilbert_image
 from npdump.pages.policy import PageClass

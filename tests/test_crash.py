@@ -9,8 +9,8 @@ import pytest
 
 import npdump
 from npdump.crash import find_crash
-from npdump.html import png
 from npdump.pages.colors import COLORS
+from npdump.pages.html import png
 from npdump.pages.kinds import PageKind
 from npdump.report import make_report
 from tests import harness

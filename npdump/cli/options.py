@@ -88,6 +88,7 @@ COMMANDS = {
     "map": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
     "compare": Command(("vmcores",), 1, "vmcores"),
     "check": Command(("vmcores",), 1, "vmcores"),
+    "skeleton": Command(("vmcores",), 1, "vmcores"),
     "report": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
 }
 """By the name of the module of :mod:`npdump.cli.commands` that does it."""
@@ -95,7 +96,7 @@ COMMANDS = {
 _FLATTEN = Command(("vmcores",), 1, "vmcores")
 _SPLIT = Command(("vmcores", "dumpfiles"), 2, "dumpfiles")
 
-SUBCOMMANDS = ("info", "explain", "stats", "map", "report", "compare", "check", "completion")
+SUBCOMMANDS = ("info", "explain", "stats", "map", "report", "compare", "skeleton", "check", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 ONLY_WITH = {
@@ -228,6 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
         "       npdump map [--layout LAYOUT] VMCORE... PICTURE\n"
         "       npdump report VMCORE... PAGE.html\n"
         "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"
+        "       npdump skeleton VMCORE... > REFERENCE.json; npdump compare REFERENCE.json VMCORE\n"
         "       npdump check [--json] VMCORE...\n"
         "       npdump completion bash|zsh|fish",
         description=DESCRIPTION,

@@ -13,6 +13,7 @@ from npdump.errors import AddressError, FactError
 from npdump.kernel.memmap import find
 from npdump.kernel.probe import embedded_types
 from npdump.pages.free_lists import read_free_lists
+from npdump.pages.html import facts_table
 from npdump.pages.policy import DumpLevel, PageClass, Trait, decide
 from npdump.pages.records import StructPages
 from npdump.pages.scan import needs_struct_pages
@@ -78,6 +79,21 @@ class PageExplanation:
     block_pfn: int
     block_npages: int
     class_by_level: dict[int, str]
+
+    def _repr_html_(self) -> str:
+        levels: dict[str, list[str]] = {}
+        for level, name in self.class_by_level.items():
+            levels.setdefault(name, []).append(str(level))
+        return facts_table(
+            {
+                "page frame": f"{self.pfn:#x}, at {self.paddr:#x}",
+                "content": "is in the dump" if self.is_dumped else "is not in the dump",
+                "flags": " ".join(self.flags) or "none",
+                **{f"is {name}": why for name, why in self.traits.items()},
+                **{name: f"{value:#x}" for name, value in self.fields.items()},
+                **{f"left out as {name}": f"at levels {', '.join(numbers)}" for name, numbers in levels.items()},
+            }
+        )
 
 
 def explain_page(

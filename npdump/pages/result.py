@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npdump.pages.colors import human
+from npdump.pages.html import facts_table
 from npdump.pages.policy import PageClass
 
 if TYPE_CHECKING:
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from npdump.pages.scan import PageScan
 
 __all__ = ["ScanChunk", "ScanResult"]
+
+
+def _pages(n: int, page_size: int) -> str:
+    return f"{human(n * page_size)}, {n} pages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,11 @@ class ScanResult:
     def kept(self) -> Bool:
         """Pages that stay: ndarray of shape (max_mapnr,), dtype bool."""
         return self._whole("kept")
+
+    def _repr_html_(self) -> str:
+        shown = {f"left out as {name}": _pages(n, self.page_size) for name, n in self.counts.items() if n}
+        memory = {"level": self.level, "memory": _pages(self.n_ram, self.page_size)}
+        return facts_table(memory | shown | ({"in doubt": "; ".join(self.doubts)} if self.doubts else {}))
 
     def _whole(self, name: str) -> Bool:
         whole = np.zeros(self.max_mapnr, np.bool_)

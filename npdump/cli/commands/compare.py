@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from npdump.compare import CannotCompare, Comparison, compare
 from npdump.compare.report import as_json, as_junit, as_text
 from npdump.dump import Dump
-from npdump.errors import AddressError, FactError, MemmapError, NpdumpError
+from npdump.errors import NpdumpError, UsageError
 from npdump.sinks.file import FileSink
+from npdump.skeleton import Skeleton, differences, make_skeleton
 
 if TYPE_CHECKING:
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
-    from npdump.memory_map import MemoryMap
 
 __all__ = ["run"]
 
 DIFFERENT = 1
+
+MAX_SKELETON_NBYTES = 1 << 26
+"""A skeleton has some 60 bytes for 64 MiB of memory."""
 
 
 def run(options: Options, report: Reporter) -> int:
@@ -36,6 +40,9 @@ def run(options: Options, report: Reporter) -> int:
     CannotCompare
         If one can't be read, or has too little in common with the first: exit code 2.
     """
+    skeleton = _skeleton(options.vmcores[0])
+    if skeleton is not None:
+        return _compare_with_skeleton(options, report, skeleton)
     try:
         found = [_compare(options, report, other) for other in options.vmcores[1:]]
     except NpdumpError as error:
@@ -48,6 +55,41 @@ def run(options: Options, report: Reporter) -> int:
     else:
         report.answer("\n\n".join(map(as_text, found)))
     return 0 if all(one.is_same for one in found) else DIFFERENT
+
+
+def _skeleton(path: str) -> Skeleton | None:
+    """Return the skeleton that a file holds, None if it holds something else."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(1) != b"{" or os.fstat(file.fileno()).st_size > MAX_SKELETON_NBYTES:
+                return None
+            return Skeleton.from_json((b"{" + file.read()).decode("utf-8", "replace"))
+    except OSError:
+        return None  # who opens it as a dump says why
+    except ValueError as error:
+        raise CannotCompare(f"{path}: {error}") from error
+
+
+def _compare_with_skeleton(options: Options, report: Reporter, skeleton: Skeleton) -> int:
+    if options.junit is not None or options.allowed is not None or options.compares_stored:
+        raise UsageError("--junit, --allow and --bytes need a dump to compare with: a skeleton has no pages")
+    answers: dict[str, list[str]] = {}
+    for path in options.vmcores[1:]:
+        try:
+            with Dump(path, use_mmap=not options.non_mmap, work_dir=options.work_dir, observer=report) as dump:
+                answers[path] = differences(skeleton, make_skeleton(dump.source))
+        except NpdumpError as error:
+            raise CannotCompare(str(error)) from error
+    if options.json:
+        report.answer(json.dumps(answers, indent=1))
+    else:
+        report.answer(
+            "\n".join(
+                "\n".join([f"{path}: {'different' if words else 'the same'}", *words])
+                for path, words in answers.items()
+            )
+        )
+    return DIFFERENT if any(answers.values()) else 0
 
 
 def _compare(options: Options, report: Reporter, other_path: str) -> Comparison:
@@ -69,22 +111,11 @@ def _compare(options: Options, report: Reporter, other_path: str) -> Comparison:
         return compare(
             one.source,
             other.source,
-            pages=_pages(one, other),
+            pages=one.pages_if_known() or other.pages_if_known(),
             compares_stored=options.compares_stored,
             allowed=dict(options.allowed or ()),
             observer=report,
         )
-
-
-def _pages(*dumps: Dump) -> MemoryMap | None:
-    """Return the memory map of the first dump that tells what its pages are."""
-    for dump in dumps:
-        try:
-            dump.pages.max_mapnr  # noqa: B018  # the memory map is looked for
-        except (FactError, AddressError, MemmapError):
-            continue
-        return dump.pages
-    return None
 
 
 def _save(text: str, path: str) -> None:
