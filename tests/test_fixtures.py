@@ -79,7 +79,8 @@ def test_every_distilled_file_is_known() -> None:
 
 def test_the_layout_is_that_of_the_original(name: str, vmcore: Path, core: distill.Vmcore) -> None:
     known = KNOWN[name]
-    head = vmcore.open("rb").read(1 << 20)
+    with vmcore.open("rb") as file:
+        head = file.read(1 << 20)
     assert vmcore.stat().st_size == known.nbytes
     phoff, phnum = struct.unpack_from("<Q", head, 32)[0], struct.unpack_from("<H", head, 56)[0]
     headers = [struct.unpack_from("<IIQQQQQQ", head, phoff + 56 * i) for i in range(phnum)]

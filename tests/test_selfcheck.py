@@ -112,7 +112,6 @@ WITHOUT_EFFECT = {
 """What a kernel has, what it doesn't read and what it has no page of: there's nothing to be wrong about."""
 
 LOST_IN_SILENCE: dict[tuple[str, str], dict[int, int]] = {
-    ("x86_64-5.10", "6.12: slab is every page"): {2: 3584},
     ("x86_64-5.10", "mapping moved up"): {2: 6278},
     ("x86_64-5.10", "mapping moved down"): {2: 9004, 8: 35},
     ("x86_64-5.10", "PG_lru is 2"): {2: 512},
@@ -121,7 +120,6 @@ LOST_IN_SILENCE: dict[tuple[str, str], dict[int, int]] = {
     ("x86_64-5.10", "PG_private is 6"): {2: 1568},
     ("x86_64-5.10", "PG_private is 12"): {2: 1568},
     ("x86_64-5.10", "PG_private is 17"): {2: 1452},
-    ("x86_64-6.12", "6.12: slab is every page"): {2: 3072},
     ("x86_64-6.12", "mapping moved up"): {2: 5898},
     ("x86_64-6.12", "mapping moved down"): {2: 8752, 8: 27, 31: 5},
     ("x86_64-6.12", "PG_lru is 2"): {2: 1, 31: 1},
@@ -131,7 +129,6 @@ LOST_IN_SILENCE: dict[tuple[str, str], dict[int, int]] = {
     ("x86_64-6.12", "PG_private is 6"): {2: 853},
     ("x86_64-6.12", "PG_private is 12"): {2: 853},
     ("x86_64-6.12", "PG_private is 17"): {2: 853},
-    ("x86_64-7.2", "6.12: slab is every page"): {2: 4608},
     ("x86_64-7.2", "mapping moved up"): {2: 7449},
     ("x86_64-7.2", "mapping moved down"): {2: 10317, 8: 152, 31: 5},
     ("x86_64-7.2", "PG_lru is 2"): {2: 95, 31: 95},

@@ -171,12 +171,12 @@ def human_nbytes(nbytes: int) -> str:
 
     Examples
     --------
-    >>> human_nbytes(1023), human_nbytes(1536), human_nbytes(5 << 40)
-    ('1023 B', '1.5 KiB', '5.0 TiB')
+    >>> human_nbytes(999), human_nbytes(1536), human_nbytes(5 << 40)
+    ('999 B', '1.5 KiB', '5.0 TiB')
     """
     size, unit = float(nbytes), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
-        if size < 1000 and (unit != "B" or size < 1024):
+        if size < 1000:
             break
         size, unit = size / 1024, larger
     return f"{nbytes} B" if unit == "B" else f"{size:.{1 if size < 100 else 0}f} {unit}"
