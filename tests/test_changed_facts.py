@@ -69,6 +69,7 @@ def test_a_time_that_cannot_be_is_not_used(altered, tmp_path, seconds):
         ("explain", "NUMBER(PG_lru)", HUGE),
         ("explain", "NUMBER(PG_head_mask)", 1 << 62),
         ("--mem-usage", "LENGTH(zone.free_area)", 33),
+        ("--mem-usage", "LENGTH(zone.free_area)", 0),
         ("--mem-usage", "OFFSET(page.lru)", -8),
         ("--vtop", "NUMBER(KERNEL_IMAGE_SIZE)", 1 << 64),
     ],

@@ -36,6 +36,9 @@ __all__ = ["PageExplanation", "explain_page", "page_flags"]
 ALL_LEVELS = range(32)
 
 
+_MAX_FLAGS = 64
+"""Bits of the word that has them."""
+
 _WITHOUT_ENUM = 22
 """Bits of ``flags`` that are flags, where the kernel's own list isn't known; the rest are zone, node and section."""
 
@@ -261,4 +264,4 @@ def flag_names(flags: int, enum: Mapping[str, int], n_flags: int) -> list[str]:
     names: dict[int, str] = {}
     for name, bit in enum.items():
         names.setdefault(bit, name)
-    return [names.get(bit, f"bit {bit}") for bit in range(n_flags) if np.uint64(flags) >> np.uint64(bit) & np.uint64(1)]
+    return [names.get(bit, f"bit {bit}") for bit in range(min(n_flags, _MAX_FLAGS)) if flags >> bit & 1]

@@ -24,8 +24,11 @@ __all__ = ["StructPage", "TypeTest", "describe"]
 MAX_STRUCT_NBYTES = 512
 """Bound on a plausible SIZE(page); 64 in most kernels, 32 to 80 in others."""
 
-MAX_BUDDY_ORDER = 32
-"""Half-open bound on the order of a free block where LENGTH(zone.free_area) says nothing sensible."""
+MAX_BUDDY_ORDER = 20
+"""No kernel has free blocks of this order, or of a higher one."""
+
+DEFAULT_BUDDY_ORDER = 11
+"""Half-open bound on the order of a free block where LENGTH(zone.free_area) is not told: that of most kernels."""
 
 _U32 = (1 << 32) - 1
 _WORD = (1 << 64) - 1
@@ -223,7 +226,7 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     swapbacked = private + 6 if private is not None and is_shared else None
     max_buddy_order = facts.get("LENGTH(zone.free_area)") or 0
     if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
-        max_buddy_order = MAX_BUDDY_ORDER
+        max_buddy_order = DEFAULT_BUDDY_ORDER
     hugetlb_type = page_type("NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)")
     buddy = page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)")
     head = facts.get("NUMBER(PG_head_mask)")
