@@ -395,6 +395,8 @@ def open(
     vmcoreinfo_at: int | None = None,
     use_mmap: bool = True,
     work_dir: str | os.PathLike[str] | None = None,
+    machine: str | None = None,
+    max_unpacked_nbytes: int | None = None,
     observer: Observer = SILENT,
 ) -> Dump:
     """Open a dump of any form that the command takes.
@@ -419,6 +421,10 @@ def open(
         False reads everything with pread(2).
     work_dir : str or path-like, optional
         Directory for temporary files.
+    machine : str, optional
+        The machine as ``uname -m`` prints it, whatever the dump says.
+    max_unpacked_nbytes : int, optional
+        How many bytes a file that is compressed as a whole may unpack to.
     observer : Observer
         Hears warnings and progress; by default nobody does.
 
@@ -450,5 +456,7 @@ def open(
         vmcoreinfo_at=vmcoreinfo_at,
         use_mmap=use_mmap,
         work_dir=work_dir,
+        machine=machine,
+        max_unpacked_nbytes=max_unpacked_nbytes,
         observer=observer,
     )

@@ -145,7 +145,8 @@ def describe(source: Source, arch: Arch, kernel: Kernel | None, file_nbytes: int
         What was said while the kernel was looked for.
     """
     missing = list(doubts)
-    of_kernel = _of_kernel(kernel, utsname(kernel, arch), missing) if kernel else {}
+    names = utsname(kernel, arch, source.history.utsname)
+    of_kernel = _of_kernel(kernel, names, missing) if kernel else _of_header(source.history)
     of_memory = _of_memory(source, missing)
     byte_order = {"<": "little-endian", ">": "big-endian"}[source.header.byte_order]
     return DumpInfo(
@@ -174,12 +175,27 @@ def _of_kernel(kernel: Kernel, names: tuple[bytes, ...], missing: list[str]) -> 
         "version": version or None,
         "node": node or None,
         "build_id": kernel.facts.text("BUILD-ID"),
-        "crash_time": datetime.fromtimestamp(seconds, UTC).isoformat() if seconds and 0 < seconds < 1 << 36 else None,
+        "crash_time": _utc(seconds),
         "uptime_seconds": log.records[-1].nanoseconds / 1e9 if log.records else None,
         "command_line": _after(lines, _COMMAND_LINE_STARTS),
         "panic": _panic(lines),
         "kaslr_offset": kernel.facts.get("KERNELOFFSET"),
     }
+
+
+def _of_header(history: History) -> dict[str, Any]:
+    """Return what the headers of the file say of a kernel that nothing else is known of."""
+    _, node, release, version, *_ = (name.decode("utf-8", "replace") for name in history.utsname or (b"",) * 6)
+    return {
+        "release": release or None,
+        "version": version or None,
+        "node": node or None,
+        "crash_time": _utc(history.timestamp),
+    }
+
+
+def _utc(seconds: int | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds and 0 < seconds < 1 << 36 else None
 
 
 def _after(lines: list[bytes], starts: tuple[bytes, ...]) -> str | None:

@@ -91,6 +91,8 @@ class Opened:
         vmcoreinfo_at: int | None = None,
         use_mmap: bool = True,
         work_dir: str | os.PathLike[str] | None = None,
+        machine: str | None = None,
+        max_unpacked_nbytes: int | None = None,
         observer: Observer = SILENT,
     ) -> None:
         self.paths = tuple(os.fspath(part) for part in (path, *more))
@@ -99,7 +101,8 @@ class Opened:
         self._vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
         self._override = override
         self._vmcoreinfo_at = vmcoreinfo_at
-        self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir))
+        self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir), max_unpacked_nbytes)
+        self._machine = machine
         self.observer = observer
         self._stack = ExitStack()
         self._is_closed = False
@@ -115,6 +118,8 @@ class Opened:
             "vmcoreinfo_at": self._vmcoreinfo_at,
             "use_mmap": self.reading.use_mmap,
             "work_dir": self.reading.work_dir,
+            "machine": self._machine,
+            "max_unpacked_nbytes": self.reading.max_unpacked_nbytes,
         }
         return partial(type(self), *self.paths, **options), ()
 
@@ -158,6 +163,8 @@ class Opened:
             If there is no VMCOREINFO at ``vmcoreinfo_at``.
         """
         source = open_source(*self.storages)
+        if self._machine is not None:
+            source = source.as_machine(self._machine)
         return texts.choose(source, by_machine(source.header), self.observer, self._vmcoreinfo_at)
 
     @cached_property

@@ -217,7 +217,7 @@ class _Run(NamedTuple):
             byte_order=kernel.memory.space.byte_order if kernel else source.header.byte_order,
             aligns_u64=arch.aligns_u64,
             first_pfn=_first_pfn(source, kernel),
-            utsname=history.utsname or utsname(kernel, arch),
+            utsname=utsname(kernel, arch, history.utsname),
             phys_base=arch.phys_base(source, kernel.facts) if kernel else history.phys_base,
             timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
         )

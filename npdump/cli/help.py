@@ -8,7 +8,7 @@ from npdump.cli.options import build_parser
 
 __all__ = ["help_text"]
 
-_READING = ("-x", "-i", "--work-dir", "--non-mmap", "--message-level", "-D", "--help")
+_READING = ("-x", "-i", "--work-dir", "--non-mmap", "--machine", "--max-unpacked", "--message-level", "-D", "--help")
 
 
 class Help(NamedTuple):

@@ -40,5 +40,7 @@ def open_dump(options: Options, report: Reporter) -> Dump:
         vmcoreinfo_at=options.vmcoreinfo_at,
         use_mmap=not options.non_mmap,
         work_dir=options.work_dir,
+        machine=options.machine,
+        max_unpacked_nbytes=options.max_unpacked_nbytes,
         observer=report,
     )

@@ -161,6 +161,8 @@ class Options(NamedTuple):
     cyclic_buffer_kib: int | None = None
     non_mmap: bool = False
     work_dir: str | None = None
+    machine: str | None = None
+    max_unpacked_nbytes: int | None = None
     zlib_engine: str | None = None
     share: bool = True
     by: str | None = None
@@ -377,6 +379,19 @@ def _add_work_options(group: argparse._ArgumentGroup) -> None:
     )
     add("--work-dir", metavar="DIR", help="directory for temporary files")
     add("--non-mmap", action="store_true", help="read VMCORE with read(2), never with mmap(2)")
+    add(
+        "--machine",
+        metavar="NAME",
+        help="take VMCORE for a dump of the machine that uname -m calls NAME, whatever its headers say",
+    )
+    add(
+        "--max-unpacked",
+        dest="max_unpacked_nbytes",
+        metavar="SIZE",
+        type=_size,
+        help="let a VMCORE that is compressed as a whole unpack to at most SIZE bytes; by default to 1 GiB and 2048 "
+        "times its own size",
+    )
 
 
 def _add_fact_options(group: argparse._ArgumentGroup) -> None:

@@ -143,11 +143,24 @@ def read_utsname(kernel: Kernel) -> tuple[bytes, ...] | None:
     return fields if fields[0] == b"Linux" else None
 
 
-def utsname(kernel: Kernel | None, arch: Arch) -> tuple[bytes, ...]:
-    """Return sysname, nodename, release, version, machine and domainname, as far as they are known."""
-    if kernel is None:
-        return uname.from_facts(None, arch.name)
-    return read_utsname(kernel) or uname.from_facts(kernel.facts, arch.name)
+def utsname(kernel: Kernel | None, arch: Arch, stated: tuple[bytes, ...] | None = None) -> tuple[bytes, ...]:
+    """Return sysname, nodename, release, version, machine and domainname, as far as they are known.
+
+    Parameters
+    ----------
+    kernel : Kernel or None
+        What its memory says comes first.
+    arch : Arch
+    stated : tuple of six bytes, optional
+        What the dump's headers say; QEMU leaves all but the machine empty, and calls that "Unknown".
+    """
+    read = read_utsname(kernel) if kernel else None
+    if read is not None:
+        return read
+    if stated is None or not stated[0]:
+        return uname.from_facts(kernel.facts if kernel else None, arch.name)
+    is_right = not arch.machine.number or arch.machine.is_called(stated[4].decode("ascii", "replace"))
+    return stated if is_right else (*stated[:4], arch.name.encode(), stated[5])
 
 
 def embedded_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:

@@ -65,6 +65,10 @@ class Machine(NamedTuple):
         Size of ``struct elf_prstatus``, the description of an NT_PRSTATUS note; 0 where it is not known.
     keys : tuple of str
         Keys of VMCOREINFO that kernels of this machine have, and of no other.
+    byte_orders : str
+        ``"<"``, ``">"`` or both: those that its kernels run in.
+    top_byte : int or None
+        Highest byte of the kernel image's addresses, where no other machine's have it.
     page_shifts : tuple of int
         log2 of the bytes of a page, as kernels of this machine may be built (Linux ``arch/*/Kconfig``).
     """
@@ -75,6 +79,8 @@ class Machine(NamedTuple):
     other_names: tuple[str, ...] = ()
     prstatus_nbytes: int = 0
     keys: tuple[str, ...] = ()
+    byte_orders: str = "<>"
+    top_byte: int | None = None
     page_shifts: tuple[int, ...] = (12,)
 
     def is_called(self, name: str) -> bool:
@@ -98,8 +104,9 @@ MACHINES = (
         ("amd64",),
         336,
         ("SYMBOL(init_top_pgt)", "SYMBOL(init_level4_pgt)", "NUMBER(pgtable_l5_enabled)", "NUMBER(sme_mask)"),
+        "<",
     ),
-    Machine(EM.I386, 32, "i686", ("i386", "i486", "i586"), 144, ("CONFIG_X86_PAE",)),
+    Machine(EM.I386, 32, "i686", ("i386", "i486", "i586"), 144, ("CONFIG_X86_PAE",), "<"),
     Machine(
         EM.AARCH64,
         64,
@@ -117,6 +124,8 @@ MACHINES = (
         ("ppc64le",),
         504,
         ("SYMBOL(vmemmap_list)", "SYMBOL(mmu_vmemmap_psize)", "SIZE(vmemmap_backing)", "NUMBER(RADIX_MMU)"),
+        "<>",
+        0xC0,
         page_shifts=(12, 16),
     ),
     Machine(EM.PPC, 32, "ppc", ("ppcle",), 268, page_shifts=(12, 14, 16)),
@@ -127,6 +136,7 @@ MACHINES = (
         ("S390X",),
         336,
         ("SYMBOL(lowcore_ptr)", "LENGTH(lowcore_ptr)", "SAMODE31", "IDENTITYBASE"),
+        ">",
     ),
     Machine(EM.S390, 32, "s390"),
     Machine(
@@ -136,9 +146,10 @@ MACHINES = (
         (),
         376,
         ("NUMBER(KERNEL_LINK_ADDR)", "NUMBER(va_kernel_pa_offset)", "NUMBER(phys_ram_base)", "NUMBER(satp)"),
+        "<",
     ),
-    Machine(EM.RISCV, 32, "riscv32", ("riscv",), 204),
-    Machine(EM.LOONGARCH, 64, "loongarch64", (), 480, page_shifts=(12, 14, 16)),
+    Machine(EM.RISCV, 32, "riscv32", ("riscv",), 204, (), "<"),
+    Machine(EM.LOONGARCH, 64, "loongarch64", (), 480, (), "<", 0x90, (12, 14, 16)),
     Machine(EM.LOONGARCH, 32, "loongarch32", ("loongarch",)),
     Machine(EM.MIPS, 64, "mips64", ("mips64el",), 480, page_shifts=(12, 13, 14, 15, 16)),
     Machine(EM.MIPS, 32, "mips", ("mipsel",)),
@@ -149,6 +160,7 @@ MACHINES = (
         (),
         1024 + 112 + 8,
         ("CONFIG_PGTABLE_3", "CONFIG_PGTABLE_4", "SYMBOL(pgdat_list)"),
+        "<",
         page_shifts=(12, 13, 14, 16),
     ),
     Machine(EM.SPARCV9, 64, "sparc64", page_shifts=(13,)),

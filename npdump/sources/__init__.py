@@ -246,6 +246,9 @@ class Source(Protocol):
     def without(self, pfn_start: int, pfn_stop: int) -> Source:
         """Return the same image as if it had no page frames ``[pfn_start, pfn_stop)``."""
 
+    def as_machine(self, name: str) -> Source:
+        """Return the same image as one of the machine that ``uname -m`` calls so, whatever the file says."""
+
     def with_vmcoreinfo(self, text: VmcoreinfoText) -> Source:
         """Return the same image with another text for its VMCOREINFO; its notes get one that they do not have."""
 
@@ -354,12 +357,6 @@ class Joinable(Protocol):
         """Open the parts of a dump, in any order; raises as `Format.open` does."""
 
 
-_NOT_READ = {
-    b"PAGEDUMP": "a Windows crash dump, not a Linux one",
-    b"PAGEDU64": "a Windows crash dump, not a Linux one",
-    b"QEVM": "a QEMU migration stream: use dump-guest-memory to make a vmcore",
-}
-
 HEAD_NBYTES = 4096 + 8
 """How many bytes of a file tell its format."""
 
@@ -436,8 +433,6 @@ def _recognise(storage: Storage) -> Format:
     source_format = detect(head)
     if source_format is not None:
         return source_format
-    for magic, words in _NOT_READ.items():
-        if head.startswith(magic):
-            raise UnknownFormat(f"{storage.path}: is {words}", path=storage.path)
-    text = f"{storage.path}: isn't a vmcore: it begins with {head[:8].hex(' ')}, not with an ELF header"
-    raise UnknownFormat(text, path=storage.path)
+    from npdump.sources._unread import why_unread  # here, as few inputs need it
+
+    raise UnknownFormat(f"{storage.path}: {why_unread(head)}", path=storage.path)

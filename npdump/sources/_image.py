@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from npdump.arrays import subtract
-from npdump.layouts import machine
+from npdump.layouts.machine import Machine, machine_named
+from npdump.layouts.machine import page_size_of as fitting_page_size
 from npdump.sources._notes import page_size_of, with_text
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Pages(Protocol):
 class Image:
     """See `npdump.sources.Source`.
 
-    ``pages`` reads what the methods return; ``with_page_size`` makes the image of the same file with other pages, where
-    nothing but VMCOREINFO tells their size.
+    ``pages`` reads what the methods return. ``with_page_size`` makes the image of the same file with other pages, where
+    nothing but VMCOREINFO tells their size; ``with_machine`` the one of another machine, where that changes more than
+    its name.
     """
 
     path: str
@@ -52,6 +54,7 @@ class Image:
     pages: Pages
     compressed: CompressedPages | None = None
     with_page_size: Callable[[int], Image] | None = None
+    with_machine: Callable[[Machine], Image] | None = None
 
     def view(self, paddr: int, nbytes: int) -> U8:
         """See `npdump.sources.Source.view`."""
@@ -69,11 +72,18 @@ class Image:
         """See `npdump.sources.Source.with_vmcoreinfo`."""
         image = self
         stated = page_size_of(text.text)
-        page_size = self.page_size if stated is None else machine.page_size_of(self.header.machine, stated)
+        page_size = self.page_size if stated is None else fitting_page_size(self.header.machine, stated)
         if self.with_page_size is not None and page_size != self.page_size:
             image = self.with_page_size(page_size)
         notes = with_text(image.notes, text, image.header.byte_order)
         return replace(image, notes=notes)
+
+    def as_machine(self, name: str) -> Image:
+        """See `npdump.sources.Source.as_machine`."""
+        machine = machine_named(name) or Machine(0, self.header.bits, name)
+        if self.with_machine is not None:
+            return self.with_machine(machine)
+        return replace(self, header=self.header._replace(machine=machine.number, uname=name))
 
     def without(self, pfn_start: int, pfn_stop: int) -> Image:
         """See `npdump.sources.Source.without`."""

@@ -11,7 +11,7 @@ import numpy as np
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts import ByteOrder, kdump
 from npdump.layouts.elf import BYTE_ORDERS
-from npdump.layouts.machine import machine_named
+from npdump.layouts.machine import Machine, machine_named
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
 from npdump.sources._notes import make_note, note_area
 
@@ -28,6 +28,7 @@ MAX_NBYTES = 1 << 28
 """Bound on what is read as headers, notes or erase information."""
 
 _HEAD_NBYTES = 464
+_LINUX, _SHIFTED_LINUX = b"Linux", b"x\0"
 _ANY_CODEC = PageFlag.ZLIB | PageFlag.LZO | PageFlag.SNAPPY | PageFlag.ZSTD
 
 
@@ -41,8 +42,6 @@ class KdumpHeader:
         What the parts of a split dump have in common: ``disk_dump_header`` without time and mark of incompleteness.
     bits : {32, 64}
     byte_order : {"<", ">"}
-    machine : int
-        ELF ``e_machine``; 0 if the header doesn't name a machine that is known.
     uname : str
         The machine's name by ``utsname``.
     page_size : int
@@ -64,7 +63,6 @@ class KdumpHeader:
     identity: bytes
     bits: int
     byte_order: ByteOrder
-    machine: int
     uname: str
     utsname: tuple[bytes, ...]
     timestamp: int
@@ -84,14 +82,20 @@ class KdumpHeader:
     eraseinfo: bytes
 
 
-def read_header(storage: Storage) -> KdumpHeader:
+def read_header(storage: Storage, machine: Machine | None = None) -> KdumpHeader:
     """Read the headers of a kdump-compressed or diskdump file.
+
+    Parameters
+    ----------
+    storage : Storage
+    machine : Machine, optional
+        What the dump is of, if that is known better than the header says.
 
     Raises
     ------
     CorruptDump, TruncatedDump
     """
-    bits, byte_order, disk = _disk_header(storage.read(0, min(storage.nbytes, _HEAD_NBYTES)), storage.path)
+    bits, byte_order, disk = _disk_header(storage.read(0, min(storage.nbytes, _HEAD_NBYTES)), storage.path, machine)
     is_old = disk["signature"] == kdump.OLD_SIGNATURE
     block = int(disk["block_size"])
     n_sub_blocks, n_bitmap_blocks = int(disk["sub_hdr_size"]), int(disk["bitmap_blocks"])
@@ -115,9 +119,7 @@ def read_header(storage: Storage) -> KdumpHeader:
     has_both = n_bitmap_blocks >= 2 * -(-needed_nbytes // block)
     notes = _notes(storage, sub, byte_order)
     is_split = bool(sub["split"])
-    utsname = tuple(disk["utsname"][name].item() for name in kdump.UTSNAME_FIELDS)
-    uname = _uname(disk)
-    machine = machine_named(uname)
+    utsname = _utsname(disk)
     status = 0 if is_old else int(disk["status"])
     identity = disk.copy()
     identity["status"] = int(disk["status"]) & ~STATUS_INCOMPLETE
@@ -126,8 +128,7 @@ def read_header(storage: Storage) -> KdumpHeader:
         identity=identity.tobytes(),
         bits=bits,
         byte_order=byte_order,
-        machine=machine.number if machine else 0,
-        uname=uname,
+        uname=utsname[4].decode("ascii", "replace"),
         utsname=utsname,
         timestamp=int(disk["tv_sec"]),
         page_size=block,
@@ -158,7 +159,7 @@ def incomplete_mark(head: bytes) -> tuple[int, bytes]:
     return offset, np.array(int(disk["status"]) | STATUS_INCOMPLETE, kind).tobytes()
 
 
-def _disk_header(head: bytes, path: str) -> tuple[int, ByteOrder, np.void]:
+def _disk_header(head: bytes, path: str, machine: Machine | None = None) -> tuple[int, ByteOrder, np.void]:
     """Find out the word size and byte order, which nothing states; return them and the header."""
     head = head.ljust(_HEAD_NBYTES, b"\0")
     plausible = []
@@ -174,13 +175,22 @@ def _disk_header(head: bytes, path: str) -> tuple[int, ByteOrder, np.void]:
                 plausible.append((bits, byte_order, disk))
     if not plausible:
         raise CorruptDump(f"{path}: corrupt header: no word size or byte order makes sense of it", path=path)
-    machine = machine_named(_uname(plausible[0][2]))
+    machine = machine or machine_named(_utsname(plausible[0][2])[4].decode("ascii", "replace"))
     fitting = [found for found in plausible if machine and machine.bits == found[0]]
     return (fitting or plausible)[0]
 
 
-def _uname(disk: np.void) -> str:
-    return bytes(disk["utsname"]["machine"]).decode("ascii", "replace")
+def _utsname(disk: np.void) -> tuple[bytes, ...]:
+    """Return the six names; those that were taken 4 bytes too late are put right.
+
+    makedumpfile up to 1.6.8 took them so of kernels from 5.11 on (Linux 9a56493f6942, v5.11, moved the reference count
+    that came before them).
+    """
+    raw = disk["utsname"].tobytes()
+    if raw.startswith(_SHIFTED_LINUX):
+        raw = _LINUX[: -len(_SHIFTED_LINUX) + 1] + raw[: -len(_LINUX) + 1]
+    n = kdump.UTSNAME_FIELD_NBYTES
+    return tuple(raw[i : i + n].partition(b"\0")[0] for i in range(0, len(raw), n))
 
 
 def _sub_header(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from npdump.errors import CorruptDump
 from npdump.layouts import kdump
 from npdump.layouts.elf import PF_RWX
-from npdump.layouts.machine import COUNTS_FROM_RAM_BASE
+from npdump.layouts.machine import COUNTS_FROM_RAM_BASE, Machine
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, Header, History, Source, refuse
 from npdump.sources._image import Image
 from npdump.sources._kdump_header import incomplete_mark, read_header
 from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
+from npdump.sources._machine import tell_machine
 from npdump.sources._vmcoreinfo_scan import complete
 
 if TYPE_CHECKING:
@@ -78,13 +80,25 @@ class _CachedPages:
         return runs
 
 
-def _open(storages: Sequence[Storage]) -> Image:
-    """Open a dump, or all parts of a split one, in any order."""
-    parts = [Part(storage, read_header(storage)) for storage in storages]
+def _open(storages: Sequence[Storage], machine: Machine | None = None) -> Image:
+    """Open a dump, or all parts of a split one, in any order; what ``machine`` says of it is the last word."""
+    parts = [Part(storage, read_header(storage, machine)) for storage in storages]
     parts.sort(key=lambda part: part.header.start_pfn)
     _check_parts(parts)
+    header = parts[0].header
+    if machine is not None:
+        return _image(parts, machine)
+    machine = tell_machine(header.bits, header.byte_order, header.uname, header.notes)
+    image = _image(parts, machine)
+    # The text may have been found in memory.
+    told = tell_machine(header.bits, header.byte_order, header.uname, image.notes)
+    return image if told is None or told == machine else _image(parts, told)
+
+
+def _image(parts: Sequence[Part], machine: Machine | None) -> Image:
     storage, header = parts[0]
-    first_pfn = header.phys_base // header.page_size if header.machine in COUNTS_FROM_RAM_BASE else 0
+    number = machine.number if machine else 0
+    first_pfn = header.phys_base // header.page_size if number in COUNTS_FROM_RAM_BASE else 0
     table = PageTable(parts, first_pfn)
     ram_runs = table.data_runs
     if header.kept_offset != header.ram_offset:
@@ -96,7 +110,12 @@ def _open(storages: Sequence[Storage]) -> Image:
     image = Image(
         path=storage.path,
         format_name="kdump-compressed" if len(parts) == 1 else f"kdump-compressed, in {len(parts)} parts",
-        header=Header(64 if is_large else header.bits, header.byte_order, header.machine, uname=header.uname),
+        header=Header(
+            64 if is_large else header.bits,
+            header.byte_order,
+            number,
+            uname=machine.name if machine else header.uname,
+        ),
         page_size=header.page_size,
         notes=header.notes,
         segments=_segments(ram_runs, header.page_size),
@@ -106,6 +125,7 @@ def _open(storages: Sequence[Storage]) -> Image:
         history=_history(parts, table),
         pages=_CachedPages(table, header.page_size),
         compressed=table,
+        with_machine=partial(_open, [part.storage for part in parts]),
     )
     return complete(image)
 

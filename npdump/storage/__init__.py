@@ -6,17 +6,18 @@ One file for each compression. To add one, add a module with a ``CONTAINER`` obj
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from npdump import plugins
 from npdump.errors import SourceError
 from npdump.storage.file import FileStorage
 from npdump.storage.flattened import FlattenedStorage, is_flattened
-from npdump.storage.spool import Spooled, peek, spool
+from npdump.storage.spool import Counted, Spooled, peek, spool
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -29,6 +30,9 @@ __all__ = ["Container", "ReadOptions", "Storage", "detect", "open_storage"]
 _HEAD_NBYTES = 4096
 _MAX_DEPTH = 4
 _STDIN = "-"
+_MIN_UNPACKED_NBYTES = 1 << 30
+_MAX_UNPACKED_RATIO = 2048
+"""A machine of 64 GiB that has just started is some 100 times larger than its dump, packed as a whole."""
 
 
 class Storage(Protocol):
@@ -122,10 +126,13 @@ class ReadOptions:
         See `npdump.storage.file.FileStorage`.
     work_dir : str or None
         Directory for a temporary file, if one is needed; None for TMPDIR or its default.
+    max_unpacked_nbytes : int or None
+        How many bytes a file that is compressed as a whole may unpack to; None for 1 GiB and 2048 times its own size.
     """
 
     use_mmap: bool = True
     work_dir: str | None = None
+    max_unpacked_nbytes: int | None = None
 
 
 def open_storage(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
@@ -169,7 +176,8 @@ def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"{path}: can't be opened: {why}", path=path) from error
-    stream: BinaryIO = raw
+    counted = Counted(raw)
+    stream = cast("BinaryIO", io.BufferedReader(counted))
     errors: tuple[type[Exception], ...] = ()
     for _ in range(_MAX_DEPTH):
         head, stream = peek(stream, _HEAD_NBYTES, path, errors)
@@ -178,7 +186,24 @@ def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack)
             break
         stream = container.open(stream)
         errors += container.errors
-    spooled: Spooled = spool(stream, path, options.work_dir, errors, options.use_mmap, status)
+    if errors:
+        observer.message(f"{path}: is compressed as a whole: it is unpacked to a temporary file first")
+    spooled: Spooled = spool(
+        stream,
+        path,
+        options.work_dir,
+        errors,
+        options.use_mmap,
+        status,
+        lambda: _max_unpacked_nbytes(options, counted.nbytes),
+    )
     stack.callback(spooled.close)
     observer.message(spooled.note)
     return spooled
+
+
+def _max_unpacked_nbytes(options: ReadOptions, packed_nbytes: int) -> int:
+    """Return how much a stream may unpack to of which so many bytes were read."""
+    if options.max_unpacked_nbytes is not None:
+        return options.max_unpacked_nbytes
+    return _MIN_UNPACKED_NBYTES + _MAX_UNPACKED_RATIO * packed_nbytes

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import io
 import os
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from npdump.errors import SinkError, SourceError
 from npdump.storage.file import FileStorage
 
-__all__ = ["Spooled", "peek", "spool"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Counted", "Spooled", "peek", "spool"]
 
 _CHUNK_NBYTES = 1 << 20
 _HOLE_NBYTES = 1 << 16
@@ -36,6 +39,25 @@ class Spooled(FileStorage):
     def same_file(self, other: os.stat_result) -> bool:
         """Tell whether ``other`` is the file that this one was made of."""
         return os.path.samestat(self._origin, other)
+
+
+class Counted(io.RawIOBase):
+    """A stream that says how many bytes were read of it; see ``nbytes``."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.nbytes = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read into a buffer, and count."""
+        data = getattr(self._stream, "read1", self._stream.read)(len(buffer))
+        buffer[: len(data)] = data
+        self.nbytes += len(data)
+        return len(data)
 
 
 class _Headed(io.RawIOBase):
@@ -84,6 +106,7 @@ def spool(
     errors: tuple[type[Exception], ...],
     use_mmap: bool,
     origin: os.stat_result,
+    max_nbytes: Callable[[], int],
 ) -> Spooled:
     """Copy a stream into a temporary file.
 
@@ -99,11 +122,13 @@ def spool(
     use_mmap : bool
     origin : stat_result
         Of the file that the stream comes from.
+    max_nbytes : callable
+        How many bytes there may be, as far as it was read.
 
     Raises
     ------
     SourceError
-        If the stream is damaged.
+        If the stream is damaged, or unpacks to too much.
     SinkError
         If there is no room.
     """
@@ -117,7 +142,7 @@ def spool(
         ) from error
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
-            is_whole = _copy(stream, cast("BinaryIO", file), path, errors)
+            is_whole = _copy(stream, cast("BinaryIO", file), path, errors, max_nbytes)
             status = os.fstat(file.fileno())
             note = (
                 f"{path}: unpacked to a temporary file in {directory}: {_mib(status.st_size)} MiB, of which "
@@ -132,7 +157,9 @@ def spool(
         ) from error
 
 
-def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Exception], ...]) -> bool:
+def _copy(
+    stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Exception], ...], max_nbytes: Callable[[], int]
+) -> bool:
     """Copy all bytes, zeros as holes; return False if the stream ended too early."""
     nbytes = 0
     is_whole = True
@@ -153,6 +180,12 @@ def _copy(stream: BinaryIO, file: BinaryIO, path: str, errors: tuple[type[Except
                 file.seek(nbytes + at)
                 file.write(piece)
         nbytes += len(chunk)
+        if nbytes > max_nbytes():
+            raise SourceError(
+                f"{path}: unpacks to more than {_mib(max_nbytes())} MiB, far more than dumps do: if it is one, give "
+                "--max-unpacked SIZE",
+                path=path,
+            )
     file.truncate(nbytes)
     file.flush()
     return is_whole
