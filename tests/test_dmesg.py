@@ -183,6 +183,55 @@ def test_sizes_that_cannot_be(name, tmp_path):
     assert result.returncode == 1 and "damaged" in result.stderr and len(result.stderr.splitlines()) <= 3
 
 
+def test_a_log_of_characters_that_would_be_huge(tmp_path):
+    """Of which most isn't in the dump: neither time nor memory is spent on it."""
+
+    def make(image):
+        logs.characters(image, RING, 1 << 14)
+        image.variable("log_buf_len", struct.pack("<i", (1 << 31) - 1))
+
+    vmcore = build(tmp_path / "vmcore", kernel_with(make, "2.6.32"))
+    result = harness.run("--dump-dmesg", vmcore.path, memory_nbytes=1 << 30, timeout=10)
+    assert result.returncode == 1
+    assert "more than the dump" in result.stderr
+
+
+def test_what_is_lost_of_a_log_of_characters_is_left_out(tmp_path):
+    mapped_stop = 32 << 20
+
+    def make(image):
+        logs.characters(image, b"", 1 << 14)
+        image.memory.write(mapped_stop - 100, b"x" * 100)
+        image.variable("log_buf", struct.pack("<Q", KERNEL_MAP + mapped_stop - 100))
+        image.variable("log_buf_len", struct.pack("<i", 4096))
+        image.variable("log_end", struct.pack("<I", 5000))
+
+    vmcore = build(tmp_path / "vmcore", kernel_with(make, "2.6.32"))
+    result = harness.run_ok("--dump-dmesg", vmcore.path)
+    assert result.stdout.strip() == "x" * 100
+    assert "3996 of 4096 bytes of its text aren't in the dump" in result.stderr
+
+
+STEERING = b"clear \x1b[2J, return \r, tab \t, vertical \v, form \f, C1 \x9b, bell \x07, utf-8 \xc2\x9b end"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda image: logs.characters(image, STEERING, 1 << 14),
+        lambda image: logs.records(image, [Message(STEERING)], 1 << 12, "printk_log"),
+        lambda image: logs.lockless(image, [Entry(Message(STEERING))], 4, 12),
+    ],
+    ids=["characters", "records", "lockless"],
+)
+def test_no_log_steers_a_terminal(make, tmp_path):
+    vmcore = build(tmp_path / "vmcore", kernel_with(make))
+    shown_text = harness.run_ok("--dump-dmesg", vmcore.path).stdout
+    assert "clear \\x1b[2J, return \\x0d, tab \t, vertical \\x0b, form \\x0c, C1 \\x9b" in shown_text
+    assert all(character.isprintable() or character in "\t\n" for character in shown_text)
+    assert shown_text.isascii()
+
+
 @pytest.mark.parametrize("form", ["kdump", "flattened", "gzip", "pipe"])
 def test_from_every_form(distilled, form, tmp_path, tool):
     vmcore = distilled("x86_64-6.1")
