@@ -8,7 +8,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man dist clean
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man dist clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -20,6 +20,7 @@ help:
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=420"
 	@echo "make man    make man/npdump.8"
 	@echo "make dist   make the source archive and the wheel in dist/"
+	@echo "make core-asan  run the compiled core with damaged pages under AddressSanitizer"
 	@echo "make clean  remove everything that was made, $(VENV) too"
 
 demo: $(VENV)/.npdump $(DEMO)/vmcore
@@ -53,6 +54,16 @@ fuzz: $(VENV)/.npdump
 
 sweep: $(VENV)/.npdump
 	$(BIN)/python -m tests.sweep -n $$(nproc)
+
+core-asan: build/asan/_core.so $(VENV)/.npdump
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m tests.core_asan $<
+
+build/asan/_core.so: npdump/_core.c $(VENV)/.npdump
+	@mkdir -p $(@D)
+	gcc -std=c11 -g -O1 -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Werror -shared -fPIC \
+	    -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	    -I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')" $< -o $@
 
 man: man/npdump.8
 

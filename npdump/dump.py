@@ -282,6 +282,7 @@ class Dump(Opened):
         force: bool = False,
         limit_nbytes: int | None = None,
         strict: bool = False,
+        codec_level: int | None = None,
         n_threads: int | None = None,
         observer: Observer | None = None,
     ) -> Summary:
@@ -303,6 +304,8 @@ class Dump(Opened):
             Let a file grow no larger than this.
         strict : bool
             Make doubt an error; otherwise the pages in doubt are kept.
+        codec_level : int, optional
+            How hard to compress; see ``--codec-level`` of the command.
         n_threads : int, optional
             Threads that read and compress; by default as many as pay.
         observer : Observer, optional
@@ -333,6 +336,7 @@ class Dump(Opened):
             level=level,
             codec=codec,
             format=format,
+            codec_level=codec_level,
             n_threads=n_threads,
             split=Split(len(paths)) if more else None,
             scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),

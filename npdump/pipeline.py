@@ -66,6 +66,7 @@ def write_options(
     codec: str = "raw",
     format: str = "kdump",
     engine: str | None = None,
+    codec_level: int | None = None,
     n_threads: int | None = None,
     block_order: int = 4,
     share: bool = True,
@@ -79,6 +80,8 @@ def write_options(
     source : Source
     codec, format, engine : str
         By their names.
+    codec_level : int or None
+        One of the codec's levels.
     n_threads : int or None
     block_order : int
         2**block_order pages at least are gathered before they are written.
@@ -90,7 +93,7 @@ def write_options(
     Raises
     ------
     UsageError
-        If there is no such codec or format.
+        If there is no such codec, level or format.
     MissingDependency
         If the codec's library is not installed.
     """
@@ -102,10 +105,13 @@ def write_options(
     if reassemble:
         chosen = codecs.by_flag(source.history.codec_flag) or chosen
     else:
-        chosen.encoder(source.page_size, engine)  # if its library can't be had, that's said before all else
+        chosen.encoder(
+            source.page_size, engine, codec_level
+        )  # if its library can't be had, that's said before all else
     return WriteOptions(
         codec=chosen,
         engine=engine,
+        codec_level=codec_level,
         n_threads=n_threads,
         batch_npages=max(BATCH_NBYTES // source.page_size, 1 << block_order),
         observer=observer,

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     is_answered = options.is_answered_on_stdout
     if not is_answered and not (options.show_help or options.show_version):
-        # From here on a pipe without a reader is an error like others: that of a worker that died, or the output of -F.
+        # From here on a pipe without a reader is an error like others: such as the output of -F.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     report = Reporter(options.message_level, messages_to_stderr=is_answered or options.flatten)
     return _run(options, report)
@@ -110,10 +110,10 @@ def _show_help(options: Options, report: Reporter) -> None:
 
 
 def _show_version(options: Options, report: Reporter) -> None:
-    from npdump import __version__
+    from npdump import __version__, core
     from npdump.codecs import all_codecs
 
-    lines = [f"npdump: version {__version__}"]
+    lines = [f"npdump: version {__version__}", f"  core    {core.description()}"]
     lines += [f"  {codec.name:<7} {', '.join(codec.engines())}" for codec in all_codecs()]
     report.answer("\n".join(lines))
 
@@ -128,7 +128,8 @@ def _check_params(options: Options, report: Reporter) -> None:
     if find_spec("numpy") is None:
         raise ModuleNotFoundError(name="numpy")
     if options.command == FILTER:
-        codecs.get(options.codec).encoder(4096, options.zlib_engine if options.codec == "zlib" else None)
+        engine = options.zlib_engine if options.codec == "zlib" else None
+        codecs.get(options.codec).encoder(4096, engine, options.codec_level)
     if options.lz4:
         from npdump.storage.lz4 import Frame
 

@@ -50,6 +50,7 @@ def _make(options: Options, dump: Dump) -> Summary:
         codec=options.codec,
         format=options.format,
         engine=options.zlib_engine if options.codec == "zlib" else None,
+        codec_level=options.codec_level,
         n_threads=options.num_threads,
         block_order=options.block_order,
         share=options.share,

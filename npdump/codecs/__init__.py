@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from npdump import plugins
+from npdump.errors import UsageError
 
 if TYPE_CHECKING:
     from npdump.layouts.page_flag import PageFlag
@@ -68,7 +69,9 @@ class Codec(Protocol):
         Raises
         ------
         MissingDependency
-            If ``engine`` (default: every engine) isn't installed, or can't compress at that level.
+            If ``engine`` (default: every engine) isn't installed.
+        UsageError
+            If there is no such level.
         """
 
     def decoder(self, page_size: int) -> DecodePages:
@@ -101,6 +104,22 @@ def get(name: str) -> Codec:
 def by_flag(flag: int) -> Codec | None:
     """Return the codec that a page's flags name, None if there is none."""
     return next((codec for codec in all_codecs() if codec.flag == flag), None)
+
+
+def level_of(codec: Codec, level: int | None) -> int:
+    """Return a codec's level; the default for None.
+
+    Raises
+    ------
+    UsageError
+        If it has no such level.
+    """
+    if level is None:
+        return codec.levels[0]
+    if level not in codec.levels:
+        known = ", ".join(map(str, sorted(codec.levels)))
+        raise UsageError(f"--codec-level {level}: {codec.name} compression has {known}")
+    return level
 
 
 def out_nbytes(npages: int, page_size: int) -> int:

@@ -30,6 +30,10 @@ class Engine(NamedTuple):
     hint: str
 
 
+class NoCore(OSError):
+    """There is no compiled core, which alone calls shared libraries."""
+
+
 def choose(what: str, engines: Mapping[str, Engine], name: str | None = None) -> tuple[str, Any]:
     """Load the engine ``name``, or the first that is installed.
 
@@ -59,6 +63,8 @@ def describe(engines: Mapping[str, Engine]) -> list[str]:
     for name, engine in engines.items():
         try:
             lines.append(f"{name} {engine.version(engine.load())}".rstrip())
+        except NoCore:
+            lines.append(f"{name} (needs the compiled core)")
         except (ImportError, OSError):
             lines.append(f"{name} (not installed: {engine.hint})")
     return lines
@@ -80,7 +86,7 @@ def load_library(*names: str) -> ctypes.CDLL:
     import ctypes  # NumPy has it imported already
 
     if CORE is None:
-        raise OSError("only the compiled core calls shared libraries")
+        raise NoCore
     error = OSError("no name")
     for name in names:
         try:

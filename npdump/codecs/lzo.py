@@ -12,7 +12,7 @@ import ctypes
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of, level_of
 from npdump.codecs._engines import Call, Engine, Native, choose, describe, load_library
 from npdump.layouts.page_flag import PageFlag
 
@@ -24,7 +24,6 @@ __all__ = ["CODEC"]
 MEM_COMPRESS = 32768 * ctypes.sizeof(ctypes.c_void_p)
 """Work memory of lzo1x_1_15_compress(), which takes most (lzo1x.h)."""
 
-DEFAULT_VARIANT = 12
 FUNCTIONS = {
     12: "lzo1x_1_12_compress",
     1: "lzo1x_1_compress",
@@ -72,9 +71,10 @@ class Lzo:
 
     def encoder(self, page_size: int, engine: str | None = None, level: int | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`; python-lzo has ``lzo1x_1_compress()`` alone, at whatever level."""
+        level = level_of(self, level)
         name, library = choose("-l", _ENGINES, engine)
         if name == "liblzo2":
-            function = getattr(library, FUNCTIONS[DEFAULT_VARIANT if level is None else level])
+            function = getattr(library, FUNCTIONS[level])
             return Native(Call.WORK, function, ctypes.create_string_buffer(MEM_COMPRESS)).encoder(page_size)
         compress = library.compress
 

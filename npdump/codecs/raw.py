@@ -18,7 +18,7 @@ class Raw:
 
     name = "raw"
     flag = PageFlag.RAW
-    levels = (0,)
+    levels: tuple[int, ...] = (0,)
     min_batches_per_thread = 64
 
     def engines(self) -> list[str]:

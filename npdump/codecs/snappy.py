@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of, level_of
 from npdump.codecs._engines import Call, Engine, Native, choose, describe, load_library
 from npdump.layouts.page_flag import PageFlag
 
@@ -32,7 +32,7 @@ class Snappy:
 
     name = "snappy"
     flag = PageFlag.SNAPPY
-    levels = (0,)
+    levels: tuple[int, ...] = (0,)
     min_batches_per_thread = 16
 
     def engines(self) -> list[str]:
@@ -41,6 +41,7 @@ class Snappy:
 
     def encoder(self, page_size: int, engine: str | None = None, level: int | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`."""
+        level_of(self, level)
         name, library = choose("-p", _ENGINES, engine)
         if name == "libsnappy":
             return Native(Call.PLAIN, library.snappy_compress).encoder(page_size)

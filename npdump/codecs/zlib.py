@@ -20,7 +20,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of, level_of
 from npdump.codecs._engines import Call, Context, Engine, Native, choose, decoder_by_thread, describe, load_library
 from npdump.errors import CodecError, MissingDependency
 from npdump.layouts.page_flag import PageFlag
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CODEC"]
 
-LEVELS = (1, 0)
+LEVELS: tuple[int, ...] = (1, 0)
 """makedumpfile's first; 0 is ISA-L's fastest, twice as fast and a fifth larger, and no compression with the others."""
 MAX_WINDOW_BITS = 15
 
@@ -156,8 +156,8 @@ class Zlib:
 
     def encoder(self, page_size: int, engine: str | None = None, level: int | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`."""
+        level = level_of(self, level)
         name, library = choose("-c", _ENGINES, engine)
-        level = LEVELS[0] if level is None else level
         if isinstance(library, ctypes.CDLL):
             return _NATIVE[name](library, page_size, level).encoder(page_size)
         if name != "isal":

@@ -7,7 +7,7 @@ import importlib
 import io
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
-from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of
+from npdump.codecs import DecodePages, EncodePages, decoder_of, encoder_of, level_of
 from npdump.codecs._engines import Call, Context, Engine, Native, choose, decoder_by_thread, describe, load_library
 from npdump.errors import CodecError
 from npdump.layouts.page_flag import PageFlag
@@ -20,7 +20,7 @@ __all__ = ["CODEC", "open_frames"]
 MAX_WINDOW_NBYTES = 1 << 31
 """Memory that a file may ask for: as much as zstd --long=31."""
 
-LEVELS = (1, 2, 3, -1, -2)
+LEVELS: tuple[int, ...] = (1, 2, 3, -1, -2)
 """makedumpfile's first. Below -2 pages become larger than with LZO and take as long; above 3 nothing is gained."""
 
 
@@ -70,8 +70,8 @@ class Zstd:
 
     def encoder(self, page_size: int, engine: str | None = None, level: int | None = None) -> EncodePages:
         """See `npdump.codecs.Codec.encoder`."""
+        level = level_of(self, level)
         name, module = choose("-z", _ENGINES, engine)
-        level = LEVELS[0] if level is None else level
         if name == "libzstd":
             context = Context(module.ZSTD_createCCtx(), module.ZSTD_freeCCtx)
             return Native(Call.LEVEL, module.ZSTD_compressCCtx, context, level=level).encoder(page_size)

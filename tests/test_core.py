@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The compiled core refuses what doesn't fit: it never reads or writes outside of the buffers that it was given."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from npdump.core import CORE
+
+PAGE = 4096
+COPY = (0, 0, 0, 0, 0)
+ROOM = PAGE + PAGE // 6 + 128
+
+pytestmark = pytest.mark.skipif(CORE is None, reason="there is no compiled core")
+
+
+def pages(n: int = 3) -> np.ndarray:
+    """Pages that begin at a multiple of a page."""
+    raw = np.ones((n + 1) * PAGE, np.uint8)
+    skip = -raw.ctypes.data % PAGE
+    return raw[skip : skip + n * PAGE].reshape(n, PAGE)
+
+
+def i64(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def zeros(n: int, kind: Any) -> np.ndarray:
+    return np.zeros(n, kind)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+GOOD: dict[str, Any] = {
+    "digests": lambda: [PAGE, pages(), zeros(3, "u8")],
+    "look_up": lambda: [i64(1, 2), i64(7, 8), zeros(8, "u8"), zeros(8, "i8"), zeros(2, "i8"), zeros(2, "i8")],
+    "equal": lambda: [PAGE, pages(), i64(0, 2), pages(2), i64(1, 0), zeros(2, "?")],
+    "place": lambda: [
+        *(
+            10,
+            zeros(2, "u4"),
+            i64(1, 2),
+            i64(0, 2),
+            i64(-1, 3),
+            i64(1),
+            i64(3),
+            zeros((8, 2), "i8"),
+            zeros((3, 2), "i8"),
+        )
+    ],
+    "compress": lambda: [PAGE, pages(), i64(0, 2), zeros(PAGE + ROOM, "u1"), zeros(2, "u4"), COPY],
+    "uncompress": lambda: [
+        *(PAGE, bytes(2 * PAGE), i64(0, PAGE), i64(PAGE, PAGE), pages(), i64(2, 0), zeros(2, "?"), COPY)
+    ],
+    "read_ranges": lambda: [-1, i64(0, 7), i64(4, 5), zeros(9, "u1")],
+}
+WRITTEN = {
+    "digests": (2,),
+    "look_up": (2, 3, 4, 5),
+    "equal": (5,),
+    "place": (7, 8),
+    "compress": (3, 4),
+    "uncompress": (4, 6),
+    "read_ranges": (3,),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_fits_is_done(name: str) -> None:
+    getattr(CORE, name)(*GOOD[name]())
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_arguments_of_another_kind_are_refused(name: str) -> None:
+    """In each place: nothing, text, arrays of other items, of every second item, or that are not aligned."""
+    function = getattr(CORE, name)
+    for at, good in enumerate(GOOD[name]()):
+        bad: list[Any] = [None, "text", [1], object(), 1.5]
+        if isinstance(good, np.ndarray):
+            bad += [5, good.astype("c16"), zeros(2 * good.size + 2, good.dtype)[::2]]
+            if good.itemsize > 1:
+                bad += [zeros(good.nbytes + 1, "u1")[1:].view(good.dtype), good.astype("u2")]
+        for value in bad:
+            arguments = GOOD[name]()
+            arguments[at] = value
+            with pytest.raises(ValueError, match=r"\w"):
+                function(*arguments)
+    for arguments in ([], GOOD[name]()[:-1], [*GOOD[name](), 1]):
+        with pytest.raises(ValueError, match="number of arguments"):
+            function(*arguments)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_buffers_that_are_written_must_be_writable(name: str) -> None:
+    for at in WRITTEN[name]:
+        arguments = GOOD[name]()
+        arguments[at] = read_only(arguments[at])
+        with pytest.raises(ValueError, match="can be written"):
+            getattr(CORE, name)(*arguments)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_arrays_of_other_lengths_are_refused(name: str) -> None:
+    for at, good in enumerate(GOOD[name]()):
+        if not isinstance(good, np.ndarray) or good.shape[-1] == PAGE or (name, at) in {("place", 7), ("place", 8)}:
+            continue
+        arguments = GOOD[name]()
+        arguments[at] = good[:-1]
+        if name == "read_ranges" and at != 3:
+            arguments[at] = i64(0)
+        elif name == "read_ranges":
+            arguments[1:] = [i64(0), i64(10), good]
+        with pytest.raises(ValueError, match=r"length|small|each|slots|range"):
+            getattr(CORE, name)(*arguments)
+
+
+@pytest.mark.parametrize("size", [0, -4096, 63, 100, 1 << 40, 1 << 70])
+@pytest.mark.parametrize("name", ["digests", "equal", "compress", "uncompress"])
+def test_page_sizes_that_no_machine_has_are_refused(name: str, size: int) -> None:
+    arguments = GOOD[name]()
+    arguments[0] = size
+    with pytest.raises(ValueError, match=r"page size|number"):
+        getattr(CORE, name)(*arguments)
+
+
+@pytest.mark.parametrize("row", [-1, 3, 1 << 40, -(1 << 63), (1 << 63) - 1, 1 << 52])
+@pytest.mark.parametrize(
+    ("name", "at"), [("equal", 2), ("equal", 4), ("compress", 2), ("uncompress", 5), ("place", 3), ("place", 5)]
+)
+def test_rows_out_of_range_are_refused(name: str, at: int, row: int) -> None:
+    arguments = GOOD[name]()
+    arguments[at][-1] = row
+    with pytest.raises(ValueError, match="out of range"):
+        getattr(CORE, name)(*arguments)
+
+
+@pytest.mark.parametrize("slot", [8, 1 << 60, (1 << 63) - 1])
+def test_slots_out_of_range_are_refused(slot: int) -> None:
+    for at in (4, 6):
+        arguments = GOOD["place"]()
+        arguments[at][-1] = slot
+        with pytest.raises(ValueError, match="out of range"):
+            CORE.place(*arguments)
+    arguments[6][-1] = -1
+    with pytest.raises(ValueError, match="out of range"):
+        CORE.place(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("start", "nbytes"), [(-1, 1), (2 * PAGE + 1, 0), (0, 2 * PAGE + 1), (1, -1), (1 << 62, 1 << 62), (PAGE, PAGE + 1)]
+)
+def test_stored_pages_out_of_the_data_are_refused(start: int, nbytes: int) -> None:
+    arguments = GOOD["uncompress"]()
+    arguments[2][1], arguments[3][1] = start, nbytes
+    with pytest.raises(ValueError, match="out of range"):
+        CORE.uncompress(*arguments)
+
+
+def test_an_index_must_have_a_power_of_two_slots() -> None:
+    for n in (0, 1, 3, 7):
+        arguments = GOOD["look_up"]()
+        arguments[2], arguments[3] = zeros(n, "u8"), zeros(n, "i8")
+        with pytest.raises(ValueError, match="power of two"):
+            CORE.look_up(*arguments)
+
+
+def test_an_unknown_way_to_call_an_engine_does_nothing() -> None:
+    arguments = GOOD["compress"]()
+    arguments[-1] = (99, 0, 0, 0, 0)
+    assert CORE.compress(*arguments) == 2 * PAGE, "pages stay as they are"
+    arguments = GOOD["uncompress"]()
+    arguments[-1] = (99, 0, 0, 0, 0)
+    assert CORE.uncompress(*arguments) == 2, "none is good"
+
+
+def test_ranges_are_read_up_to_the_first_that_is_not_whole(tmp_path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)))
+    out = zeros(60, "u1")
+    with path.open("rb") as file:
+        assert CORE.read_ranges(file.fileno(), i64(10, 50, 95, 0), i64(3, 7, 6, 1), out) == 2
+        assert CORE.read_ranges(file.fileno(), i64(-1), i64(1), out) == 0
+        with pytest.raises(ValueError, match="too small"):
+            CORE.read_ranges(file.fileno(), i64(0, 0), i64(40, 21), out)
+        with pytest.raises(ValueError, match="too small"):
+            CORE.read_ranges(file.fileno(), i64(0), i64(-1), out)
+    assert CORE.read_ranges(-1, i64(0), i64(1), out) == 0
+    CORE.read_ranges(os.open(path, os.O_RDONLY), i64(10, 50), i64(3, 7), out)
+    assert out[:10].tolist() == [10, 11, 12, *range(50, 57)]
+
+
+def test_the_environment_does_without_the_core() -> None:
+    for value, wanted in (("0", "True"), ("1", "False")):
+        code = "from npdump.core import CORE; print(CORE is None)"
+        environment = {**os.environ, "NPDUMP_CORE": value}
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == wanted
