@@ -242,6 +242,7 @@ class _Run(NamedTuple):
             n_absent=arrays.count(source.ram_runs) - arrays.count(source.data_runs),
             n_zero=sum(writer.n_zero for writer in parts),
             n_shared=sum(writer.n_shared for writer in parts),
+            n_lost=sum(writer.n_lost for writer in parts),
             n_cache=count[PageClass.CACHE],
             n_cache_private=count[PageClass.CACHE_PRIVATE],
             n_user=count[PageClass.USER],

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(options: Options, report: Reporter) -> None:
-    """Make the output, or the parts of one, of a dump, and report what was left out."""
+def run(options: Options, report: Reporter) -> int:
+    """Make the output, or the parts of one, of a dump, and report what was left out; return the exit code."""
     with open_dump(options, report) as dump:
         summary = _make(options, dump)
     if options.json:
@@ -40,6 +40,8 @@ def run(options: Options, report: Reporter) -> None:
     if not options.dry_run:
         report.message(f"\nThe dumpfile is saved to {', '.join(options.dumpfiles) or 'the standard output'}.")
     report.message("\nnpdump Completed.")
+    # Pages that couldn't be had were said one by one: the dump is whole but for them.
+    return 1 if summary.n_lost else 0
 
 
 def _make(options: Options, dump: Dump) -> Summary:

@@ -31,6 +31,7 @@ def as_text(summary: Summary) -> str:
         f"    Extension filter pages  : {_hex(summary.n_extension)}",
         f"  Remaining pages  : {_hex(summary.n_remaining)}",
         *([] if n_elf_remaining is None else [f"     in ELF format : {_hex(n_elf_remaining)}"]),
+        *([f"    Pages that could not be had    : {_hex(summary.n_lost)}"] if summary.n_lost else []),
         *([f"    Pages stored with an equal one : {_hex(summary.n_shared)}"] if summary.n_shared else []),
     ]
     if summary.n_ram:

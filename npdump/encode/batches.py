@@ -11,12 +11,12 @@ from npdump.arrays import I64, U8, Bool, Index, Runs, count, expand
 from npdump.sources import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from npdump.bitmap import Bitmap
-    from npdump.sources import Source
+    from npdump.sources import Loss, Source
 
-__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages"]
+__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "read_what_is_there"]
 
 BATCH_NBYTES = 2 << 20
 """Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
@@ -84,6 +84,23 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
 
 
 def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = True) -> tuple[Index, U8]:
+    """Read the pages of a batch, all of them.
+
+    The parameters, and what it returns, are those of `read_what_is_there`, but for the losses.
+
+    Raises
+    ------
+    LostPage
+        If one can't be had.
+    """
+    rows, pages, losses = read_what_is_there(source, batch, room, drops_zero)
+    refuse(losses)
+    return rows, pages
+
+
+def read_what_is_there(
+    source: Source, batch: PageBatch, room: U8, drops_zero: bool
+) -> tuple[Index, U8, Sequence[Loss]]:
     """Read the pages of a batch.
 
     Parameters
@@ -97,10 +114,12 @@ def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = Tr
 
     Returns
     -------
-    ndarray of shape (m,), dtype intp
+    rows : ndarray of shape (m,), dtype intp
         Which of the batch's pages were read.
-    ndarray of shape (m, page_size), dtype uint8
+    pages : ndarray of shape (m, page_size), dtype uint8
         A view of ``room``.
+    losses : sequence of Loss
+        Those of ``pages`` that can't be had.
     """
     runs = source.maybe_nonzero(batch.runs) if drops_zero else batch.runs
     if runs is batch.runs:
@@ -108,8 +127,7 @@ def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = Tr
     else:
         rows = np.searchsorted(batch.pfns, expand(runs[:, 0], runs[:, 1] - runs[:, 0]))
     pages = room[: len(rows)]
-    refuse(source.gather(runs, pages))
-    return rows, pages
+    return rows, pages, source.gather(runs, pages)
 
 
 _N_SAMPLES = 8

@@ -6,7 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from npdump.arrays import U8
+    from npdump.sources import Loss
 
 __all__ = ["Done", "Encoded", "Job", "Seconds", "Worker"]
 
@@ -24,13 +27,24 @@ class Seconds(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A batch that is in the file: its pages, the zero pages and those that equal another among them, and its bytes."""
+    """A batch that is in the file.
+
+    Attributes
+    ----------
+    npages, n_zero, n_shared : int
+        Its pages, and among them the zero pages and those that equal another.
+    nbytes : int
+    seconds : Seconds
+    losses : sequence of Loss
+        Its pages that can't be had: the file lacks them.
+    """
 
     npages: int
     n_zero: int
     n_shared: int
     nbytes: int
     seconds: Seconds = Seconds()
+    losses: Sequence[Loss] = ()
 
 
 class Encoded(NamedTuple):

@@ -15,7 +15,7 @@ Placement = tuple[int, Any]
 
 
 class Sink(Protocol):
-    """Takes placements in any order. Forked processes share one sink: every write names its offset.
+    """Takes placements in any order. Every write names its offset; threads share a sink that can rewrite.
 
     Attributes
     ----------

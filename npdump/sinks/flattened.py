@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import select
-import struct
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from npdump.sinks import Placement
     from npdump.storage.lz4 import Frame
@@ -23,13 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["FlattenedSink"]
 
 _STDOUT = 1
-_COUNT = struct.Struct("=Q")
 
 
 class FlattenedSink:
     """See `npdump.sinks.Sink`.
 
-    Forked processes write whole records in turns; a process that dies gives its turn away.
+    One thread writes all records, so that none is inside another.
 
     Parameters
     ----------
@@ -51,34 +46,21 @@ class FlattenedSink:
             raise SinkError("standard output: is a terminal: -F writes a dump to it; redirect it to a file or a pipe")
         self._limit_nbytes = limit_nbytes
         self._frame = frame
-        self._turn = os.memfd_create("npdump-turn", os.MFD_CLOEXEC)
-        self._shared = mmap.mmap(-1, _COUNT.size)
+        self._n_written = 0
         self._write([*([frame.beginning] if frame else []), *self._packed([HEADER])])
 
     def write(self, offset: int, data: Any) -> None:
         """See `npdump.sinks.Sink.write`."""
         body = memoryview(data).cast("B")
         if body.nbytes:
-            packed = self._packed([RECORD.pack(offset, body.nbytes), body])
-            with self._our_turn():
-                self._write(packed)
+            self._write(self._packed([RECORD.pack(offset, body.nbytes), body]))
 
     def _packed(self, buffers: list[Any]) -> list[Any]:
         return [self._frame.piece(b"".join(buffers))] if self._frame else buffers
 
-    @contextmanager
-    def _our_turn(self) -> Iterator[None]:
-        # A lock of the process, which the system takes back when the process ends.
-        fcntl.lockf(self._turn, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._turn, fcntl.LOCK_UN)
-
     def _write(self, buffers: list[Any]) -> None:
         nbytes = sum(len(buffer) for buffer in buffers)
-        written = _COUNT.unpack(self._shared)[0] + nbytes
-        if self._limit_nbytes is not None and written > self._limit_nbytes:
+        if self._limit_nbytes is not None and self._n_written + nbytes > self._limit_nbytes:
             raise NoSpace(f"standard output: the limit of {self._limit_nbytes} bytes (-L) is reached")
         try:
             for buffer in buffers:
@@ -87,7 +69,7 @@ class FlattenedSink:
                     rest = rest[_write_some(rest) :]
         except OSError as error:
             raise SinkError(f"standard output: can't be written: {error.strerror}") from error
-        self._shared[:] = _COUNT.pack(written)
+        self._n_written += nbytes
 
     def write_all(self, placements: Iterable[Placement]) -> None:
         """See `npdump.sinks.Sink.write_all`."""
@@ -105,9 +87,7 @@ class FlattenedSink:
 
     def close(self) -> None:
         """Write the end mark."""
-        with self._our_turn():
-            self._write([*self._packed([END_MARK]), *([self._frame.end] if self._frame else [])])
-        os.close(self._turn)
+        self._write([*self._packed([END_MARK]), *([self._frame.end] if self._frame else [])])
 
     def discard(self) -> None:
         """Leave the stream without its end mark."""

@@ -33,7 +33,7 @@ class Lz4:
 
 
 class Frame:
-    """An lz4 frame whose pieces forked processes may make: no block depends on another.
+    """An lz4 frame made piece by piece: no block depends on another.
 
     Attributes
     ----------

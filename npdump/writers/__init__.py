@@ -119,6 +119,8 @@ class Writer(Protocol):
         Zero pages left out so far.
     n_shared : int
         Pages so far that are stored once with an equal one.
+    n_lost : int
+        Pages so far that should be in the file and can't be had.
     n_left_out : int or None
         Pages that the file won't hold, where the format can't leave out each page alone.
     """
@@ -126,6 +128,7 @@ class Writer(Protocol):
     n_pages: int
     n_zero: int
     n_shared: int
+    n_lost: int
     n_left_out: int | None
 
     def __init__(self, dump: DumpPlan, options: WriteOptions) -> None: ...

@@ -11,15 +11,17 @@ import numpy as np
 
 from npdump.arrays import runs_of_numbers
 from npdump.codecs import out_nbytes
-from npdump.encode.batches import PageBatch, is_zero, read_pages
+from npdump.encode.batches import PageBatch, is_zero, read_what_is_there
 from npdump.encode.dedup import NO_SLOT, PageIndex, StoredRows, are_equal, digests, keys_of
 from npdump.encode.job import Done, Encoded
-from npdump.errors import NoSpace
+from npdump.errors import LostPage, NoSpace, ReadError
 from npdump.layouts.page_flag import PageFlag
-from npdump.sources import refuse
+from npdump.sources import Loss
 from npdump.storage.file import page_buffer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from npdump.arrays import I64, U8, U32, Bool, Index
     from npdump.codecs import EncodePages
     from npdump.sinks import Sink
@@ -59,6 +61,8 @@ class Batch(NamedTuple):
         Where `PageIndex` has the earlier one.
     sizes, flags : ndarray of shape (m,), dtype uint32
         Bytes of each page as stored, 0 for a zero page, which isn't; its `PageFlag`.
+    losses : sequence of Loss
+        Pages that can't be had; their rows are those of the batch, and of no others above.
     """
 
     rank: int
@@ -69,6 +73,7 @@ class Batch(NamedTuple):
     original_slots: Index
     sizes: U32
     flags: U32
+    losses: Sequence[Loss] = ()
 
 
 class _Job:
@@ -106,18 +111,21 @@ class _Job:
         words = self._layout.words(batch.sizes, batch.flags)
         stored = StoredRows(batch.rows, batch.slots, batch.sizes, words)
         self.index.place(offset, stored, batch.duplicates, batch.original_slots, places)
+        # A page whose descriptor is zero is lost.
+        places[[loss.row for loss in batch.losses]] = 0
         desc_offset, desc = self._layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
         except NoSpace:
             if self._sink.can_rewrite:
-                # The last descriptor that was written may have been cut: a page whose descriptor is zero is lost.
+                # The last descriptor that was written may have been cut.
                 with suppress(NoSpace):
                     self._sink.write(desc_offset, np.zeros_like(desc))
             raise
         # Without a zero page the first stored one is where it would be.
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self.dump.drops_zero else 0
-        return Done(batch.npages, n_zero, len(batch.duplicates), int(batch.sizes.sum()))
+        n_shared, nbytes = len(batch.duplicates), int(batch.sizes.sum())
+        return Done(batch.npages, n_zero, n_shared, nbytes, losses=batch.losses)
 
     def finish_partial(self, batch: Batch, offset: int, n_written: int) -> Done:
         """See `npdump.encode.job.Job.finish_partial`."""
@@ -138,6 +146,7 @@ class _Job:
             original_slots=batch.original_slots[fits],
             sizes=batch.sizes[:n_stored],
             flags=batch.flags[:n_stored],
+            losses=[loss for loss in batch.losses if loss.row < n],
         )
         return self.finish(first, offset)
 
@@ -170,9 +179,12 @@ class _PageWorker:
         """See `npdump.encode.job.Worker.read`."""
         self._batch = batch
         self._pfns = batch.pfns
-        self._read, self._pages = read_pages(self._source, batch, self._buffer, self._drops_zero)
+        found = read_what_is_there(self._source, batch, self._buffer, self._drops_zero)
+        self._read, self._pages, losses = found
         if self._drops_zero or self._shares:
             self._keys = digests(self._pages)
+        self._lost = np.array([loss.row for loss in losses], np.intp)
+        self._losses = [loss._replace(row=int(self._read[loss.row])) for loss in losses]
 
     def look_up(self) -> None:
         """See `npdump.encode.job.Worker.look_up`."""
@@ -182,6 +194,7 @@ class _PageWorker:
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
         is_stored = self._keys != 0 if self._drops_zero else np.ones(len(self._pages), np.bool_)
+        is_stored[self._lost] = False
         rows, duplicates, original_slots = np.flatnonzero(is_stored), NONE, NONE
         if self._shares:
             slots, suspects, originals = self._found
@@ -199,8 +212,9 @@ class _PageWorker:
         n = self._encode(self._pages, rows, room, sizes)
         page_size = self._pages.shape[1]
         flags = np.where(sizes == page_size, np.uint32(0), self._codec_flag)
-        read, batch = self._read, self._batch
-        known = Batch(batch.rank, len(self._pfns), read[rows], slots, read[duplicates], original_slots, sizes, flags)
+        read, rank = self._read, self._batch.rank
+        stored = (read[rows], slots, read[duplicates], original_slots, sizes, flags)
+        known = Batch(rank, len(self._pfns), *stored, self._losses)
         return Encoded(room[:n].data, known)
 
     def _are_equal(self, rows: Index, originals: I64) -> Bool:
@@ -222,7 +236,8 @@ class _PageWorker:
             is_new = np.append(True, wanted[1:] != wanted[:-1])
             distinct = wanted[is_new]
             recalled = self._recalled[: len(distinct)]
-            refuse(self._source.gather(runs_of_numbers(distinct), recalled))
+            # What can't be had any more is zero, and equals none.
+            self._source.gather(runs_of_numbers(distinct), recalled)
             is_equal[these] = are_equal(self._pages, rows[these], recalled, np.cumsum(is_new) - 1)
         return is_equal
 
@@ -265,9 +280,12 @@ class _StoredWorker:
 
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
-        rows = self._found[0]
+        rows, slots, duplicates, original_slots = self._found
+        self._losses: list[Loss] = []
         sizes, flags, data = self._encoded(self._stored[rows], room)
-        return Encoded(data, Batch(self._batch.rank, len(self._stored), *self._found, sizes, flags))
+        losses = [loss._replace(row=int(rows[loss.row])) for loss in self._losses]
+        found = (rows, slots, duplicates, original_slots, sizes, flags)
+        return Encoded(data, Batch(self._batch.rank, len(self._stored), *found, losses))
 
     def _encoded(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
         """Return the sizes and flags of pages as they are to be stored, and a buffer that holds them."""
@@ -275,10 +293,12 @@ class _StoredWorker:
         stays = ~stored.is_zero & self._stays(sizes, flags)
         changing = np.flatnonzero(~stays)
         if not len(changing):
-            return sizes, flags, self._source.joined(stored)
+            return sizes, flags, self._copied(stored, sizes)
         pages = np.empty((len(changing), self._page_size), np.uint8)
-        refuse(self._source.decode(stored[changing], pages))
+        losses = self._source.decode(stored[changing], pages)
         dropped = is_zero(pages) if self._drops_zero else np.zeros(len(pages), np.bool_)
+        dropped[[loss.row for loss in losses]] = True
+        self._losses += [loss._replace(row=int(changing[loss.row])) for loss in losses]
         sizes[changing[dropped]] = flags[changing[dropped]] = 0
         changing, rows = changing[~dropped], np.flatnonzero(~dropped)
         made = np.empty(len(rows), np.uint32)
@@ -293,6 +313,20 @@ class _StoredWorker:
         buffers = dict(zip(changing.tolist(), pieces, strict=True))
         buffers |= zip(staying.tolist(), self._source.buffers(stored[staying]), strict=True)
         return sizes, flags, b"".join(buffers[row] for row in sorted(buffers))
+
+    def _copied(self, stored: PageLocations, sizes: U32) -> Any:
+        """Return a buffer with pages as they are stored; ``sizes`` of those that can't be read become 0."""
+        with suppress(ReadError):
+            return self._source.joined(stored)
+        pieces = []
+        for row in range(len(stored)):
+            try:
+                pieces.append(bytes(self._source.joined(stored[np.array([row])])))
+            except ReadError as error:
+                pfn = int(stored.pfns[row])
+                self._losses.append(Loss(row, LostPage(f"physical page {pfn:#x}: {error}", pfn=pfn)))
+                sizes[row] = 0
+        return b"".join(pieces)
 
     def _stays(self, sizes: U32, flags: U32) -> Bool:
         """Return which stored pages are as they would become."""

@@ -22,7 +22,10 @@ __all__ = ["COPY_STAGE", "write_parts"]
 
 COPY_STAGE = "Copying data"
 _STEPS = ("Reading and comparing", "Compressing", "Writing")
-"""Of the copying; those of several workers add up."""
+"""Of the copying; those of several threads add up."""
+
+_MAX_TOLD = 10
+"""Lost pages that are told one by one."""
 
 
 class _Outputs:
@@ -81,7 +84,7 @@ def write_parts(
     parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool, page_size: int
 ) -> int:
     """Write the dump, or its parts one after the other; return the bytes."""
-    nbytes = n_done = 0
+    nbytes = n_done = n_lost = 0
     seconds = Seconds()
     n_pages = sum(writer.n_pages for writer in parts)
     with _Outputs(sinks, can_retry) as outputs:
@@ -93,9 +96,14 @@ def write_parts(
                 n_done += done.npages
                 nbytes += done.nbytes
                 seconds = seconds.plus(done.seconds)
+                for loss in done.losses[: max(_MAX_TOLD - n_lost, 0)]:
+                    observer.warn(f"{loss.error}: it is left out")
+                n_lost += len(done.losses)
                 observer.progress(COPY_STAGE, n_done, n_pages, n_done * page_size)
             writer.end(sink)
             outputs.ended()
+    if n_lost:
+        observer.warn(f"{n_lost} pages could not be had, and are left out: the dump says that it is incomplete")
     if any(seconds):
         for name, value in zip(_STEPS, seconds, strict=True):
             observer.took(name, value)

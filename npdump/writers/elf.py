@@ -13,40 +13,44 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.arrays import runs_of_numbers
-from npdump.encode.batches import batches, is_zero, read_pages
-from npdump.encode.job import Done
-from npdump.errors import FactError, NoSpace, SinkError
+from npdump.encode.batches import batches
+from npdump.encode.resources import default_threads
+from npdump.encode.threads import run
+from npdump.errors import FactError, SinkError
 from npdump.kernel.segments import with_kernel_vaddrs
 from npdump.layouts import elf
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.sources import SEGMENT, refuse
+from npdump.sources import SEGMENT
 from npdump.sources._notes import find_eraseinfo, make_note
-from npdump.storage.file import page_buffer
 from npdump.writers._elf_layout import RunJoiner, cut_segment, homes
+from npdump.writers._elf_pages import COPY_NBYTES, CopyJob, NonzeroJob, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from npdump.arrays import Records, Runs
+    from npdump.encode.job import Done
     from npdump.pages.scan import Window
     from npdump.sinks import Sink
     from npdump.writers import DumpPlan, WriteOptions
 
 __all__ = ["WRITER"]
 
-COPY_NBYTES = 1 << 20
-"""Bytes copied at a time."""
-
 
 def _nonzero_runs(dump: DumpPlan, options: WriteOptions, window: Window) -> Iterator[Runs]:
     """Yield the runs of a window's kept pages that are not filled with zeros."""
-    buffer = page_buffer(options.batch_npages, dump.source.page_size)
-    for batch in batches(window.kept, 0, options.batch_npages):
-        rows, pages = read_pages(dump.source, batch, buffer)
-        runs = runs_of_numbers(batch.pfns[rows[~is_zero(pages)]])
-        if len(runs):
-            yield runs
+    job = NonzeroJob(dump.source, options.batch_npages)
+    n_batches = -(-window.kept.count() // options.batch_npages)
+    n_threads = _n_threads(options, n_batches, options.batch_npages * dump.source.page_size)
+    for _ in run(job, batches(window.kept, 0, options.batch_npages), 0, n_threads):
+        if len(job.runs):
+            yield job.runs
+
+
+def _n_threads(options: WriteOptions, n_batches: int, batch_nbytes: int) -> int:
+    if options.n_threads is not None:
+        return min(options.n_threads, n_batches)
+    return default_threads(n_batches, batch_nbytes, options.codec.min_batches_per_thread)
 
 
 def _with_vaddrs(dump: DumpPlan, options: WriteOptions) -> Records:
@@ -76,7 +80,8 @@ class ElfWriter:
         self._notes = source.notes.area
         if source.history.eraseinfo and not find_eraseinfo(self._notes, source.header.byte_order):
             self._notes += make_note(b"ERASEINFO", source.history.eraseinfo, source.header.byte_order)
-        self.n_shared = 0
+        self._options = options
+        self.n_shared = self.n_lost = 0
         joiner = RunJoiner(source.data_runs)
         n_kept = 0
         for window in dump.scan.windows():
@@ -124,7 +129,7 @@ class ElfWriter:
         ehdr["e_machine"] = source.header.machine
         ehdr["e_version"] = elf.EV_CURRENT
         ehdr["e_phoff"] = ehdr["e_ehsize"] = ehdr.itemsize
-        is_whole = complete and not source.history.status & STATUS_INCOMPLETE
+        is_whole = complete and not (self.n_lost or source.history.status & STATUS_INCOMPLETE)
         ehdr["e_flags"] = source.header.e_flags | (0 if is_whole else elf.DUMP_ELF_INCOMPLETE)
         ehdr["e_phentsize"] = elf.PHDR[source.header.bits].itemsize
         ehdr["e_phnum"] = min(n_headers, elf.PN_XNUM)
@@ -158,28 +163,15 @@ class ElfWriter:
 
     def write(self, sink: Sink) -> Iterator[Done]:
         """See `npdump.writers.Writer.write`."""
-        page_size = self._source.page_size
-        buffer = page_buffer(COPY_NBYTES // page_size, page_size)
-        for segment in self._segments[self._with_data]:
-            start, nbytes, offset = (int(segment[name]) for name in ("paddr", "filesz", "offset"))
-            at, stop = start, start + nbytes
-            while at < stop:
-                # Whole pages are copied together, the parts of a page with which a segment may begin and end alone.
-                n = min(stop - at >> self._page_shift, len(buffer)) if at % page_size == 0 else 0
-                if n:
-                    pfn, data = at >> self._page_shift, buffer[:n].reshape(-1)
-                    refuse(self._source.gather(np.array([[pfn, pfn + n]]), buffer[:n]))
-                else:
-                    data = self._source.view(at, min(page_size - at % page_size, stop - at))
-                try:
-                    sink.write(offset + at - start, data)
-                except NoSpace as error:
-                    # A page that is cut is no page.
-                    self._written_stop = offset + at - start + min(error.n_written // page_size, n) * page_size
-                    raise
-                at += len(data)
-                self._written_stop = offset + at - start
-                yield Done(max(n, 1), 0, 0, len(data))
+        job = CopyJob(self._source, sink, self._data_offset)
+        with_data = self._segments[self._with_data]
+        n_threads = _n_threads(self._options, int(with_data["filesz"].sum()) // COPY_NBYTES, COPY_NBYTES)
+        try:
+            for done in run(job, pieces(with_data, self._source.page_size), self._data_offset, n_threads):
+                self.n_lost += len(done.losses)
+                yield done
+        finally:
+            self._written_stop = job.written_stop
 
     def end(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.end`."""

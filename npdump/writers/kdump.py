@@ -46,7 +46,7 @@ class KdumpWriter:
     def __init__(self, dump: DumpPlan, options: WriteOptions) -> None:
         self._dump = dump
         self._options = _for_copying(options) if _only_copies(dump, options) else options
-        self.n_zero = self.n_shared = 0
+        self.n_zero = self.n_shared = self.n_lost = 0
         self._part = dump.part or (0, dump.scan.max_mapnr)
         n_kept = self.n_pages = 0
         for window in dump.scan.windows():
@@ -79,6 +79,7 @@ class KdumpWriter:
         for done in run(job, self._batches(), self._layout.data_offset, n_threads):
             self.n_zero += done.n_zero
             self.n_shared += done.n_shared
+            self.n_lost += len(done.losses)
             yield done
 
     def _batches(self) -> Iterator[PageBatch]:
@@ -92,7 +93,7 @@ class KdumpWriter:
         """See `npdump.writers.Writer.end`."""
         sink.flush()
         if sink.can_rewrite:
-            sink.write_all([self._layout.disk_header(complete=True)])
+            sink.write_all([self._layout.disk_header(complete=not self.n_lost)])
 
     def mark_incomplete(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.mark_incomplete`: the header says so already."""
