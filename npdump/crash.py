@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from npdump.info import PANIC_STARTS
+from npdump.kernel.crash import PANIC_STARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

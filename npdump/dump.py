@@ -94,8 +94,7 @@ class Dump(Opened):
         """
         recorder = Recorder()
         kernel = self.find_kernel(required=False, observer=recorder)
-        file_nbytes = sum(storage.nbytes for storage in self.storages)
-        return describe(self.source, self.arch, kernel, file_nbytes, recorder.warnings)
+        return describe(self.source, self.arch, kernel, self.storages, recorder.warnings)
 
     def log(self, partial: bool = False) -> dmesg.Log:
         """Return the kernel's log.

@@ -3,41 +3,49 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from npdump import codecs
+from npdump import codecs, storage
 from npdump.arrays import count
-from npdump.errors import AddressError, FactError
-from npdump.kernel import dmesg
-from npdump.kernel.probe import utsname
+from npdump.kernel.crash import of_header, of_kernel
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
 from npdump.sources._notes import parse_notes
+from npdump.storage.flattened import FlattenedStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
     from npdump.sources import History, Source
+    from npdump.storage import Storage
 
-__all__ = ["DumpInfo", "Note", "describe"]
+__all__ = ["DumpInfo", "Note", "Segment", "describe"]
 
-PANIC_STARTS = (
-    b"Kernel panic - not syncing",
-    b"BUG: ",
-    b"kernel BUG at ",
-    b"Unable to handle kernel ",
-    b"Internal error: ",
-    b"Oops: ",
-    b"general protection fault",
-    b"Kernel BUG",
-    b"sysrq: Trigger a crash",
-    b"sysrq: SysRq : Trigger a crash",
-    b"SysRq : Trigger a crash",
-)
-_COMMAND_LINE_STARTS = (b"Kernel command line: ", b"Command line: ")
-_DMESG_IS_ENOUGH = 1 << 20
-"""Characters of an old log that are looked at."""
+_NOTE_TYPES = {
+    (b"CORE", 1): "NT_PRSTATUS",
+    (b"CORE", 2): "NT_PRFPREG",
+    (b"CORE", 3): "NT_PRPSINFO",
+    (b"CORE", 4): "NT_TASKSTRUCT",
+    (b"CORE", 6): "NT_AUXV",
+    (b"LINUX", 0x100): "NT_PPC_VMX",
+    (b"LINUX", 0x102): "NT_PPC_VSX",
+    (b"LINUX", 0x202): "NT_X86_XSTATE",
+    (b"LINUX", 0x300): "NT_S390_HIGH_GPRS",
+    (b"LINUX", 0x301): "NT_S390_TIMER",
+    (b"LINUX", 0x302): "NT_S390_TODCMP",
+    (b"LINUX", 0x303): "NT_S390_TODPREG",
+    (b"LINUX", 0x304): "NT_S390_CTRS",
+    (b"LINUX", 0x305): "NT_S390_PREFIX",
+    (b"LINUX", 0x309): "NT_S390_VXRS_LOW",
+    (b"LINUX", 0x30A): "NT_S390_VXRS_HIGH",
+    (b"LINUX", 0x30B): "NT_S390_GS_CB",
+    (b"LINUX", 0x401): "NT_ARM_TLS",
+}
+"""Names by owner and type (Linux include/uapi/linux/elf.h); VMCOREINFO, QEMU and such are named by their owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +55,36 @@ class Note:
     Attributes
     ----------
     name : str
+        Of its owner, such as CORE or VMCOREINFO.
     type : int
+    kind : str or None
+        What the type is called, such as NT_PRSTATUS.
     nbytes : int
         Of its contents.
     """
 
     name: str
     type: int
+    kind: str | None
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of physical memory as the dump lists it (PT_LOAD).
+
+    Attributes
+    ----------
+    paddr, vaddr : int
+    memory_nbytes : int
+    file_nbytes : int
+        How many of them are in the dump.
+    """
+
+    paddr: int
+    vaddr: int
+    memory_nbytes: int
+    file_nbytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +97,12 @@ class DumpInfo:
         Its path.
     format : str
         In words.
-    file_nbytes : int
-        Size of its files, unpacked.
+    wrapping : tuple of str
+        How the file is compressed or flattened as a whole, from the outside in; ``("gzip", "flattened")``.
+    file_nbytes : int or None
+        Size of its files; None for a stream.
+    unpacked_nbytes : int
+        The same, without what wraps them.
     machine : str
         As ``uname -m`` prints it.
     release, version, node : str or None
@@ -78,23 +112,34 @@ class DumpInfo:
     crash_time : str or None
         In ISO 8601, UTC.
     uptime_seconds : float or None
+        By the kernel's own clock.
+    log_seconds : float or None
+        By the last line of the log, which may be much earlier.
     command_line : str or None
         Of the kernel, from its log.
     panic : str or None
         The log's line that says why the kernel crashed.
+    panic_task : str or None
+        The log's words on who was running then, and where.
+    n_tasks : int or None
+        Threads that there were.
     kaslr_offset : int or None
         Bytes by which the kernel's image was moved.
-    cpus : int
-        Number of CPUs whose registers are in the dump.
+    n_cpus : int
+        CPUs whose registers are in the dump.
     page_size : int
         Bytes.
     max_mapnr : int
         One more than the highest page frame.
-    pages, pages_in_file : int
+    n_ram, n_data : int
         Pages of memory, and those whose contents are in the file.
-    pages_lost, pages_in_other_parts : int or None
+    n_lost, n_elsewhere : int
+        Pages that were lost when the dump was made, or are in other parts of a split dump.
+    memory_nbytes : int
+        Size of memory.
     memory : tuple of (int, int)
         Physical addresses ``[start, stop)``.
+    segments : tuple of Segment
     dump_level : int or None
         At which the file was made; None if its format does not tell.
     codec : str or None
@@ -106,7 +151,9 @@ class DumpInfo:
 
     file: str
     format: str
-    file_nbytes: int
+    wrapping: tuple[str, ...] = ()
+    file_nbytes: int | None
+    unpacked_nbytes: int
     machine: str
     release: str | None = None
     version: str | None = None
@@ -114,24 +161,31 @@ class DumpInfo:
     build_id: str | None = None
     crash_time: str | None = None
     uptime_seconds: float | None = None
+    log_seconds: float | None = None
     command_line: str | None = None
     panic: str | None = None
+    panic_task: str | None = None
+    n_tasks: int | None = None
     kaslr_offset: int | None = None
-    cpus: int
+    n_cpus: int
     page_size: int
     max_mapnr: int
-    pages: int
-    pages_in_file: int
-    pages_lost: int | None
-    pages_in_other_parts: int | None
+    n_ram: int
+    n_data: int
+    n_lost: int
+    n_elsewhere: int
+    memory_nbytes: int
     memory: tuple[tuple[int, int], ...]
+    segments: tuple[Segment, ...]
     dump_level: int | None
     codec: str | None
     notes: tuple[Note, ...]
     missing: tuple[str, ...]
 
 
-def describe(source: Source, arch: Arch, kernel: Kernel | None, file_nbytes: int, doubts: list[str]) -> DumpInfo:
+def describe(
+    source: Source, arch: Arch, kernel: Kernel | None, storages: Sequence[Storage], doubts: list[str]
+) -> DumpInfo:
     """Collect what is known of a dump.
 
     Parameters
@@ -140,81 +194,54 @@ def describe(source: Source, arch: Arch, kernel: Kernel | None, file_nbytes: int
     arch : Arch
     kernel : Kernel or None
         None if it isn't known.
-    file_nbytes : int
+    storages : sequence of Storage
+        The files.
     doubts : list of str
         What was said while the kernel was looked for.
     """
     missing = list(doubts)
-    names = utsname(kernel, arch, source.history.utsname)
-    of_kernel = _of_kernel(kernel, names, missing) if kernel else _of_header(source.history)
+    history = source.history
+    told_by_kernel = of_kernel(kernel, history.utsname, missing) if kernel else of_header(history)
     of_memory = _of_memory(source, missing)
     byte_order = {"<": "little-endian", ">": "big-endian"}[source.header.byte_order]
     return DumpInfo(
         file=source.path,
         format=f"{source.format_name}, {source.header.bits} bits, {byte_order}",
-        file_nbytes=file_nbytes,
+        wrapping=_wrapping(storages[0]),
+        file_nbytes=_file_nbytes(storages),
+        unpacked_nbytes=sum(storage.nbytes for storage in storages),
         machine=arch.name,
-        **of_kernel,
+        **told_by_kernel,
         **of_memory,
         missing=tuple(missing),
     )
 
 
-def _of_kernel(kernel: Kernel, names: tuple[bytes, ...], missing: list[str]) -> dict[str, Any]:
-    _, node, release, version, *_ = (name.decode("utf-8", "replace") for name in names)
-    seconds = kernel.facts.get("CRASHTIME")
+def _file_nbytes(storages: Sequence[Storage]) -> int | None:
+    """Return the size of files, None if one is none."""
+    nbytes = 0
+    for one in storages:
+        try:
+            status = os.stat(one.path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        nbytes += status.st_size
+    return nbytes
+
+
+def _wrapping(one: Storage) -> tuple[str, ...]:
+    """Return how a file is compressed or flattened, as far as it can be looked at again."""
+    names: list[str] = []
     try:
-        log = dmesg.read(kernel)
-    except (FactError, AddressError) as error:
-        missing.append(f"the kernel log: {error}")
-        log = dmesg.Log("characters")
-    missing += [f"of the kernel log, {doubt}" for doubt in log.doubts]
-    lines = [record.text for record in log.records] or log.characters[-_DMESG_IS_ENOUGH:].split(b"\n")
-    return {
-        "release": kernel.facts.release or release or None,
-        "version": version or None,
-        "node": node or None,
-        "build_id": kernel.facts.text("BUILD-ID"),
-        "crash_time": _utc(seconds),
-        "uptime_seconds": log.records[-1].nanoseconds / 1e9 if log.records else None,
-        "command_line": _after(lines, _COMMAND_LINE_STARTS),
-        "panic": _panic(lines),
-        "kaslr_offset": kernel.facts.get("KERNELOFFSET"),
-    }
-
-
-def _of_header(history: History) -> dict[str, Any]:
-    """Return what the headers of the file say of a kernel that nothing else is known of."""
-    _, node, release, version, *_ = (name.decode("utf-8", "replace") for name in history.utsname or (b"",) * 6)
-    return {
-        "release": release or None,
-        "version": version or None,
-        "node": node or None,
-        "crash_time": _utc(history.timestamp),
-    }
-
-
-def _utc(seconds: int | None) -> str | None:
-    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds and 0 < seconds < 1 << 36 else None
-
-
-def _after(lines: list[bytes], starts: tuple[bytes, ...]) -> str | None:
-    """Return what follows one of ``starts`` in the first line that has it."""
-    for line in lines:
-        for start in starts:
-            if start in line:
-                return line.partition(start)[2].decode("utf-8", "replace").strip()
-    return None
-
-
-def _panic(lines: list[bytes]) -> str | None:
-    """Return the last panic message, or else the last line that tells of a fatal error."""
-    for starts in (PANIC_STARTS[:1], PANIC_STARTS[1:]):
-        for line in reversed(lines):
-            at = min((line.find(start) for start in starts if start in line), default=-1)
-            if at >= 0:
-                return line[at:].partition(b"\n")[0].decode("utf-8", "replace").strip()
-    return None
+        if stat.S_ISREG(os.stat(one.path).st_mode):
+            with open(one.path, "rb") as file:
+                container = storage.detect(file.read(16))
+            names += [container.name] if container else []
+    except OSError:
+        pass
+    return (*names, "flattened") if isinstance(one, FlattenedStorage) else tuple(names)
 
 
 def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
@@ -226,20 +253,31 @@ def _of_memory(source: Source, missing: list[str]) -> dict[str, Any]:
     missing += _lost(history)
     is_kdump = source.compressed is not None  # an ELF file doesn't tell
     codec = codecs.by_flag(source.history.codec_flag)
-    notes = parse_notes(source.notes.area, source.header.byte_order)
     return {
-        "cpus": source.notes.n_cpus,
+        "n_cpus": source.notes.n_cpus,
         "page_size": source.page_size,
         "max_mapnr": source.max_mapnr,
-        "pages": n_ram,
-        "pages_in_file": n_data,
-        "pages_lost": history.n_lost or None,
-        "pages_in_other_parts": history.n_elsewhere or None,
+        "n_ram": n_ram,
+        "n_data": n_data,
+        "n_lost": history.n_lost,
+        "n_elsewhere": history.n_elsewhere,
+        "memory_nbytes": n_ram * source.page_size,
         "memory": tuple(map(tuple, (source.ram_runs * source.page_size).tolist())),
+        "segments": tuple(
+            Segment(*(int(segment[name]) for name in ("paddr", "vaddr", "memsz", "filesz")))
+            for segment in source.segments
+        ),
         "dump_level": source.history.level if is_kdump else None,
         "codec": codec.name if codec and is_kdump else None,
-        "notes": tuple(Note(note.name.decode("ascii", "replace"), note.type, note.desc_nbytes) for note in notes),
+        "notes": tuple(
+            Note(note.name.decode("ascii", "replace"), note.type, _note_kind(note.name, note.type), note.desc_nbytes)
+            for note in parse_notes(source.notes.area, source.header.byte_order)
+        ),
     }
+
+
+def _note_kind(owner: bytes, number: int) -> str | None:
+    return _NOTE_TYPES.get((owner, number))
 
 
 def _lost(history: History) -> list[str]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from npdump.arch import Arch, by_machine
 from npdump.arrays import contains
-from npdump.errors import AddressError, UsageError
+from npdump.errors import AddressError, FactError, UsageError
 from npdump.kernel import probe, texts
+from npdump.kernel.facts import kallsyms
 from npdump.kernel.facts.vmlinux import load_external
 from npdump.observer import SILENT, Observer
 from npdump.sources import Source, open_source
@@ -219,6 +220,43 @@ class Opened:
     def physical(self) -> PhysicalMemory:
         """Memory by physical address: ``physical.read(paddr, nbytes)`` returns bytes."""
         return PhysicalMemory(self.source)
+
+    def symbol(self, name: str) -> int:
+        """Return the kernel address of a symbol: from VMCOREINFO, ``vmlinux``, or the kernel's own table.
+
+        Parameters
+        ----------
+        name : str
+
+        Raises
+        ------
+        FactError
+            If no symbol of that name is known.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     hex(dump.symbol("init_uts_ns"))
+        '0xffffffff9a3f9b60'
+        """
+        vaddr = self.facts.get(f"SYMBOL({name})")
+        if vaddr is None:
+            vaddr = self._symbols.get(name)
+        if vaddr is None:
+            raise FactError(
+                f"{name}: no symbol of that name is known: neither VMCOREINFO nor the kernel's own table has it"
+            )
+        return vaddr
+
+    @cached_property
+    def _symbols(self) -> dict[str, int]:
+        """The kernel's own table of symbols, empty if it has none that can be found."""
+        if not kallsyms.is_there(self.facts):
+            return {}
+        try:
+            return kallsyms.read(self.facts, self.memory.read, self.memory.word)
+        except (AddressError, FactError):
+            return {}
 
     def translate(self, vaddr: int) -> Translation:
         """Translate a kernel virtual address.

@@ -205,8 +205,8 @@ def _machine(info: DumpInfo) -> str:
         "node": info.node,
         "crashed at": info.crash_time,
         "up for": uptime,
-        "CPUs": info.cpus,
-        "memory": human(info.pages * info.page_size),
+        "CPUs": info.n_cpus,
+        "memory": human(info.memory_nbytes),
         "page size": human(info.page_size),
         "KASLR": None if info.kaslr_offset is None else f"{info.kaslr_offset:#x}",
         "build ID": info.build_id,
@@ -228,8 +228,8 @@ def _dump(info: DumpInfo, missing: list[str]) -> str:
     facts = {
         "file": os.path.basename(info.file),
         "format": info.format,
-        "size": human(info.file_nbytes),
-        "pages": f"{info.pages_in_file} of {info.pages}",
+        "size": human(info.file_nbytes or info.unpacked_nbytes),
+        "pages": f"{info.n_data} of {info.n_ram}",
         "dump level": info.dump_level,
         "codec": info.codec,
     }

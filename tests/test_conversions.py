@@ -313,11 +313,11 @@ def test_info_tells_what_a_dump_lacks(vmcore, tmp_path):
     dumps = [KdumpFile(part) for part in parts]
     kept = [int(dump.bitmap2[dump.fields["start_pfn_64"] : dump.fields["end_pfn_64"]].sum()) for dump in dumps]
     whole = info(*parts)
-    assert whole["pages_in_file"] == sum(kept)
-    assert whole["pages_in_other_parts"] is whole["pages_lost"] is None
+    assert whole["n_data"] == sum(kept)
+    assert whole["n_elsewhere"] is whole["n_lost"] is None
     assert len(whole["missing"]) == 1
     some = info(parts[2], parts[0])
-    assert (some["pages_in_file"], some["pages_in_other_parts"]) == (kept[0] + kept[2], kept[1])
+    assert (some["n_data"], some["n_elsewhere"]) == (kept[0] + kept[2], kept[1])
     start, stop = dumps[1].fields["start_pfn_64"], dumps[1].fields["end_pfn_64"]
     assert f"{start:#x} to {stop:#x}" in some["missing"][-1]
     one = harness.run_ok("info", parts[0]).stdout
@@ -327,7 +327,7 @@ def test_info_tells_what_a_dump_lacks(vmcore, tmp_path):
     cut = KdumpFile(tmp_path / "cut")
     n_lost = sum(cut.is_lost(pfn) for pfn in cut.pfns.tolist())
     found = info(tmp_path / "cut")
-    assert (found["pages_lost"], found["pages_in_file"]) == (n_lost, len(cut.pfns) - n_lost)
+    assert (found["n_lost"], found["n_data"]) == (n_lost, len(cut.pfns) - n_lost)
     assert any(f"{n_lost} pages, which were lost" in text for text in found["missing"])
 
 

@@ -111,7 +111,7 @@ def test_vtop_of_the_kernel_image(distilled, name):
     result = harness.run_ok("--vtop", f"{vaddr:#x}", distilled(name))
     assert f"{vaddr:16x}  {paddr:x}\n" in result.stdout
     found = json.loads(harness.run_ok("--vtop", f"{vaddr:#x}", "--json", distilled(name)).stdout)
-    assert found == {"vaddr": vaddr, "paddr": paddr, "pfn": paddr >> 12, "is_dumped": True}
+    assert found == {"vaddr": hex(vaddr), "paddr": hex(paddr), "pfn": paddr >> 12, "is_dumped": True}
 
 
 def test_vtop_of_what_is_not_mapped(distilled):
@@ -128,14 +128,47 @@ def test_info(distilled, name):
     assert found["release"] == keys["OSRELEASE"]
     assert found["build_id"] == keys["BUILD-ID"]
     assert found["machine"] == "x86_64"
-    assert found["kaslr_offset"] == int(keys["KERNELOFFSET"], 16)
+    assert int(found["kaslr_offset"], 16) == int(keys["KERNELOFFSET"], 16)
     assert "sysrq triggered crash" in found["panic"]
     assert found["command_line"].startswith("console=ttyS0")
     reference = harness.reference(name)
-    assert found["pages"] == int(reference.bitmap1.sum())
+    assert found["n_ram"] == int(reference.bitmap1.sum())
     assert found["missing"] == []
     text = harness.run_ok("info", vmcore).stdout
     assert keys["OSRELEASE"] in text and found["panic"] in text
+
+
+def test_info_has_the_kernels_own_clock_and_counts(corpus):
+    """The last line of the log may be much older than the crash; init made this one, at once before it."""
+    found = json.loads(harness.run_ok("info", "--json", corpus("x86_64-7.2-512M")).stdout)
+    assert found["uptime_seconds"] > found["log_seconds"] > found["uptime_seconds"] - 1
+    assert found["panic_task"] == "init, PID 1, on CPU 0"
+    assert 20 < found["n_tasks"] < 1000
+    assert [note["kind"] for note in found["notes"] if note["name"] == "CORE"] == ["NT_PRSTATUS"] * found["n_cpus"]
+
+
+@pytest.mark.parametrize("verbose", [[], ["--verbose"]])
+def test_info_lists_segments_when_asked(distilled, verbose):
+    vmcore = distilled("x86_64-6.1")
+    text = harness.run_ok("info", *verbose, vmcore).stdout
+    segments = [hex(segment.vaddr) for segment in elf_reader.ElfDump(vmcore).loads]
+    assert all(vaddr in text for vaddr in segments) == bool(verbose)
+    size = vmcore.stat().st_size
+    assert f"MiB ({size} bytes)" in text
+
+
+@pytest.mark.parametrize("form", ["flattened", "gzip", "zstd"])
+def test_info_says_what_wraps_a_dump(distilled, tmp_path, form):
+    vmcore, dump = distilled("x86_64-6.1"), tmp_path / "dump"
+    with dump.open("wb") as file:
+        if form == "flattened":
+            harness.run_ok("-F", "-l", "-d31", vmcore, stdout=file)
+        else:
+            subprocess.run([form, "-1c", vmcore], stdout=file, check=True)
+    found = json.loads(harness.run_ok("info", "--json", dump).stdout)
+    assert found["wrapping"] == [form]
+    assert found["file_nbytes"] == dump.stat().st_size != found["unpacked_nbytes"]
+    assert f", {form}\n" in harness.run_ok("info", dump).stdout
 
 
 def test_info_is_a_word_only_in_front(tmp_path, distilled):
@@ -185,6 +218,29 @@ def test_explain_names_flags_and_ways_to_name_a_page(distilled):
     assert re.search(r"left out\s+at no level", text)
 
 
+def test_explain_takes_symbols_ranges_and_several_pages(distilled):
+    vmcore = distilled("x86_64-6.12")
+    vaddr = int(vmcoreinfo(vmcore)["SYMBOL(init_uts_ns)"], 16)
+    own = json.loads(harness.run_ok("explain", "--json", vmcore, f"{vaddr + 0x1000:#x}").stdout)
+    arguments = ("init_uts_ns+0x1000", f"{own['pfn']}-{own['pfn'] + 2}", "_stext")
+    found = json.loads(harness.run_ok("explain", "--json", vmcore, *arguments).stdout)
+    assert [page["pfn"] for page in found[:4]] == [own["pfn"], *range(own["pfn"], own["pfn"] + 3)]
+    assert found[0]["paddr"] == hex(own["pfn"] << 12) and len(found) == 5
+    assert len(harness.run_ok("explain", vmcore, *arguments).stdout.split("\n\n")) == 5
+    for wrong in ("no_such_symbol", "5-4", "0-0xffff"):
+        result = harness.run("explain", vmcore, wrong)
+        assert result.returncode == 1 and result.stderr.count("npdump: ") == 1, result.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "explain", "--mem-usage", "--dump-dmesg", "stats", "map", "compare"])
+def test_questions_have_help_of_their_own(command):
+    text = harness.run_ok(command, "--help").stdout
+    assert text.startswith("usage: npdump") and command.lstrip("-") in text.splitlines()[0]
+    assert "--splitblock-size" not in text and len(text.splitlines()) < 50
+    if command == "explain":
+        assert all(prefix in text for prefix in ("pfn:", "vaddr:", "paddr:"))
+
+
 @pytest.mark.parametrize("text", ["", "x", "-1", "pfn:", "0x10000000000000000", "pfn:0xfffffff"])
 def test_explain_refuses_what_is_no_page(distilled, text):
     result = harness.run("explain", "--", distilled("x86_64-6.12"), text)
@@ -199,14 +255,16 @@ def test_mem_usage_adds_up(distilled, name):
     stats = harness.run_ok("--dry-run", "--show-stats", "-d31", vmcore).stdout
     pairs = re.findall(r"^(.*?)\s*: (0x[0-9a-f]+)$", stats, re.MULTILINE)
     numbers = {label.strip(): int(number, 16) for label, number in pairs}
-    assert usage["zero"] == numbers["Pages filled with zero"]
-    assert usage["non_pri_cache"] == numbers["Non-private cache pages"]
-    assert usage["pri_cache"] == numbers["Private cache pages"]
-    assert usage["user"] == numbers["User process data pages"]
-    assert usage["free"] == numbers["Free pages"]
-    assert usage["kern_data"] == numbers["Remaining pages"]
-    assert usage["total_pages"] == numbers["Original pages"]
-    assert "KERN_DATA" in harness.run_ok("--mem-usage", vmcore).stdout
+    assert usage["n_zero"] == numbers["Pages filled with zero"]
+    assert usage["n_cache"] == numbers["Non-private cache pages"]
+    assert usage["n_cache_private"] == numbers["Private cache pages"]
+    assert usage["n_user"] == numbers["User process data pages"]
+    assert usage["n_free"] == numbers["Free pages"]
+    assert usage["n_kernel"] == numbers["Remaining pages"]
+    assert usage["n_ram"] == numbers["Original pages"]
+    rows = harness.run_ok("--mem-usage", vmcore).stdout
+    numbers = [int(number) for number in re.findall(r"^[A-Z_]+\t+(\d+) .*\t(?:yes|no)\t", rows, re.MULTILINE)]
+    assert len(numbers) == 7 and sum(numbers) == usage["n_data"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -239,6 +297,7 @@ def test_questions_to_a_filtered_dump(distilled, tmp_path, is_flattened):
     facts = json.loads(harness.run_ok("info", "--json", dump).stdout)
     assert (facts["dump_level"], facts["codec"]) == (30, "lzo")
     before, after = (json.loads(harness.run_ok("--mem-usage", "--json", path).stdout) for path in (vmcore, dump))
-    assert before["user"] > 0
-    left_out = dict.fromkeys(("non_pri_cache", "pri_cache", "user", "free"), 0)
-    assert after == before | left_out | {"hwpoison_or_offline": 0}
+    assert before["n_user"] > 0
+    left_out = dict.fromkeys(("n_cache", "n_cache_private", "n_user", "n_free", "n_unsafe"), 0)
+    n_data = before["n_data"] - sum(before[name] for name in left_out)
+    assert after == before | left_out | {"n_data": n_data}

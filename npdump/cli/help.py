@@ -24,11 +24,13 @@ HELP = {
         "npdump info [OPTION]... VMCORE...",
         "Say of which kernel and machine VMCORE is, when and why it crashed, what memory is in it, and what is "
         "missing. Several files are the parts of a split dump.",
+        ("--verbose", "--json", *_READING),
     ),
     "explain": Help(
         "npdump explain [OPTION]... VMCORE PAGE...",
         "Say what pages are, by which fields of their struct page, and at which dump levels they are left out. PAGE is "
-        "a page frame number, a physical address, or a kernel virtual address, in C notation. A number below the "
+        "a page frame number, a physical address, or a kernel virtual address, in C notation; a range of page frames, "
+        "as 0x1000-0x100f; or a symbol, as init_task or init_task+0x40. A number below the "
         "number of page frames is a page frame, one that can be a kernel address is that, and any other is a physical "
         "address; pfn:, paddr: or vaddr: before it says which, as in vaddr:0xffffffff81000000.",
     ),
@@ -36,7 +38,7 @@ HELP = {
         "npdump --mem-usage [OPTION]... VMCORE...",
         "Show what the pages of VMCORE are used for, and so what each dump level would save; VMCORE is /proc/kcore for "
         "the running kernel (root may read it). A page counts once, as the kind that would leave it out at level 31; "
-        "broken and offline pages are in no row of the table, but in the JSON.",
+        "the rows add up to the pages that are in VMCORE.",
     ),
     "dmesg": Help(
         "npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE... [LOGFILE]",

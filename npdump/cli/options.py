@@ -100,6 +100,7 @@ SUBCOMMANDS = ("info", "explain", "stats", "map", "report", "compare", "skeleton
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 ONLY_WITH = {
+    "verbose": "info",
     "by": "stats",
     "csv": "stats",
     "layout": "map",
@@ -166,6 +167,7 @@ class Options(NamedTuple):
     zlib_engine: str | None = None
     codec_level: int | None = None
     share: bool = True
+    verbose: bool = False
     by: str | None = None
     csv: bool = False
     layout: str | None = None
@@ -455,6 +457,7 @@ def _add_question_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_look_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("--verbose", action="store_true", help="with info, list the segments (PT_LOAD) of VMCORE too")
     add(
         "--by",
         choices=PARTS_OF_MEMORY,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from npdump.cli.inputs import open_dump
@@ -13,6 +14,8 @@ from npdump.errors import AddressError, UsageError
 from npdump.pages.policy import PageClass
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
     from npdump.dump import Dump
@@ -20,46 +23,83 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
+MAX_RANGE_NPAGES = 4096
+"""Pages that one argument may name."""
+
+_RANGE = re.compile(r"(?:pfn:)?(\w+)-(\w+)")
+_SYMBOL = re.compile(r"([A-Za-z_.$][\w.$]*)(?:\+(\w+))?")
+
+
 def run(options: Options, report: Reporter) -> None:
     """Print what pages are."""
     with open_dump(options, report) as dump:
-        named = [find_pfn(dump, text) for text in options.pages]
+        named = [pair for text in options.pages for pair in find_pfns(dump, text)]
         pages = [asdict(dump.page(pfn)) | {"named_by": how} for pfn, how in named]
     if options.json:
-        report.answer(json.dumps(pages[0] if len(pages) == 1 else pages, indent=1))
+        answers = [as_json(page) for page in pages]
+        report.answer(json.dumps(answers[0] if len(answers) == 1 else answers, indent=1))
     else:
         report.answer("\n\n".join(map(as_text, pages)))
 
 
-def find_pfn(dump: Dump, text: str) -> tuple[int, str]:
-    """Return the page frame that the user means, and how the text was understood.
+def as_json(page: dict[str, Any]) -> dict[str, Any]:
+    """Return an explanation with addresses, and what may hold one, as texts in hexadecimal."""
+    struct_page = page["struct_page"]
+    return page | {
+        "paddr": hex(page["paddr"]),
+        "struct_page": None if struct_page is None else hex(struct_page),
+        "fields": {name: hex(value) for name, value in page["fields"].items()},
+    }
+
+
+def find_pfns(dump: Dump, text: str) -> Iterator[tuple[int, str]]:
+    """Yield the page frames that the user means, and how the text was understood.
 
     A number below the number of page frames is a page frame, one that can be a kernel address is that, any other is a
-    physical address; ``pfn:``, ``vaddr:`` and ``paddr:`` before it say which.
+    physical address; ``pfn:``, ``vaddr:`` and ``paddr:`` before it say which. ``FIRST-LAST`` are page frames, and a
+    word that is no number is a symbol of the kernel, with ``+`` and an offset or without.
 
     Raises
     ------
-    UsageError, AddressError
+    UsageError, AddressError, FactError
     """
+    if (found := _RANGE.fullmatch(text)) and (first := _number(found[1])) >= 0 and (last := _number(found[2])) >= 0:
+        if not 0 <= last - first < MAX_RANGE_NPAGES:
+            raise UsageError(f"{text!r} isn't a range of 1 to {MAX_RANGE_NPAGES} page frames")
+        for pfn in range(first, last + 1):
+            yield _checked(dump, pfn, f"page frame {pfn:#x}")
+        return
     kind, _, number = text.rpartition(":")
-    try:
-        value = int(number, 0) if not re.fullmatch("0[0-9]+", number) else int(number)
-    except ValueError:
-        value = -1
-    if value < 0 or value >= 1 << 64 or kind not in ("", "pfn", "vaddr", "paddr"):
-        raise UsageError(f"{text!r} is neither a page frame nor an address; see npdump explain --help")
+    value = _number(number)
+    if value < 0 and not kind and (found := _SYMBOL.fullmatch(text)):
+        vaddr = dump.symbol(found[1]) + max(_number(found[2] or "0"), 0)
+        yield _checked(dump, dump.translate(vaddr).pfn, f"{text}, kernel address {vaddr:#x}")
+        return
+    if not 0 <= value < 1 << 64 or kind not in ("", "pfn", "vaddr", "paddr"):
+        raise UsageError(f"{text!r} is no page frame, address or symbol; see npdump explain --help")
     source = dump.source
     if not kind:
         is_vaddr = dump.memory.is_kernel_vaddr(value) and value >= source.max_mapnr * source.page_size
         kind = "pfn" if value < source.max_mapnr else "vaddr" if is_vaddr else "paddr"
     if kind == "vaddr":
-        pfn, how = dump.translate(value).pfn, f"kernel address {value:#x}"
+        yield _checked(dump, dump.translate(value).pfn, f"kernel address {value:#x}")
     elif kind == "paddr":
-        pfn, how = value // source.page_size, f"physical address {value:#x}"
+        yield _checked(dump, value // source.page_size, f"physical address {value:#x}")
     else:
-        pfn, how = value, f"page frame {value:#x}"
-    if pfn >= source.max_mapnr:
-        raise AddressError(f"{how}: memory ends at page frame {source.max_mapnr:#x}")
+        yield _checked(dump, value, f"page frame {value:#x}")
+
+
+def _number(text: str) -> int:
+    """Read a number in C notation, decimal with zeros before it too; -1 if it is none."""
+    try:
+        return int(text) if re.fullmatch("0[0-9]+", text) else int(text, 0)
+    except ValueError:
+        return -1
+
+
+def _checked(dump: Dump, pfn: int, how: str) -> tuple[int, str]:
+    if pfn >= dump.source.max_mapnr:
+        raise AddressError(f"{how}: memory ends at page frame {dump.source.max_mapnr:#x}")
     return pfn, how
 
 
@@ -90,9 +130,16 @@ def as_text(page: dict[str, Any]) -> str:
 
 
 def _levels(levels: list[int]) -> str:
-    """Name levels; if they are all that have certain bits, those."""
+    """Name levels; if they are all those that have one of some bits, or all of some, these."""
     if levels == list(range(32)):
         return "every level"
+    bits = [1 << i for i in range(5)]
+    for n in (1, 2, 3):
+        for chosen in combinations(bits, n):
+            if levels == [level for level in range(32) if any(level & bit for bit in chosen)]:
+                return f"every level with {' or '.join(map(str, chosen))}"
+            if n > 1 and levels == [level for level in range(32) if all(level & bit for bit in chosen)]:
+                return f"every level with {' and '.join(map(str, chosen))}"
     return f"level{'s' if len(levels) > 1 else ''} {', '.join(map(str, levels))}"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from npdump.cli.inputs import open_dump
@@ -26,9 +27,10 @@ _ROWS = (
     ("PRI_CACHE", "yes", "Cache pages with private flag"),
     ("USER", "yes", "User process pages"),
     ("FREE", "yes", "Free pages"),
+    ("OFFLINE", "yes", "Offline and broken (hwpoison) pages"),
     ("KERN_DATA", "no", "Dumpable kernel data "),
 )
-"""As makedumpfile prints them; pages that are broken or offline have no row."""
+"""As makedumpfile prints them, which has no row for pages that are offline: its rows do not add up."""
 
 
 def run(options: Options, report: Reporter) -> None:
@@ -43,18 +45,13 @@ def run(options: Options, report: Reporter) -> None:
 
 
 def _pages(usage: MemoryUsage) -> dict[str, int]:
-    numbers = (usage.n_zero, usage.n_cache, usage.n_cache_private, usage.n_user, usage.n_free, usage.n_kernel)
-    return dict(zip((name for name, _, _ in _ROWS), numbers, strict=True))
+    excludable = (usage.n_zero, usage.n_cache, usage.n_cache_private, usage.n_user, usage.n_free, usage.n_unsafe)
+    return dict(zip((name for name, _, _ in _ROWS), (*excludable, usage.n_kernel), strict=True))
 
 
 def _as_json(usage: MemoryUsage) -> str:
-    numbers = {name.lower(): number for name, number in _pages(usage).items()}
-    total = {
-        "page_size": usage.page_size,
-        "total_pages": usage.n_ram,
-        "total_nbytes": usage.n_ram * usage.page_size,
-    }
-    return json.dumps(numbers | {"hwpoison_or_offline": usage.n_unsafe} | total, indent=1)
+    derived = {"n_kernel": usage.n_kernel, "memory_nbytes": usage.n_ram * usage.page_size}
+    return json.dumps(asdict(usage) | derived, indent=1)
 
 
 def _as_text(usage: MemoryUsage) -> str:

@@ -22,7 +22,8 @@ def run(options: Options, report: Reporter) -> None:
     with open_dump(options, report) as dump:
         found = dump.translate(options.vtop)
     if options.json:
-        report.answer(json.dumps(asdict(found), indent=1))
+        answer = asdict(found) | {"vaddr": hex(found.vaddr), "paddr": hex(found.paddr)}
+        report.answer(json.dumps(answer, indent=1))
         return
     report.answer(
         f"\nTranslating virtual address {found.vaddr:x} to physical address.\n"
