@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# So that Python finds the package, and not the clone, in the folder above a clone that is called npdump.
+EDITABLE := --config-settings editable_mode=compat --editable
 FIXTURE := x86_64-6.1
 DEMO := build/demo
 
@@ -26,8 +28,16 @@ help:
 demo: $(VENV)/.npdump $(DEMO)/vmcore
 	$(BIN)/npdump -f -l -d 31 --show-stats $(DEMO)/vmcore $(DEMO)/dumpfile
 	@ls -l $(DEMO)
+	@echo
+	@echo "That was $(BIN)/npdump -f -l -d 31 --show-stats $(DEMO)/vmcore $(DEMO)/dumpfile"
+	@echo "Next: ask the dump what crashed:   $(BIN)/npdump info $(DEMO)/dumpfile"
+	@echo "      or what a page was used for: $(BIN)/npdump explain $(DEMO)/vmcore 0x2000"
+	@echo "      or install it:               $(PYTHON) -m pip install ."
 
-test: $(VENV)/.npdump
+test: $(VENV)/.test
+	@echo "npdump: running all tests on all CPUs: dumps are built, filtered and read back by other programs if they are"
+	@echo "installed. That takes a quarter of an hour to an hour, by the number of CPUs, and some GB in $${TMPDIR:-/tmp},"
+	@echo "where dumps stay for the next time (NPDUMP_TEST_CACHE names another folder)."
 	$(BIN)/python -m pytest --numprocesses auto
 
 lint: lint-ruff lint-mypy lint-imports
@@ -42,17 +52,17 @@ lint-mypy: $(VENV)/.dev
 lint-imports: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/.npdump
+bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench
 
-faults: $(VENV)/.npdump
+faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults
 
 SECONDS ?= 420
-fuzz: $(VENV)/.npdump
+fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-sweep: $(VENV)/.npdump
+sweep: $(VENV)/.test
 	$(BIN)/python -m tests.sweep -n $$(nproc)
 
 core-asan: build/asan/_core.so $(VENV)/.npdump
@@ -89,11 +99,16 @@ $(VENV)/.venv:
 	@touch $@
 
 $(VENV)/.npdump: setup.cfg pyproject.toml $(VENV)/.venv
-	@echo "npdump: installing npdump, its libraries and pytest into $(VENV) with pip (setup.cfg lists them)"
-	@$(PIP) --editable '.[test]'
+	@echo "npdump: installing npdump and its libraries into $(VENV) with pip (setup.cfg lists them)"
+	@$(PIP) $(EDITABLE) .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.npdump
+$(VENV)/.test: $(VENV)/.npdump
+	@echo "npdump: installing pytest and what else the tests need into $(VENV) with pip"
+	@$(PIP) $(EDITABLE) '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
 	@echo "npdump: installing ruff, mypy, import-linter and build into $(VENV) with pip"
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) $(EDITABLE) '.[dev]'
 	@touch $@

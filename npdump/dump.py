@@ -72,8 +72,8 @@ class Dump(Opened):
                 "machine": info.machine,
                 "crashed at": info.crash_time,
                 "panic": info.panic,
-                "memory": human(info.pages * info.page_size),
-                "pages in file": f"{info.pages_in_file} of {info.pages}",
+                "memory": human(info.memory_nbytes),
+                "pages in file": f"{info.n_data} of {info.n_ram}",
             }
         )
 
