@@ -237,7 +237,7 @@ class Opened:
         --------
         >>> with npdump.open(vmcore) as dump:
         ...     hex(dump.symbol("init_uts_ns"))
-        '0xffffffff9a3f9b60'
+        '0xffffffff94ff9b60'
         """
         vaddr = self.facts.get(f"SYMBOL({name})")
         if vaddr is None:

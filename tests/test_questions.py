@@ -267,6 +267,59 @@ def test_mem_usage_adds_up(distilled, name):
     assert len(numbers) == 7 and sum(numbers) == usage["n_data"]
 
 
+SCHEMA = json.loads((harness.REPOSITORY / "docs" / "answers.schema.json").read_text())
+JSON_TYPES = {
+    "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int,
+    "number": (int, float),
+}  # fmt: skip
+
+
+def assert_valid(value, schema, where="$"):
+    """Check a value by as much of JSON Schema as the file uses."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        schema = schema["anyOf"][1 if value is None else 0]
+        return assert_valid(value, schema, where)
+    if "enum" in schema:
+        assert value in schema["enum"], where
+        return None
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    assert any(isinstance(value, JSON_TYPES[kind]) for kind in kinds), f"{where} is {value!r}"
+    if isinstance(value, str):
+        assert re.search(schema.get("pattern", ""), value), f"{where} is {value!r}"
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            assert_valid(item, schema["items"], f"{where}[{i}]")
+    elif isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        assert set(schema.get("required", ())) <= set(value), where
+        assert others or set(value) == set(known), f"{where}: {set(value) ^ set(known)}"
+        for name, item in value.items():
+            if name in known or isinstance(others, dict):
+                assert_valid(item, known.get(name, others), f"{where}.{name}")
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("report", ["--dry-run", "--show-stats", "--json", "--message-level", "4", "-d31"]),
+        ("info", ["info", "--json"]),
+        ("explain", ["explain", "--json", "{0}", "0x100"]),
+        ("vtop", ["--json", "--vtop", "{1}"]),
+        ("mem_usage", ["--mem-usage", "--json"]),
+        ("dmesg", ["--dump-dmesg", "--json"]),
+    ],
+)
+def test_answers_fit_their_schema(name, arguments, distilled):
+    vmcore = str(distilled("x86_64-6.1"))
+    vaddr = "0x" + vmcoreinfo(vmcore)["SYMBOL(init_uts_ns)"]
+    arguments = [argument.format(vmcore, vaddr) for argument in arguments]
+    arguments += [] if vmcore in arguments else [vmcore]
+    assert_valid(json.loads(harness.run_ok(*arguments).stdout), SCHEMA["$defs"][name])
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell, tool, tmp_path):
     script = tmp_path / "script"
