@@ -4,6 +4,8 @@
 `open` takes any form that the command takes. Nothing is read before it is asked for: the source, the machine and the
 crashed kernel are found once, then.
 
+The file is long for its docstrings; a method asks a function of values that is somewhere below.
+
 The examples open ``vmcore``, the dump of a machine with 256 MiB of memory.
 """
 

@@ -70,7 +70,7 @@ def _run(options: Options, report: Reporter) -> int:
         signals.raise_interrupted()
         return run(options, report) or 0
     except NpdumpError as error:
-        code, text = error.exit_code, str(error)
+        code, text = error.exit_code, f"{error}{_did_you_mean(options)}"
     except ImportError as error:
         text = _advice(error)
     except MemoryError:
@@ -134,6 +134,18 @@ def _check_params(options: Options, report: Reporter) -> None:
         from npdump.storage.lz4 import Frame
 
         Frame()
+
+
+def _did_you_mean(options: Options) -> str:
+    """Return advice if a command may have been meant where there is no such file."""
+    from npdump.cli.options import FILTER, SUBCOMMANDS
+
+    if options.command != FILTER or not options.vmcores or os.path.lexists(options.vmcores[0]):
+        return ""
+    from difflib import get_close_matches
+
+    close = get_close_matches(options.vmcores[0], SUBCOMMANDS, n=1)
+    return f"; did you mean npdump {close[0]}?" if close else ""
 
 
 _PACKAGES = {"numpy": "numpy", "elftools": "pyelftools", "lzo": "python-lzo"}
