@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -43,11 +44,12 @@ def in_file(directory: str) -> Allocate:
 
         try:
             with tempfile.TemporaryFile(dir=directory) as file:
-                file.truncate(nbytes)
+                # Without room reserved, the first write to a mapped page that has none ends the process with SIGBUS.
+                os.posix_fallocate(file.fileno(), 0, max(nbytes, 1))
                 return np.memmap(file, np.uint8, "r+", shape=(nbytes,))
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise SinkError(f"{directory}: can't hold the temporary bitmaps: {why}: give another --work-dir") from None
+            raise SinkError(f"{directory}: can't hold the temporary bitmaps: {why}: give another --work-dir") from error
 
     return allocate
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -243,3 +245,45 @@ def test_a_flattened_file_with_one_far_record(tmp_path):
             result = run(*command, timeout=60, memory_nbytes=1 << 30)
             assert result.returncode in (0, 1), result.stderr
             assert "Traceback" not in result.stderr
+
+
+SHRINKS = """
+import os, sys
+import numpy as np
+import npdump
+from npdump.errors import LostPage
+
+path = sys.argv[1]
+with npdump.open(path) as dump:
+    source = dump.source
+    (start, stop), *_ = source.data_runs.tolist()
+    size = source.page_size
+    before = source.view(start * size, 512 * size)
+    os.truncate(path, 8192)
+    before.sum()
+    pages = np.empty((512, size), np.uint8)
+    losses = source.gather(np.array([[start, start + 512]]), pages)
+    print(len(losses), losses[0].error.pfn == start, not pages.any())
+    try:
+        source.view(start * size, 512 * size)
+    except LostPage as error:
+        print("lost", error.path == path)
+"""
+
+
+def test_a_file_that_shrinks_while_it_is_read(whole, tmp_path):
+    """A mapping of it would end the process with SIGBUS."""
+    path = tmp_path / "vmcore"
+    subprocess.run(["cp", "--sparse=always", whole.path, path], check=True)
+    result = run("-c", SHRINKS, path, command=[sys.executable])
+    assert (result.returncode, result.stdout) == (0, "512 True True\nlost True\n"), result.stderr
+
+
+def test_a_work_dir_without_room(whole, small_disk, tmp_path):
+    """The bitmaps are mapped: a page that gets no room on its first write would end the process with SIGBUS."""
+    disk = small_disk(1)
+    stat = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes(stat.f_bavail * stat.f_frsize))
+    result = run("-l", "-d", "31", "--work-dir", disk, whole.path, tmp_path / "dump")
+    assert result.returncode == 1, result.stderr
+    assert "can't hold the temporary bitmaps: No space left on device" in result.stderr

@@ -389,7 +389,11 @@ def _add_work_options(group: argparse._ArgumentGroup) -> None:
         help="KiB of memory for the bitmaps of pages; 0 means to decide by itself, as without the option",
     )
     add("--work-dir", metavar="DIR", help="directory for temporary files")
-    add("--non-mmap", action="store_true", help="read VMCORE with read(2), never with mmap(2)")
+    add(
+        "--non-mmap",
+        action="store_true",
+        help="read files in /proc with read(2) too, never with mmap(2)",
+    )
     add(
         "--machine",
         metavar="NAME",

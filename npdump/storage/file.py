@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Bytes in: a file, block device or ``/proc/vmcore``, read without knowing what the bytes mean.
 
-Looking goes through windows of mmap(2), which is one to two orders of magnitude faster on ``/proc/vmcore`` than
-read(2) (HATAYAMA Daisuke, "kdump, vmcore: support mmap() on /proc/vmcore", Linux 3.11). One window is mapped at a
-time and given back when the next is asked for, so that the dump is never resident as a whole. Where mmap fails
-(some regions of ``/proc/vmcore``, special files) the same bytes come from pread(2).
+Files and devices are read with pread(2): a page of a mapping whose sector can't be read, or whose file was cut
+meanwhile, ends the process with SIGBUS, and no line says why. ``/proc/vmcore`` can't be cut, and looking at it through
+windows of mmap(2) is one to two orders of magnitude faster (HATAYAMA Daisuke, "kdump, vmcore: support mmap() on
+/proc/vmcore", Linux 3.11). One window is mapped at a time and given back when the next is asked for, so that the dump
+is never resident as a whole. Where mmap fails (some regions of ``/proc/vmcore``) the same bytes come from pread(2).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ __all__ = ["FileStorage", "page_buffer"]
 
 WINDOW_NBYTES = 4 << 20
 """Bytes mapped at a time; larger windows gained nothing in measurements and cost resident memory."""
+
+_PAGE_BUFFER_NBYTES = 1 << 16
+"""Smaller copies go where the allocator has room."""
 
 PREAD_MAX_NBYTES = 1 << 14
 """The first so small view of an area is read with pread(2): a new window costs as much as ten such reads."""
@@ -57,7 +61,7 @@ class FileStorage:
     path : str
         A regular file, a block device or a file in ``/proc``.
     use_mmap : bool
-        False reads everything through pread(2).
+        False reads files in ``/proc`` through pread(2) too.
 
     Attributes
     ----------
@@ -77,7 +81,6 @@ class FileStorage:
     def __init__(self, path: str, use_mmap: bool = True) -> None:
         self.path = path
         self._data = 0, 0
-        self._use_mmap = use_mmap
         self._window: tuple[U8, int] | None = None
         self._last_miss = -1
         try:
@@ -86,9 +89,8 @@ class FileStorage:
             raise SourceError(f"{path}: can't be opened: {error.strerror}", path=path) from error
         status = os.fstat(self._fd)
         mode = status.st_mode
-        # Copying out of a mapping costs twice as much as pread(2), for its page faults; but not of /proc/vmcore.
         is_in_proc = status.st_dev == os.stat("/proc").st_dev
-        self._gathers_by_mmap = use_mmap and is_in_proc
+        self._is_mapped = use_mmap and is_in_proc
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             self.close()
             kind = "directory" if stat.S_ISDIR(mode) else "pipe, socket or character device"
@@ -118,7 +120,10 @@ class FileStorage:
         return self._pread(offset, nbytes)
 
     def view(self, offset: int, nbytes: int) -> U8:
-        """See `npdump.storage.Storage.view`; nothing is copied where mmap works."""
+        """See `npdump.storage.Storage.view`; nothing is copied of a file in ``/proc``, where mmap works."""
+        if not self._is_mapped:
+            self._check(offset, nbytes)
+            return self._copy(offset, nbytes)
         window, start = self._window or (_NO_WINDOW, 0)
         if offset < start or offset + nbytes > start + len(window):
             area = offset // WINDOW_NBYTES
@@ -141,24 +146,19 @@ class FileStorage:
         """See `npdump.storage.Storage.gather`."""
         self._check(0, int((offsets + nbytes).max(initial=0)))
         at = 0
-        if self._gathers_by_mmap:
+        if self._is_mapped:
             for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
                 out[at : at + n] = self.view(offset, n)
                 at += n
             return
-        room, fd = out.data, self._fd
+        room = out.data
         if CORE is not None:
             # What it could not read, whole, is read again here, to say why.
-            n_read = CORE.read_ranges(fd, offsets, nbytes, out)
+            n_read = CORE.read_ranges(self._fd, offsets, nbytes, out)
             at = int(nbytes[:n_read].sum())
             offsets, nbytes = offsets[n_read:], nbytes[n_read:]
         for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
-            try:
-                n_read = os.preadv(fd, [room[at : at + n]], offset)
-            except OSError as error:
-                raise self._unreadable(offset, error) from error
-            if n_read < n:
-                room[at + n_read : at + n] = self._pread(offset + n_read, n - n_read)
+            self._read_into(room[at : at + n], offset)
             at += n
 
     def data_ranges(self, start: int, stop: int) -> I64:
@@ -200,18 +200,32 @@ class FileStorage:
         self._check(offset, nbytes)
         # Dropping the last reference unmaps the old window before the new one is mapped.
         self._window = None
-        if self._use_mmap:
-            start = offset - offset % mmap.ALLOCATIONGRANULARITY
-            stop = min(max(offset + nbytes, start + WINDOW_NBYTES), self.nbytes)
-            try:
-                mapped = mmap.mmap(self._fd, stop - start, mmap.MAP_SHARED, mmap.PROT_READ, offset=start)
-            except (OSError, ValueError):
-                pass
-            else:
-                window = np.frombuffer(mapped, np.uint8)
-                self._window = window, start
-                return window, start
-        return np.frombuffer(self._pread(offset, nbytes), np.uint8), offset
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        stop = min(max(offset + nbytes, start + WINDOW_NBYTES), self.nbytes)
+        try:
+            mapped = mmap.mmap(self._fd, stop - start, mmap.MAP_SHARED, mmap.PROT_READ, offset=start)
+        except (OSError, ValueError):
+            return np.frombuffer(self._pread(offset, nbytes), np.uint8), offset
+        window = np.frombuffer(mapped, np.uint8)
+        self._window = window, start
+        return window, start
+
+    def _copy(self, offset: int, nbytes: int) -> U8:
+        """Return bytes in memory of their own; see `page_buffer` for where it begins."""
+        if nbytes < _PAGE_BUFFER_NBYTES:
+            return np.frombuffer(self._pread(offset, nbytes), np.uint8)
+        out = page_buffer(1, nbytes)[0]
+        self._read_into(out.data, offset)
+        out.flags.writeable = False
+        return out
+
+    def _read_into(self, room: memoryview, offset: int) -> None:
+        try:
+            n_read = os.preadv(self._fd, [room], offset)
+        except OSError as error:
+            raise self._unreadable(offset, error) from error
+        if n_read < len(room):
+            room[n_read:] = self._pread(offset + n_read, len(room) - n_read)
 
     def _pread(self, offset: int, nbytes: int) -> bytes:
         try:
