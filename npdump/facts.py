@@ -98,7 +98,7 @@ class Facts:
         -------
         facts : Facts
         conflicts : list of (str, str)
-            The keys that the two don't agree about, with what they say in words.
+            The keys that the two do not agree about, with what they say in words.
         """
         values = dict(self._values)
         conflicts: list[tuple[str, str]] = []

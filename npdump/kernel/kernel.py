@@ -113,7 +113,7 @@ class Kernel(NamedTuple):
 
 
 class MemMap(NamedTuple):
-    """Runs of page frames whose struct pages stand together in virtual memory.
+    """Runs of page frames whose struct pages are together in virtual memory.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class MemMap(NamedTuple):
     vaddrs : ndarray of shape (n,), dtype uint64
         Address of the struct page of each run's first page frame.
     n_damaged : int
-        Pieces of the memory map that weren't plausible and were left out; their pages are kept.
+        Pieces of the memory map that were not plausible and were left out; their pages are kept.
     """
 
     pfn_starts: I64

@@ -29,7 +29,7 @@ _U64_MAX = (1 << 64) - 1
 
 
 class Extent(NamedTuple):
-    """``nbytes`` bytes of virtual memory from ``vaddr`` that stand together at ``paddr``; None where unmapped."""
+    """``nbytes`` bytes of virtual memory from ``vaddr`` that are together at ``paddr``; None where unmapped."""
 
     vaddr: int
     nbytes: int
@@ -54,7 +54,7 @@ class VirtualMemory:
     Raises
     ------
     FactError, AddressError
-        If it can't be told how addresses are translated.
+        If it cannot be told how addresses are translated.
     """
 
     def __init__(self, source: Source, arch: Arch, facts: Facts) -> None:
@@ -202,7 +202,7 @@ class VirtualMemory:
         words : ndarray of shape (n,), dtype uint64
             0 where there is none.
         found : ndarray of shape (n,), dtype bool
-            Whether the address is mapped, and what it's mapped to is in the dump.
+            Whether the address is mapped, and what it is mapped to is in the dump.
         """
         paddrs, found = np.zeros(len(vaddrs), np.uint64), np.zeros(len(vaddrs), np.bool_)
         for region in self._regions:

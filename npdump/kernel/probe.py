@@ -169,7 +169,7 @@ def embedded_types(kernel: Kernel) -> tuple[dict[str, int], Types] | None:
     Raises
     ------
     FactError, AddressError
-        If they should be there, and aren't or are damaged.
+        If they should be there, and are not or are damaged.
     """
     if not kallsyms.is_there(kernel.facts):
         return None

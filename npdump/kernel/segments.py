@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's addresses of physical memory, for dumps whose producer didn't tell them.
+"""The kernel's addresses of physical memory, for dumps whose producer did not tell them.
 
-ELF dumps of kdump name them: a segment for the kernel's image, where it isn't in the direct map, then the direct map
+ELF dumps of kdump name them: a segment for the kernel's image, where it is not in the direct map, then the direct map
 (Linux ``kernel/crash_core.c``, crash_prepare_elf64_headers()). gdb reads nothing without them.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_VADDR", "with_kernel_vaddrs"]
 
 NO_VADDR = (1 << 64) - 1
-"""Stands for the address of memory that the kernel doesn't map all the time (i386 highmem)."""
+"""Stands for the address of memory that the kernel does not map all the time (i386 highmem)."""
 
 _U64 = 1 << 64
 _MAX_PADDR = 1 << 62
@@ -45,7 +45,7 @@ def with_kernel_vaddrs(source: Source, memory: VirtualMemory) -> Records:
     Raises
     ------
     FactError
-        If the direct map can't be found.
+        If the direct map cannot be found.
     """
     direct_map = memory.space.direct_map or _find_direct_map(source, memory)
     image = _find_image(memory)
@@ -65,7 +65,7 @@ def with_kernel_vaddrs(source: Source, memory: VirtualMemory) -> Records:
 
 
 def _paddrs(region: Region) -> tuple[int, int]:
-    """Return the physical addresses ``[low, high)`` of a region; those that it would put below 0 don't count."""
+    """Return the physical addresses ``[low, high)`` of a region; those that it would put below 0 do not count."""
     low = region.paddr % _U64
     if low >= _MAX_PADDR:
         low -= _U64
@@ -122,7 +122,7 @@ def _find_direct_map(source: Source, memory: VirtualMemory) -> Region:
 
 
 def _linear_stop(memory: VirtualMemory, start: int, paddr: int) -> int:
-    """Return the end of the direct map of a 32-bit kernel, behind which highmem has no addresses."""
+    """Return the end of the direct map of a 32-bit kernel: highmem, after it, has no addresses."""
     stop = start
     for extent in memory.mapped(start, (1 << 32) - 1):
         if extent.paddr is None:

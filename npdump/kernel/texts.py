@@ -104,13 +104,14 @@ def _timeless(text: VmcoreinfoText) -> list[bytes]:
 
 
 def _named(source: Source, at: int) -> VmcoreinfoText:
-    n_found = 0
+    found = []
     for text in find_vmcoreinfo_texts(source):
-        n_found += 1
-        if at in (n_found, text.paddr):
+        found.append(text)
+        if at in (len(found), text.paddr):
             return text
-    what = f"number {at}" if at < _MIN_PADDR else f"{at:#x}"
-    raise UsageError(f"{source.path}: has no VMCOREINFO {what}: {n_found} were found; npdump info --verbose lists them")
+    what = f"number {at}" if at < _MIN_PADDR else f"at {at:#x}"
+    known = ", ".join(f"{number} {text.origin}" for number, text in enumerate(found, 1)) or "none"
+    raise UsageError(f"{source.path}: has no VMCOREINFO {what}; found were: {known}")
 
 
 def _described(source: Source, arch: Arch, number: int, text: VmcoreinfoText) -> KernelText:

@@ -34,9 +34,9 @@ def read(kernel: Kernel, partial: bool = False) -> Log:
     Raises
     ------
     FactError
-        If the kernel doesn't tell where its log is.
+        If the kernel does not tell where its log is.
     AddressError
-        If the log, or what leads to it, isn't in the dump.
+        If the log, or what leads to it, is not in the dump.
     """
     if "SYMBOL(prb)" in kernel.facts:
         return lockless.read(kernel, partial)

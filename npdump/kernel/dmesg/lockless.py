@@ -135,7 +135,7 @@ def _open(kernel: Kernel, doubts: list[str]) -> _Ring:
 
 
 def _records(ring: _Ring, tail: int, count: int) -> Iterator[Record | None]:
-    """Yield the records of the ``count`` identifiers from ``tail`` on; None for one whose text can't be right."""
+    """Yield the records of the ``count`` identifiers from ``tail`` on; None for one whose text cannot be right."""
     names = ring.infos.dtype.names or ()
     for start in range(0, count, _CHUNK):
         ids = np.arange(start, min(start + _CHUNK, count), dtype=np.uint64) + np.uint64(tail) & np.uint64(ring.id_mask)
@@ -159,7 +159,7 @@ def _records(ring: _Ring, tail: int, count: int) -> Iterator[Record | None]:
 
 
 def _text_of(ring: _Ring, begin: int, following: int, nbytes: int) -> bytes | None:
-    """Return the text of a record between two logical positions, None if it has none or it can't be right."""
+    """Return the text of a record between two logical positions, None if it has none or it cannot be right."""
     size = len(ring.text)
     if begin == following and begin & 1:
         return b"" if begin == NO_LPOS else None

@@ -27,7 +27,7 @@ _WHY = "to read the kernel log"
 
 
 def _buffer(kernel: Kernel, doubts: list[str]) -> tuple[U8, Runs]:
-    """Return the log buffer of a kernel before 5.10, and the ranges of it that aren't in the dump."""
+    """Return the log buffer of a kernel before 5.10, and the ranges of it that are not in the dump."""
     at = kernel.memory.read_word(kernel.facts.need("SYMBOL(log_buf)", _WHY))
     nbytes = kernel.memory.read_u32(kernel.facts.need("SYMBOL(log_buf_len)", _WHY))
     if not 0 < nbytes <= MAX_LOG_NBYTES:
@@ -64,7 +64,7 @@ def read_records(kernel: Kernel, partial: bool) -> Log:
 
 
 def _indices(text: U8, header: np.dtype[np.void], start: int, stop: int, doubts: list[str]) -> Iterator[int]:
-    """Yield where the records of a ring begin; stops at the first that can't be right or comes a second time."""
+    """Yield where the records of a ring begin; stops at the first that cannot be right or comes a second time."""
     seen: set[int] = set()
     index = start
     while index != stop:

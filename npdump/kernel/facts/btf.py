@@ -41,7 +41,7 @@ def parse(raw: bytes, byte_order: str, word_nbytes: int) -> Types:
     Raises
     ------
     FactError
-        If it isn't BTF, or is damaged.
+        If it is not BTF, or is damaged.
     """
     try:
         return _Reader(raw, byte_order, word_nbytes).types()
@@ -78,7 +78,7 @@ class _Reader:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode("ascii", "replace") if offset else ""
 
     def _type(self, number: int) -> tuple[int, int, int, int, int]:
-        """Return offset, name's offset, kind, number of parts, size or type, of a type that isn't an alias."""
+        """Return offset, name's offset, kind, number of parts, size or type, of a type that is not an alias."""
         for _ in range(MAX_NESTING):
             if not number:
                 return 0, 0, 0, 0, 0
@@ -90,7 +90,7 @@ class _Reader:
         raise IndexError("types go round in a circle")
 
     def _size(self, number: int, depth: int = 0) -> tuple[int, int]:
-        """Return the bytes of a type, and its elements if it's an array, else 0."""
+        """Return the bytes of a type, and its elements if it is an array, else 0."""
         at, _, kind, _, size = self._type(number)
         if kind == _PTR:
             return self._word_nbytes, 0
@@ -142,6 +142,6 @@ class _Reader:
         return nbytes, {self._name(offset): value for offset, value in pairs}
 
     def _offset_of(self, name: str) -> int:
-        """Return the offset of a string, 0 if it isn't there. Strings of BTF are unique, though ends may be shared."""
+        """Return the offset of a string, 0 if it is not there. Strings of BTF are unique, though ends may be shared."""
         at = self._strings.find(b"\0" + name.encode() + b"\0")
         return at + 1

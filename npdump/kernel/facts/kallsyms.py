@@ -33,7 +33,7 @@ Read = Callable[[int, int], bytes]
 
 
 def is_there(facts: Facts) -> bool:
-    """Tell whether VMCOREINFO names the tables (Linux 5fd8fea935a1, v6.0)."""
+    """Return whether VMCOREINFO names the tables (Linux 5fd8fea935a1, v6.0)."""
     return all(f"SYMBOL(kallsyms_{name})" in facts for name in _TABLES)
 
 
@@ -51,9 +51,9 @@ def read(facts: Facts, memory: Read, word: np.dtype) -> dict[str, int]:
     Raises
     ------
     FactError
-        If the tables aren't exported, or don't agree with the address of ``_stext``.
+        If the tables are not exported, or do not agree with the address of ``_stext``.
     AddressError
-        If they aren't in the dump.
+        If they are not in the dump.
     """
     why = "to read the kernel's symbols"
     u4 = np.dtype("u4").newbyteorder(word.byteorder)

@@ -25,7 +25,7 @@ WANTED = WANTED_STRUCTS | WANTED_ENUMS | WANTED_SIZES | WANTED_FILES | WANTED_AR
 
 
 class Member(NamedTuple):
-    """A member: ``offset`` and ``nbytes`` in bytes, ``n_elements`` if it's an array, else 0."""
+    """A member: ``offset`` and ``nbytes`` in bytes, ``n_elements`` if it is an array, else 0."""
 
     offset: int
     nbytes: int
@@ -51,7 +51,7 @@ class Types(NamedTuple):
     sizes : dict of str to int
         Bytes of typedefs that are asked for.
     arrays : dict of str to int
-        Elements of variables that are arrays; 0 for those that aren't.
+        Elements of variables that are arrays; 0 for those that are not.
     files : dict of str to str
         Source files of typedefs that are asked for.
     """
@@ -79,7 +79,7 @@ class Types(NamedTuple):
         Raises
         ------
         ValueError, KeyError, TypeError, AttributeError
-            If that isn't what it was.
+            If that is not what it was.
         """
         structs = {
             str(name): Struct(int(nbytes), {str(key): Member(*map(int, member)) for key, member in members.items()})

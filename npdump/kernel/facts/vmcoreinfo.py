@@ -24,7 +24,7 @@ _SHOWN_NCHARS = 40
 
 
 def _number(kind: str, text: str) -> int | None:
-    """Return the value of a line, None if it isn't the number that it should be.
+    """Return the value of a line, None if it is not the number that it should be.
 
     SYMBOL and KERNELOFFSET are hexadecimal without 0x. The rest are C longs in decimal; some architectures print
     addresses as NUMBER in hexadecimal, with 0x (arm64, riscv64).

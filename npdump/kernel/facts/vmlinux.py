@@ -153,7 +153,7 @@ def _opened(path: str, work_dir: str | None) -> Iterator[IO[bytes]]:
 
 
 class _Bounded:
-    """A file that doesn't grow beyond `MAX_VMLINUX_NBYTES`."""
+    """A file that does not grow beyond `MAX_VMLINUX_NBYTES`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -22,7 +22,7 @@ class Model(Protocol):
     """What a module of this package offers as ``MODEL``."""
 
     def applies(self, facts: Facts) -> bool:
-        """Tell whether the kernel was built with this memory model."""
+        """Return whether the kernel was built with this memory model."""
 
     def find(self, kernel: Kernel, struct_nbytes: int, max_mapnr: int) -> MemMap:
         """Return the memory map of the page frames below ``max_mapnr``.
@@ -30,7 +30,7 @@ class Model(Protocol):
         Raises
         ------
         FactError, AddressError, MemmapError
-            If it can't be found or isn't plausible.
+            If it cannot be found or is not plausible.
         """
 
 
