@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man dist clean core-asan
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man docs dist clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -20,6 +20,7 @@ help:
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=420"
+	@echo "make docs   make the documentation in build/docs"
 	@echo "make man    make man/npdump.8"
 	@echo "make dist   make the source archive and the wheel in dist/"
 	@echo "make core-asan  run the compiled core with damaged pages under AddressSanitizer"
@@ -76,6 +77,10 @@ build/asan/_core.so: npdump/_core.c $(VENV)/.npdump
 	    -I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')" $< -o $@
 
 man: man/npdump.8
+
+docs: $(VENV)/.dev
+	$(PIP) --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 dist: $(VENV)/.dev
 	rm -rf dist

@@ -6,6 +6,8 @@ Each function returns a figure that is not shown and not kept: notebooks draw wh
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,9 +52,25 @@ def _matplotlib() -> tuple[Any, Any]:
     return matplotlib, require("matplotlib.figure", "matplotlib", "pictures")
 
 
-def _figure(width: float, height: float) -> Any:
+@cache
+def _picture_class() -> Any:
+    """Return the class of our figures: such that notebooks draw without being told to."""
     _, figures = _matplotlib()
-    return figures.Figure(figsize=(width, height), layout=None)
+    base: Any = figures.Figure
+
+    class Picture(base):  # type: ignore[misc]  # what is of type Any
+        """A figure that shows itself in a notebook."""
+
+        def _repr_png_(self) -> bytes:
+            data = io.BytesIO()
+            self.savefig(data, format="png", dpi=110)
+            return data.getvalue()
+
+    return Picture
+
+
+def _figure(width: float, height: float) -> Any:
+    return _picture_class()(figsize=(width, height), layout=None)
 
 
 def save(figure: Any, path: str, dpi: int = 160) -> None:
