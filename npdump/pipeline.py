@@ -219,6 +219,7 @@ class _Run(NamedTuple):
             kernel=kernel,
             scan=scan,
             level=level,
+            machine=arch.machine.number or source.header.machine,
             bits=arch.bits,
             byte_order=kernel.memory.space.byte_order if kernel else source.header.byte_order,
             aligns_u64=arch.aligns_u64,

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import gzip
 import struct
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import npdump
+from npdump.arch import by_machine
 from npdump.errors import SourceError, UnknownFormat
+from npdump.kernel.facts import vmcoreinfo
+from npdump.layouts.machine import machine_named
+from npdump.sources import SEGMENT, Header
 from tests.builders import notes as note
 from tests.builders.kdump import Form, build
 from tests.harness import run, run_ok
@@ -180,3 +186,32 @@ def test_a_hundred_thousand_notes_and_empty_lines(tmp_path):
     path.write_bytes(header + area + bytes(4096))
     told = run_ok("info", path, timeout=60, memory_nbytes=1 << 30).stdout
     assert "X type 0x7, 100000 times" in told
+
+
+def space_of(name, segments, text):
+    """How a machine's addresses are translated, by its VMCOREINFO and the addresses of (vaddr, paddr) segments."""
+    found = np.zeros(len(segments), SEGMENT)
+    found["vaddr"], found["paddr"] = zip(*segments, strict=True)
+    header = Header(64 if name == "riscv64" else 32, "<", machine_named(name).number)
+    source = SimpleNamespace(segments=found, header=header, page_size=4096)
+    return by_machine(header).space(source, vmcoreinfo.parse(text))
+
+
+def test_riscv64_without_the_keys_that_newer_kernels_added():
+    """Values of a real Linux 6.12, whose dump's segments are the image's and the direct map's."""
+    text = b"NUMBER(VA_BITS)=57\nNUMBER(PAGE_OFFSET)=0xff60000000000000\nNUMBER(KERNEL_LINK_ADDR)=0xffffffff80000000\n"
+    text += b"SYMBOL(swapper_pg_dir)=ffffffff81dca000\n"
+    segments = [(0xFFFFFFFF80000000, 0x80200000), (0xFF60000000000000, 0x80000000)]
+    newer = text + b"NUMBER(va_kernel_pa_offset)=0xfffffffeffe00000\nNUMBER(phys_ram_base)=2147483648\n"
+    space = space_of("riscv64", segments, text)
+    assert space == space_of("riscv64", segments, newer)
+    assert space.root == 0x81FCA000
+
+
+def test_arm_whose_first_memory_is_not_in_the_dump():
+    """PHYS_OFFSET is where the kernel's memory begins, not the dump's."""
+    text = b"SYMBOL(swapper_pg_dir)=c0004000\n"
+    assert space_of("armv7l", [(0xC0200000, 0x60200000), (0xC8000000, 0x68000000)], text).ram_base == 0x60000000
+    # QEMU gives no addresses, or physical ones.
+    assert space_of("armv7l", [(0, 0x40000000)], text).ram_base == 0x40000000
+    assert space_of("armv7l", [(0xE0000000, 0xE0000000)], text).ram_base == 0xE0000000

@@ -66,7 +66,19 @@ def long_paging(byte_order: str = "<") -> Paging:
 
 
 def _phys_offset(source: Source, facts: Facts) -> int:
-    return int(source.segments["paddr"].min())
+    """Return PHYS_OFFSET, the physical address of PAGE_OFFSET."""
+    stated = facts.get("NUMBER(PHYS_OFFSET)")
+    if stated is not None:
+        return stated
+    lowest = int(source.segments["paddr"].min())
+    page_offset = (facts.get("SYMBOL(swapper_pg_dir)") or 0) & _SPLIT_MASK
+    for segment in source.segments:
+        # QEMU gives no addresses, or physical ones; highmem has none.
+        vaddr, paddr = int(segment["vaddr"]), int(segment["paddr"])
+        offset = paddr - (vaddr - page_offset)
+        if page_offset and page_offset <= vaddr <= _U32_MAX and vaddr != paddr and 0 <= offset <= lowest:
+            return offset
+    return lowest
 
 
 def _space(source: Source, facts: Facts) -> AddressSpace:

@@ -43,6 +43,15 @@ def paging(va_bits: int) -> Paging:
     return Paging(tuple(levels), np.dtype("<u8"))
 
 
+def _segment_offset(source: Source, low: int, high: int) -> int | None:
+    """Return by how much addresses in ``[low, high)`` differ from physical ones, as the dump's segments say."""
+    for segment in source.segments:
+        vaddr, paddr = int(segment["vaddr"]), int(segment["paddr"])
+        if low <= vaddr < high and paddr < vaddr:
+            return vaddr - paddr
+    return None
+
+
 def _space(source: Source, facts: Facts) -> AddressSpace:
     why = "to translate addresses"
     va_bits = facts.need("NUMBER(VA_BITS)", why)
@@ -50,9 +59,17 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
         raise FactError(f"VMCOREINFO says VA_BITS={va_bits}, which no riscv64 kernel has: it is damaged")
     page_offset = facts.need("NUMBER(PAGE_OFFSET)", why) % _U64
     link_addr = facts.need("NUMBER(KERNEL_LINK_ADDR)", why) % _U64
-    kernel_offset = facts.need("NUMBER(va_kernel_pa_offset)", why) % _U64
-    ram_base = facts.first(("NUMBER(phys_ram_base)",))
-    ram_base = _DEFAULT_PHYS_RAM_BASE if ram_base is None else ram_base
+    kernel_offset = facts.get("NUMBER(va_kernel_pa_offset)")
+    if kernel_offset is None:
+        # Linux 649d6b1019a2, v6.5, exports it; kdump's segment of the image has the same.
+        kernel_offset = _segment_offset(source, link_addr, _U64)
+    if kernel_offset is None:
+        kernel_offset = facts.need("NUMBER(va_kernel_pa_offset)", why)
+    kernel_offset %= _U64
+    ram_base = facts.get("NUMBER(phys_ram_base)")
+    if ram_base is None:
+        direct_offset = _segment_offset(source, page_offset, link_addr)
+        ram_base = _DEFAULT_PHYS_RAM_BASE if direct_offset is None else page_offset - direct_offset
     modules = facts.get("NUMBER(MODULES_VADDR)")
     vmalloc = facts.get("NUMBER(VMALLOC_START)")
     # Whatever else there is above the linear map ends it: modules stand right below the kernel image.

@@ -12,7 +12,7 @@ from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts import ByteOrder, kdump
 from npdump.layouts.elf import BYTE_ORDERS
 from npdump.layouts.machine import Machine, machine_named
-from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
 from npdump.sources._notes import make_note, note_area
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ MAX_NBYTES = 1 << 28
 
 _HEAD_NBYTES = 464
 _LINUX, _SHIFTED_LINUX = b"Linux", b"x\0"
-_ANY_CODEC = PageFlag.ZLIB | PageFlag.LZO | PageFlag.SNAPPY | PageFlag.ZSTD
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def read_header(storage: Storage, machine: Machine | None = None) -> KdumpHeader
         max_mapnr=max_mapnr,
         phys_base=sub["phys_base"],
         level=sub["dump_level"] & 0b11111,
-        codec_flag=status & int(_ANY_CODEC),
+        codec_flag=status & ~(STATUS_INCOMPLETE | STATUS_EXCLUDED_VMEMMAP),
         status=status & (STATUS_INCOMPLETE | STATUS_EXCLUDED_VMEMMAP),
         is_split=is_split,
         start_pfn=min(sub["start_pfn_64"] or sub["start_pfn"], max_mapnr) if is_split else 0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npdump import codecs
-from npdump.arrays import I64, U8, Bool, Index, Records, Runs, expand, join, runs_of, unique
+from npdump.arrays import I64, U8, U32, Bool, Index, Records, Runs, expand, join, runs_of, unique
 from npdump.errors import AddressError, CodecError, CorruptDump, LostPage, NpdumpError, ReadError
 from npdump.layouts import kdump
 from npdump.layouts.page_flag import PageFlag
@@ -166,9 +166,21 @@ class PageTable:
     def _is_there(self, storage: Storage, desc: Records) -> Bool:
         nbytes = desc["size"].astype(np.int64)
         there = (desc["offset"] > 0) & (nbytes > 0) & (nbytes <= self._page_size)
-        there &= _FLAGS[np.minimum(desc["flags"], len(_FLAGS) - 1)]
+        there &= self._are_known(desc["flags"])
         there &= (desc["flags"] != PageFlag.RAW) | (nbytes == self._page_size)
         return there & storage.covers(desc["offset"], nbytes)
+
+    @staticmethod
+    def _are_known(flags: U32) -> Bool:
+        """Return which pages are stored in a way that npdump has a codec for."""
+        known = _FLAGS[np.minimum(flags, len(_FLAGS) - 1)]
+        if known.all():
+            return known
+        # Other distributions may add codecs; looking for them takes a while.
+        for flag in unique(flags[~known]).tolist():
+            if flag.bit_count() == 1 and codecs.by_flag(flag) is not None:
+                known |= flags == flag
+        return known
 
     def _read_descs(self, number: int, rank: int, rank_stop: int) -> Records:
         """Return descriptors of one part; those behind the end of the file are zero."""

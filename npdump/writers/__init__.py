@@ -37,6 +37,8 @@ class DumpPlan(NamedTuple):
         Says which pages stay.
     level : int
         Dump level, for its bit 0 (zero pages) and for the header.
+    machine : int
+        ELF ``e_machine`` of the dumped kernel.
     bits : {32, 64}
         Word size of the dumped kernel.
     byte_order : {"<", ">"}
@@ -58,6 +60,7 @@ class DumpPlan(NamedTuple):
     kernel: Kernel | None
     scan: PageScan
     level: int
+    machine: int
     bits: int
     byte_order: ByteOrder
     aligns_u64: bool

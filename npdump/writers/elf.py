@@ -76,6 +76,7 @@ class ElfWriter:
     def __init__(self, dump: DumpPlan, options: WriteOptions) -> None:
         source = dump.source
         self._source = source
+        self._machine = dump.machine
         self._page_shift = source.page_size.bit_length() - 1
         self._notes = source.notes.area
         if source.history.eraseinfo and not find_eraseinfo(self._notes, source.header.byte_order):
@@ -126,7 +127,7 @@ class ElfWriter:
         )
         ehdr["e_ident"] = ident.ljust(16, b"\0")
         ehdr["e_type"] = elf.ET_CORE
-        ehdr["e_machine"] = source.header.machine
+        ehdr["e_machine"] = self._machine
         ehdr["e_version"] = elf.EV_CURRENT
         ehdr["e_phoff"] = ehdr["e_ehsize"] = ehdr.itemsize
         is_whole = complete and not (self.n_lost or source.history.status & STATUS_INCOMPLETE)
