@@ -10,11 +10,12 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man docs dist clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man docs dist clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
 	@echo "make test   run all tests"
+	@echo "make quick  run those that depend most on Python and its libraries, in a minute"
 	@echo "make lint   run ruff, mypy and import-linter"
 	@echo "make bench  measure the speed"
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
@@ -40,6 +41,14 @@ test: $(VENV)/.test
 	@echo "installed. That takes a quarter of an hour to an hour, by the number of CPUs, and some GB in $${TMPDIR:-/tmp},"
 	@echo "where dumps stay for the next time (NPDUMP_TEST_CACHE names another folder)."
 	$(BIN)/python -m pytest --numprocesses auto
+
+# What other Pythons and other releases of libraries could change, in about a minute: make quick VENV=… PYTHON=…
+QUICK := $(addsuffix .py,arrays bitmap blocks codecs dedup facts gate options paging policy report selfcheck split table) \
+	levels.py::test_all_levels_keep_what_the_reference_keeps levels.py::test_every_format_has_the_same_pages \
+	machines.py::test_all_levels_keep_what_the_reference_keeps
+
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses auto $(QUICK:%=tests/test_%) npdump
 
 lint: lint-ruff lint-mypy lint-imports
 

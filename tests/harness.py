@@ -63,7 +63,9 @@ def run(
     if unprivileged and os.getuid() == 0:
         argv += ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     argv += [*(command or npdump_command()), *map(os.fspath, args)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | options.pop("env", {})
+    # Another command is not to find this npdump.
+    paths = {"PYTHONPATH": str(REPOSITORY)} if is_npdump() else {}
+    environment = os.environ | paths | options.pop("env", {})
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.run(
         argv, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False, **options

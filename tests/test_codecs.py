@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import random
+import sys
 import tracemalloc
 import zlib
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     U8 = npt.NDArray[np.uint8]
+
+if sys.version_info < (3, 14):
+    with suppress(ImportError):
+        # It is the module that Python 3.14 has by this name.
+        sys.modules["compression.zstd"] = importlib.import_module("backports.zstd")
 
 PAGE_SIZES = (4096, 16384, 65536)
 NAMES = [codec.name for codec in codecs.all_codecs() if codec.name != "raw"]
@@ -94,8 +101,8 @@ def use_only(patch: pytest.MonkeyPatch, name: str, engine: str) -> Any:
     only = module._ENGINES[engine]
     try:
         only.load()
-    except (ImportError, OSError):
-        pytest.skip(f"{engine} is not installed: {only.hint}")
+    except (ImportError, OSError) as error:
+        pytest.skip(f"{engine}: {error}")
     patch.setattr(module, "_ENGINES", {engine: only})
     return module.CODEC
 
