@@ -111,35 +111,9 @@ WITHOUT_EFFECT = {
 }
 """What a kernel has, what it doesn't read and what it has no page of: there's nothing to be wrong about."""
 
-LOST_IN_SILENCE: dict[tuple[str, str], dict[int, int]] = {
-    ("x86_64-5.10", "mapping moved up"): {2: 6278},
-    ("x86_64-5.10", "mapping moved down"): {2: 9004, 8: 35},
-    ("x86_64-5.10", "PG_lru is 2"): {2: 512},
-    ("x86_64-5.10", "PG_lru is 3"): {2: 512},
-    ("x86_64-5.10", "PG_private is 0"): {2: 1568},
-    ("x86_64-5.10", "PG_private is 6"): {2: 1568},
-    ("x86_64-5.10", "PG_private is 12"): {2: 1568},
-    ("x86_64-5.10", "PG_private is 17"): {2: 1452},
-    ("x86_64-6.12", "mapping moved up"): {2: 5898},
-    ("x86_64-6.12", "mapping moved down"): {2: 8752, 8: 27, 31: 5},
-    ("x86_64-6.12", "PG_lru is 2"): {2: 1, 31: 1},
-    ("x86_64-6.12", "PG_lru is 3"): {2: 512},
-    ("x86_64-6.12", "PG_lru is 4"): {2: 512},
-    ("x86_64-6.12", "PG_private is 0"): {2: 853},
-    ("x86_64-6.12", "PG_private is 6"): {2: 853},
-    ("x86_64-6.12", "PG_private is 12"): {2: 853},
-    ("x86_64-6.12", "PG_private is 17"): {2: 853},
-    ("x86_64-7.2", "mapping moved up"): {2: 7449},
-    ("x86_64-7.2", "mapping moved down"): {2: 10317, 8: 152, 31: 5},
-    ("x86_64-7.2", "PG_lru is 2"): {2: 95, 31: 95},
-    ("x86_64-7.2", "PG_lru is 4"): {2: 512},
-    ("x86_64-7.2", "PG_private is 0"): {2: 629},
-    ("x86_64-7.2", "PG_private is 6"): {2: 605},
-    ("x86_64-7.2", "PG_private is 12"): {2: 629},
-    ("x86_64-7.2", "PG_private is 17"): {2: 629},
-    ("x86_64-7.2", "PG_hwpoison is 23"): {2: 301, 8: 317, 16: 596},
-}
-"""Pages lost with no word about it, by level: what the self-check can't see yet. All other cases lose none."""
+
+HARMLESS = {f"PG_private is {bit}" for bit in (6, 12)} | {"4.10: swapbacked isn't told"}
+"""Each page that would be lost says otherwise in another field, and is kept without a word."""
 
 
 def find_lost(vmcore: Path, name: str, alter: Alter) -> tuple[dict[int, int], bool]:
@@ -166,8 +140,8 @@ CASES = [(name, case) for name in NAMES for case in ALTERATIONS if case not in W
 def test_no_page_is_lost_in_silence(distilled: Callable[[str], Path], name: str, case: str) -> None:
     """Every kind of page that an altered VMCOREINFO makes doubtful is kept; a refusal is a failure here."""
     lost, had_effect = find_lost(distilled(name), name, ALTERATIONS[case])
-    assert lost == LOST_IN_SILENCE.get((name, case), {})
-    assert had_effect, "this case can't fail: it belongs to WITHOUT_EFFECT"
+    assert lost == {}
+    assert had_effect or case in HARMLESS, "this case can't fail: it belongs to WITHOUT_EFFECT"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,4 +161,4 @@ def test_strict_makes_doubt_an_error(distilled, tmp_path):
     assert result.returncode == 1
     assert "self-check" in result.stderr and not (tmp_path / "out").exists()
     result = harness.run_ok("-l", "-d31", vmcore, tmp_path / "out")
-    assert "the kernel counts" in result.stderr
+    assert "free pages are kept" in result.stderr

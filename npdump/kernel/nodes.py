@@ -10,19 +10,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from npdump.arrays import join
 from npdump.errors import AddressError, FactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from npdump.arrays import Runs
     from npdump.kernel.kernel import Kernel
 
-__all__ = ["NODE_TABLES", "Zone", "count_free", "nodes", "zones"]
+__all__ = ["NODE_TABLES", "Zone", "count_free", "node_spans", "nodes", "zones"]
 
 NODE_TABLES = ("node_data", "pgdat_list")
 """Arrays of pointers to struct pglist_data; ia64 had the latter."""
 
 MAX_NODES = 1 << 16
+
+MAX_PFN = 1 << 52
+"""Half-open bound: no machine addresses more, in pages of 4 KiB."""
 
 MAX_ZONES = 16
 """Linux has up to 6 (enum zone_type)."""
@@ -50,6 +57,28 @@ def nodes(kernel: Kernel) -> list[int]:
             return [node for node in memory.read_array(table, memory.word, length).tolist() if node]
     single = facts.get("SYMBOL(contig_page_data)")
     return [single] if single is not None else []
+
+
+def node_spans(kernel: Kernel) -> Runs:
+    """Return the page frames that the nodes span, holes included; none if the kernel does not tell, or not plausibly.
+
+    Returns
+    -------
+    ndarray of shape (k, 2), dtype int64
+        Disjoint, ascending.
+    """
+    facts, why = kernel.facts, "to find what the nodes span"
+    try:
+        start = facts.need("OFFSET(pglist_data.node_start_pfn)", why)
+        spanned = facts.need("OFFSET(pglist_data.node_spanned_pages)", why)
+        found = [
+            (kernel.memory.read_word(node + start), kernel.memory.read_word(node + spanned)) for node in nodes(kernel)
+        ]
+    except (FactError, AddressError):
+        return np.empty((0, 2), np.int64)
+    if any(first + npages >= MAX_PFN for first, npages in found):
+        return np.empty((0, 2), np.int64)
+    return join(np.array(sorted((first, first + npages) for first, npages in found if npages), np.int64).reshape(-1, 2))
 
 
 def zones(kernel: Kernel) -> Iterator[Zone]:

@@ -38,7 +38,7 @@ def _met(starts: I64, stops: I64, floor: int) -> Bool:
     return met
 
 
-def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Carry]:
+def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Bool, Carry]:
     """Spread the class of each block's first page over the block.
 
     Parameters
@@ -57,6 +57,8 @@ def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Ca
     covered : ndarray of shape (n,), dtype uint8
         Class of each page. A block that begins within another is not looked at, as in makedumpfile, whose loop goes
         on behind an excluded block.
+    is_inner : ndarray of shape (n,), dtype bool
+        Whether a page has its class from the first page of its block, which is another page.
     carry : Carry
         For the next batch.
     """
@@ -64,19 +66,22 @@ def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Ca
     covered = np.zeros(n, np.uint8)
     floor = min(max(carry.pfn_stop - pfn_start, 0), n)
     covered[:floor] = carry.page_class
+    is_inner = covered != 0
     if carry.pfn_stop >= pfn_start + n:
-        return covered, carry
+        return covered, is_inner, carry
     starts = np.flatnonzero(classes).astype(np.int64)
     if not len(starts):
-        return covered, NO_CARRY
+        return covered, is_inner, NO_CARRY
     stops = starts + (np.int64(1) << orders[starts].astype(np.int64))
     met = _met(starts, stops, floor)
     starts, stops = starts[met], stops[met]
     if not len(starts):
-        return covered, NO_CARRY
+        return covered, is_inner, NO_CARRY
     last_class, last_stop = int(classes[starts[-1]]), int(stops[-1])
     lengths = np.minimum(stops, n) - starts
     first_of_block = np.cumsum(lengths) - lengths
     pages = np.repeat(starts - first_of_block, lengths) + np.arange(lengths.sum())
     covered[pages] = np.repeat(classes[starts], lengths)
-    return covered, Carry(last_class, pfn_start + last_stop) if last_stop > n else NO_CARRY
+    is_inner[pages] = True
+    is_inner[starts] = False
+    return covered, is_inner, Carry(last_class, pfn_start + last_stop) if last_stop > n else NO_CARRY

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from npdump.observer import Observer
     from npdump.pages.struct_page import StructPage
 
-__all__ = ["FreeBlocks", "read_free_lists"]
+__all__ = ["FreeBlocks", "count_isolated", "read_free_lists"]
 
 MAX_ORDERS = 32
 
@@ -42,6 +42,7 @@ _OFFSETS = (
     "page.lru",
 )
 _SIZES = ("zone", "free_area", "list_head")
+_NEEDED = (*(f"OFFSET({name})" for name in _OFFSETS), *(f"SIZE({name})" for name in _SIZES))
 _MAX_ORDER = 11
 """Linux MAX_ORDER, where LENGTH(zone.free_area) isn't told."""
 
@@ -76,8 +77,7 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, observer: 
     FreeBlocks or None
         None if struct page itself tells what is free, or nothing tells where the lists are.
     """
-    needed = (*(f"OFFSET({name})" for name in _OFFSETS), *(f"SIZE({name})" for name in _SIZES))
-    if page.tells_free or not all(key in kernel.facts for key in needed):
+    if page.tells_free or not all(key in kernel.facts for key in _NEEDED):
         return None
     lists = _Lists(kernel, memmap, page.nbytes)
     blocks: dict[int, int] = {}
@@ -99,6 +99,28 @@ def read_free_lists(kernel: Kernel, memmap: MemMap, page: StructPage, observer: 
         observer.warn(f"{n_broken} free lists are damaged: the pages that follow in them are kept")
     pfns = np.array(sorted(blocks), np.int64)
     return FreeBlocks(pfns, np.array([blocks[pfn] for pfn in pfns.tolist()], np.uint8))
+
+
+def count_isolated(kernel: Kernel, memmap: MemMap) -> int:
+    """Return how many free pages are on the lists of the last migrate type, which is that of isolated blocks.
+
+    On kernels that do not isolate blocks (without CONFIG_MEMORY_ISOLATION), the last type is another one.
+
+    Raises
+    ------
+    FactError, AddressError
+        If the lists cannot be found. What follows in a damaged list is not counted.
+    """
+    lists = _Lists(kernel, memmap, kernel.facts.need("SIZE(page)", "to follow the free lists"))
+    n_lists = max(kernel.facts.get("LENGTH(free_area.free_list)") or 1, 1)
+    n_isolated = 0
+    for order, head in list(lists.heads())[n_lists - 1 :: n_lists]:
+        try:
+            for _ in lists.follow(head):
+                n_isolated += 1 << order
+        except AddressError:
+            continue
+    return n_isolated
 
 
 class _Lists:

@@ -116,13 +116,15 @@ def decide(traits: int, level: int) -> PageClass:
     return PageClass.KEPT
 
 
-def table(level: int) -> U8:
+def table(level: int, drops_unaccepted: bool = False) -> U8:
     """Return `decide` for every combination of traits.
 
     Parameters
     ----------
     level : int
         Dump level, 0 to 31.
+    drops_unaccepted : bool
+        Leave out memory that the guest has not accepted even where the level keeps free pages.
 
     Returns
     -------
@@ -130,4 +132,9 @@ def table(level: int) -> U8:
         The `PageClass`, indexed by the traits.
     """
     n_combinations = 1 << len(Trait)
-    return np.array([decide(traits, level) for traits in range(n_combinations)], np.uint8)
+    classes = np.array([decide(traits, level) for traits in range(n_combinations)], np.uint8)
+    if drops_unaccepted:
+        traits = np.arange(n_combinations)
+        is_unaccepted = (traits & Trait.UNACCEPTED != 0) & (traits & Trait.TAIL == 0) & (classes == PageClass.KEPT)
+        classes[is_unaccepted] = PageClass.UNACCEPTED
+    return classes

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, Records, Runs, is_within, mask_of
+from npdump.arrays import I64, U8, Bool, Records, Runs, intersect, is_within, mask_of, subtract
 from npdump.bitmap import Allocate, Bitmap, in_memory
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.memmap import find
+from npdump.kernel.nodes import node_spans
 from npdump.observer import SILENT, Observer
 from npdump.pages.blocks import NO_CARRY, Carry, cover
+from npdump.pages.evidence import Evidence
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
 from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
@@ -28,7 +30,7 @@ from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npdump.kernel.kernel import Kernel
+    from npdump.kernel.kernel import Kernel, MemMap
     from npdump.sources import Source
 
 __all__ = [
@@ -47,6 +49,9 @@ BATCH_NPAGES = 1 << 15
 
 DEFAULT_WINDOW_NPAGES = 1 << 31
 """Page frames whose bitmaps are held at once: 8 TiB in pages of 4 KiB, 512 MiB of bitmaps at most."""
+
+FIRMWARE_END = 1 << 32
+"""Where the firmware's ROM of x86 machines ends."""
 
 SCAN_STAGE = "Excluding unnecessary pages"
 """What observers hear that a scan is called."""
@@ -75,6 +80,10 @@ class ScanContext(NamedTuple):
         None for both keeps all pages that the input has.
     free_blocks : FreeBlocks or None
         The free blocks, where their struct pages don't tell them.
+    lowest_vaddr : int
+        Lowest address of the kernel's.
+    drops_unaccepted : bool
+        Leave out memory that the guest has not accepted even where the level keeps free pages.
     """
 
     source: Source
@@ -83,6 +92,8 @@ class ScanContext(NamedTuple):
     page: StructPage | None = None
     struct_pages: StructPages | None = None
     free_blocks: FreeBlocks | None = None
+    lowest_vaddr: int = 1
+    drops_unaccepted: bool = False
 
 
 class ClassBatch(NamedTuple):
@@ -216,7 +227,8 @@ class PageScan:
         self._observer = observer
         self._window_npages = -(-window_npages // BATCH_NPAGES) * BATCH_NPAGES
         self._allocate = allocate
-        self._classes = table(context.level)
+        self._classes = table(context.level, context.drops_unaccepted)
+        self._evidence = Evidence(context.page, context.lowest_vaddr, context.level) if context.page else None
         self._only_window: Window | None = None
         self._totals: Totals | None = None
         self.max_mapnr = context.max_mapnr
@@ -325,8 +337,8 @@ class PageScan:
         )
 
     def _classify(self, records: Records | None, start: int, stop: int, is_ram: Bool, carry: Carry) -> tuple[U8, Carry]:
-        page = self._context.page
-        if page is None or (records is None and carry.pfn_stop <= start):
+        page, evidence = self._context.page, self._evidence
+        if page is None or evidence is None or (records is None and carry.pfn_stop <= start):
             return _ALL_KEPT[: stop - start], NO_CARRY
         if records is None:
             records = np.zeros(stop - start, page.dtype)
@@ -339,7 +351,10 @@ class PageScan:
         alone = (classes == PageClass.HWPOISON) & ((traits & Trait.HUGETLB) == 0)
         if alone.any():
             orders[alone] = 0
-        return cover(classes, orders, start, carry)
+        classes[evidence.against_firsts(records, traits, orders, classes)] = PageClass.KEPT
+        covered, is_inner, carry = cover(classes, orders, start, carry)
+        covered[evidence.against_inner(records, covered, is_inner)] = PageClass.KEPT
+        return covered, carry
 
 
 def open_scan(
@@ -350,6 +365,7 @@ def open_scan(
     *,
     window_npages: int = DEFAULT_WINDOW_NPAGES,
     allocate: Allocate = in_memory,
+    drops_unaccepted: bool = False,
 ) -> PageScan:
     """Find what is needed to classify pages at a dump level.
 
@@ -365,13 +381,15 @@ def open_scan(
     window_npages : int, optional
     allocate : callable, optional
         See `PageScan`.
+    drops_unaccepted : bool, optional
+        See `ScanContext`.
 
     Raises
     ------
     FactError, AddressError, MemmapError
         If the pages cannot be told apart and the level asks for it.
     """
-    context = ScanContext(source, source.max_mapnr, level)
+    context = ScanContext(source, source.max_mapnr, level, drops_unaccepted=drops_unaccepted)
     if kernel is not None:
         try:
             context = _with_struct_pages(context, kernel, observer)
@@ -386,18 +404,39 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
     source, level = context.source, context.level
     page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
-    # What lies above the last struct page is no memory of the kernel's: QEMU dumps the firmware's ROM below 4 GiB, and
-    # with mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
-    context = context._replace(max_mapnr=min(source.max_mapnr, int(memmap.pfn_stops[-1])), page=page)
+    unmapped = unmapped_runs(source, kernel, memmap)
+    last_unmapped = int(unmapped[-1, 1]) if len(unmapped) else 0
+    context = context._replace(
+        max_mapnr=min(source.max_mapnr, max(int(memmap.pfn_stops[-1]), last_unmapped)),
+        page=page,
+        lowest_vaddr=kernel.memory.space.lowest_vaddr,
+    )
     if level & DumpLevel.FREE:
         context = context._replace(free_blocks=read_free_lists(kernel, memmap, page, observer))
-    if not needs_struct_pages(page, level, context.free_blocks is not None):
+    drops_unaccepted = context.drops_unaccepted and page.unaccepted is not None
+    if not drops_unaccepted and not needs_struct_pages(page, level, context.free_blocks is not None):
         return context
     for gap in page.missing(level & ~DumpLevel.FREE if context.free_blocks else level):
         observer.warn(f"VMCOREINFO lacks {gap}")
-    if memmap.n_damaged:
-        observer.warn(f"{memmap.n_damaged} memory sections have no plausible memory map: their pages are kept")
     return context._replace(struct_pages=StructPages(source, kernel.memory, memmap, page.dtype))
+
+
+def unmapped_runs(source: Source, kernel: Kernel, memmap: MemMap) -> Runs:
+    """Return the memory of the kernel's that has no struct pages.
+
+    What lies above the kernel's nodes is no memory of the kernel's: QEMU dumps the firmware's ROM below 4 GiB, and with
+    mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
+
+    Returns
+    -------
+    ndarray of shape (k, 2), dtype int64
+        Page frames.
+    """
+    unmapped = subtract(source.ram_runs, np.column_stack((memmap.pfn_starts, memmap.pfn_stops)))
+    # Firmware of x86 machines with memory above 4 GiB is within what a node spans.
+    unmapped = unmapped[unmapped[:, 1] * source.page_size != FIRMWARE_END]
+    spans = node_spans(kernel) if len(unmapped) else unmapped
+    return intersect(unmapped, spans) if len(spans) else unmapped
 
 
 def _batch_starts(runs: Runs, max_mapnr: int) -> Iterator[int]:

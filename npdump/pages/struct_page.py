@@ -8,7 +8,7 @@ Linux ``include/linux/mm_types.h``, ``include/linux/page-flags.h`` and ``kernel/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npdump.errors import FactError
 from npdump.kernel.kernel import struct_dtype
@@ -63,8 +63,8 @@ class StructPage(NamedTuple):
     ----------
     dtype : dtype
         Of one struct page, with those of the fields ``flags``, ``mapping``, ``private``, ``mapcount``, ``compound``,
-        ``order`` and ``dtor`` that the kernel has. ``order`` and ``dtor`` are meant for the *second* page of a
-        compound page.
+        ``order`` and ``dtor`` that the kernel has, and of ``refcount``, ``next`` and ``prev`` (its list links), which
+        only checks look at. ``order`` and ``dtor`` are meant for the *second* page of a compound page.
     lru, private, head, hwpoison, swapcache, swapbacked, slab : int
         Masks for ``flags``; 0 if the kernel has no such flag (or doesn't say).
     buddy, offline, slab_type, unaccepted, hugetlb_type : TypeTest or None
@@ -79,8 +79,6 @@ class StructPage(NamedTuple):
         Bits of ``order`` that hold the order of a compound page.
     max_buddy_order : int
         Half-open bound on the order of a free block.
-    implausible : tuple of str
-        Facts that can't be true and were not used.
     """
 
     dtype: np.dtype
@@ -91,17 +89,16 @@ class StructPage(NamedTuple):
     swapcache: int
     swapbacked: int
     slab: int
-    buddy: TypeTest | None
-    offline: TypeTest | None
-    slab_type: TypeTest | None
-    unaccepted: TypeTest | None
-    hugetlb_type: TypeTest | None
     buddy_flag: int
     hugetlb_flag: int
     hugetlb_dtor: int | None
     order_mask: int
     max_buddy_order: int
-    implausible: tuple[str, ...] = ()
+    buddy: TypeTest | None = None
+    offline: TypeTest | None = None
+    slab_type: TypeTest | None = None
+    unaccepted: TypeTest | None = None
+    hugetlb_type: TypeTest | None = None
 
     @property
     def nbytes(self) -> int:
@@ -115,7 +112,7 @@ class StructPage(NamedTuple):
 
     def missing(self, level: int) -> list[str]:
         """Name what the kernel doesn't tell although the dump level asks for it; those pages will be kept."""
-        gaps = [f"a plausible {fact}, so that its pages are kept" for fact in self.implausible]
+        gaps = []
         if level & 16 and not self.tells_free:
             gaps.append("PAGE_BUDDY_MAPCOUNT_VALUE: free pages can't be told apart and are kept")
         if level & 16 and self.tells_free and "private" not in (self.dtype.names or ()):
@@ -123,15 +120,6 @@ class StructPage(NamedTuple):
         if self.head and "order" not in (self.dtype.names or ()):
             gaps.append("the order of compound pages: the tails of huge pages are kept")
         return gaps
-
-
-_FLAGS = ("lru", "private", "hwpoison", "swapcache", "swapbacked", "slab", "hugetlb")
-
-
-def _implausible(facts: Facts) -> tuple[str, ...]:
-    """Name the page flags whose bit number isn't one."""
-    flags = {f"NUMBER(PG_{name})": facts.get(f"NUMBER(PG_{name})") for name in _FLAGS}
-    return tuple(f"{key} (it says {bit})" for key, bit in flags.items() if bit is not None and not 0 <= bit < 64)
 
 
 def _flag(facts: Facts, key: str, default: int | None = None) -> int:
@@ -171,9 +159,9 @@ def _has_tail_mark(facts: Facts) -> bool:
     return "OFFSET(page.compound_head)" in facts or "OFFSET(page.compound_info)" in facts
 
 
-def _hugetlb_dtor(facts: Facts, kind: str) -> int | None:
+def _hugetlb_dtor(facts: Facts, kind: np.dtype[Any]) -> int | None:
     # Linux f1e61557f023, v4.4: what was the address of a function became a number.
-    return facts.get("NUMBER(HUGETLB_PAGE_DTOR)" if kind in ("u1", "u2") else "SYMBOL(free_huge_page)")
+    return facts.get("NUMBER(HUGETLB_PAGE_DTOR)" if kind.itemsize < 4 else "SYMBOL(free_huge_page)")
 
 
 def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
@@ -189,23 +177,49 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     Raises
     ------
     FactError
-        If the size of struct page or one of its main fields isn't known or isn't plausible.
+        If the size of struct page or one of its main fields is not known or is not plausible.
     """
+    dtype, order_mask = _layout(facts, byte_order, bits)
+    names = dtype.names or ()
+    max_buddy_order = facts.get("LENGTH(zone.free_area)") or 0
+    if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
+        max_buddy_order = DEFAULT_BUDDY_ORDER
+    return StructPage(
+        dtype=dtype,
+        order_mask=order_mask,
+        max_buddy_order=max_buddy_order,
+        hugetlb_dtor=_hugetlb_dtor(facts, dtype["dtor"]) if "dtor" in names else None,
+        **_flags(facts, bits),
+        **(_page_types(facts) if "mapcount" in names else {}),
+    )
+
+
+def _layout(facts: Facts, byte_order: ByteOrder, bits: int) -> tuple[np.dtype[np.void], int]:
+    """Return the dtype of struct page, and the bits of its field ``order`` that count."""
     why = "to tell the pages apart"
     nbytes = facts.need("SIZE(page)", why)
     if not 16 <= nbytes <= MAX_STRUCT_NBYTES:
         raise FactError(f"VMCOREINFO says SIZE(page)={nbytes}, which no kernel has: it is damaged")
-    word = f"u{bits // 8}"
+    word_nbytes = bits // 8
+    word = f"u{word_nbytes}"
     fields: dict[str, tuple[str, int]] = {
         "flags": (word, facts.need("OFFSET(page.flags)", why)),
         "mapping": (word, facts.need("OFFSET(page.mapping)", why)),
     }
+    lru = facts.get("OFFSET(page.lru)")
+    if lru is not None and not 0 <= lru <= nbytes - 2 * word_nbytes:
+        lru = None  # only checks look at it
     optional = {
         "private": (word, facts.get("OFFSET(page.private)")),
         "mapcount": ("u4", facts.get("OFFSET(page._mapcount)")),
         # Linux v7.1 renamed compound_head to compound_info; bit 0 still marks a tail.
         "compound": (word, facts.first(("OFFSET(page.compound_info)", "OFFSET(page.compound_head)"))),
+        "next": (word, lru),
+        "prev": (word, None if lru is None else lru + word_nbytes),
     }
+    refcount = facts.first(("OFFSET(page._refcount)", "OFFSET(page._count)"))
+    if refcount is not None and 0 <= refcount <= nbytes - 4:
+        optional["refcount"] = ("u4", refcount)
     fields |= {name: (kind, offset) for name, (kind, offset) in optional.items() if offset is not None}
     compound = _compound_fields(facts, nbytes, word)
     fields |= compound
@@ -213,45 +227,40 @@ def describe(facts: Facts, byte_order: ByteOrder, bits: int) -> StructPage:
     if _is_order_in_flags(facts):
         fields["order"] = fields["flags"]
         order_mask = 0xFF
-    dtype = struct_dtype("page", nbytes, fields, byte_order)
-    has_mapcount = "mapcount" in fields
-    slab_type = TypeTest.of(facts.get("NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)")) if has_mapcount else None
+    return struct_dtype("page", nbytes, fields, byte_order), order_mask
 
-    def page_type(key: str) -> TypeTest | None:
-        return TypeTest.of(facts.get(key)) if has_mapcount else None
 
+def _flags(facts: Facts, bits: int) -> dict[str, Any]:
+    """Return the masks of the page flags, by the names of `StructPage`'s attributes."""
     private, swapcache = facts.get("NUMBER(PG_private)"), facts.get("NUMBER(PG_swapcache)")
-    # Where PG_swapbacked isn't exported, it is known for kernels on which PG_swapcache shares another flag's bit.
+    swapbacked = _flag(facts, "NUMBER(PG_swapbacked)")
+    # Linux 6326fec1122c, v4.10: PG_swapcache is another flag's bit as well, which PG_swapbacked tells from it.
     is_shared = private is not None and swapcache is not None and swapcache < private
-    swapbacked = private + 6 if private is not None and is_shared else None
-    max_buddy_order = facts.get("LENGTH(zone.free_area)") or 0
-    if not 0 < max_buddy_order <= MAX_BUDDY_ORDER:
-        max_buddy_order = DEFAULT_BUDDY_ORDER
-    hugetlb_type = page_type("NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)")
-    buddy = page_type("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)")
     head = facts.get("NUMBER(PG_head_mask)")
     if head is None:
         head = 0 if _has_tail_mark(facts) else _PG_COMPOUND
-    return StructPage(
-        dtype=dtype,
-        lru=_flag(facts, "NUMBER(PG_lru)", 5),
-        private=_flag(facts, "NUMBER(PG_private)", 11),
-        head=head & ((1 << bits) - 1),
-        hwpoison=_flag(facts, "NUMBER(PG_hwpoison)"),
-        swapcache=_flag(facts, "NUMBER(PG_swapcache)", 15),
-        swapbacked=_flag(facts, "NUMBER(PG_swapbacked)", swapbacked),
+    return {
+        "lru": _flag(facts, "NUMBER(PG_lru)", 5),
+        "private": _flag(facts, "NUMBER(PG_private)", 11),
+        "head": head & ((1 << bits) - 1),
+        "hwpoison": _flag(facts, "NUMBER(PG_hwpoison)"),
+        "swapcache": 0 if is_shared and not swapbacked else _flag(facts, "NUMBER(PG_swapcache)", 15),
+        "swapbacked": swapbacked,
         # Linux 46df8e73a4a3, v6.10: slab became a page type; bit 7 belongs to another flag since.
-        slab=0 if slab_type else _flag(facts, "NUMBER(PG_slab)", 7),
-        buddy=buddy,
-        offline=page_type("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)"),
-        slab_type=slab_type,
-        unaccepted=page_type("NUMBER(PAGE_UNACCEPTED_MAPCOUNT_VALUE)"),
-        hugetlb_type=hugetlb_type,
+        "slab": 0 if "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)" in facts else _flag(facts, "NUMBER(PG_slab)", 7),
         # Linux 5f24ce5fd34c, v2.6.38, made a page type of the flag.
-        buddy_flag=0 if buddy else _flag(facts, "NUMBER(PG_buddy)"),
-        hugetlb_flag=0 if hugetlb_type else _flag(facts, "NUMBER(PG_hugetlb)"),
-        hugetlb_dtor=_hugetlb_dtor(facts, compound["dtor"][0]) if compound else None,
-        order_mask=order_mask,
-        max_buddy_order=max_buddy_order,
-        implausible=_implausible(facts),
-    )
+        "buddy_flag": 0 if "NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)" in facts else _flag(facts, "NUMBER(PG_buddy)"),
+        "hugetlb_flag": 0 if "NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)" in facts else _flag(facts, "NUMBER(PG_hugetlb)"),
+    }
+
+
+def _page_types(facts: Facts) -> dict[str, Any]:
+    """Return the tests for page types, by the names of `StructPage`'s attributes."""
+    names = {
+        "buddy": "BUDDY",
+        "offline": "OFFLINE",
+        "slab_type": "SLAB",
+        "unaccepted": "UNACCEPTED",
+        "hugetlb_type": "HUGETLB",
+    }
+    return {name: TypeTest.of(facts.get(f"NUMBER(PAGE_{key}_MAPCOUNT_VALUE)")) for name, key in names.items()}

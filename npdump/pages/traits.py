@@ -53,6 +53,8 @@ def are_largest_free_blocks(records: Records, page: StructPage) -> bool:
     is_free = _is_type(heads["mapcount"].astype(np.uint32), page.buddy)
     if is_free is None or not is_free.all() or (heads["private"] != max_order).any():
         return False
+    if "refcount" in names and heads["refcount"].any():
+        return False
     return not (heads["flags"].astype(np.uint64) & np.uint64(page.slab)).any()
 
 

@@ -164,7 +164,9 @@ class _Pages:
             "kernel": {},
         }
         if kind == "free":
-            self.put(pfn, _count=0, private=order, flags=1 << BUDDY if kernel.free_by == "flag" else 0)
+            for free in range(pfn, pfn + (1 << order)):
+                self.put(free, _count=0)
+            self.put(pfn, private=order, flags=1 << BUDDY if kernel.free_by == "flag" else 0)
             if kernel.buddy_mapcount is not None:
                 self.put(pfn, _mapcount=kernel.buddy_mapcount)
             return

@@ -38,14 +38,17 @@ class Rules:
     slab_default_bit
         Take bit 7 for PG_slab on kernels that export neither its number nor another one (makedumpfile, also where slab
         is a page type).
+    keeps_used
+        Pages of a free block that somebody has a reference to are kept: the block's order is damaged.
     """
 
     poison_by_page: bool = True
     slab_default_bit: bool = False
+    keeps_used: bool = True
 
 
 NPDUMP = Rules()
-MAKEDUMPFILE = Rules(poison_by_page=False, slab_default_bit=True)
+MAKEDUMPFILE = Rules(poison_by_page=False, slab_default_bit=True, keeps_used=False)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Facts:
         self.page_nbytes = int(keys["SIZE(page)"])
         self.at_flags, self.at_mapping = offset("page.flags"), offset("page.mapping")
         self.at_private, self.at_mapcount = offset("page.private"), offset("page._mapcount")
+        self.at_refcount = offset("page._refcount")
         self.at_compound = offset("page.compound_head")
         if self.at_compound is None:
             self.at_compound = offset("page.compound_info")
@@ -232,8 +236,18 @@ class Oracle:
                     classes[pfn : pfn + n_pages] = CLASSES.index(name)
                 pfn += n_pages
             next_pfn = pfn
+        if self.rules.keeps_used:
+            self._keep_used(classes)
         classes[~self.present] = KEPT
         return classes
+
+    def _keep_used(self, classes: np.ndarray) -> None:
+        """Nobody has a reference to a free page: where somebody has one, the block's order is damaged."""
+        for first, stop in self.sections:
+            of_section = classes[first:stop]
+            words = np.frombuffer(self._raw(first, stop), "<u4").reshape(-1, self.facts.page_nbytes // 4)
+            is_used = words[: len(of_section), self.facts.at_refcount // 4] != 0
+            of_section[is_used & (of_section == CLASSES.index("free"))] = KEPT
 
     def kept(self, level: int, has_data: np.ndarray | None = None) -> np.ndarray:
         """Whether a dump of `level` has the page; bool, (max_mapnr,)."""

@@ -91,7 +91,7 @@ def _head(kernel: Kernel, block: Block) -> bytearray:
     elif kind == "free":
         words = {"mapcount": kernel.mapcount["buddy"], "private": block.order, "refcount": 0}
     elif kind in ("unaccepted", "offline"):
-        words = {"mapcount": kernel.mapcount[kind]}
+        words = {"mapcount": kernel.mapcount[kind], "refcount": 0 if kind == "unaccepted" else 1}
     elif kind == "slab":
         # Linux 6.2: slab reuses the word at `mapping`, whose bit 0 then means nothing.
         words = {"mapping": POINTER | 1 if kernel.version >= (6, 2) else 0}
@@ -133,7 +133,8 @@ def encode_block(kernel: Kernel, block: Block, head_vaddr: int) -> bytes:
     head = _head(kernel, block)
     pages = [head]
     if n_pages > 1 and block.kind in ("free", "unaccepted"):
-        remains = _page(kernel.bit("lru", "swapbacked"), POINTER | 1) if block.stale else _page()
+        # Nobody has a reference to a free page, whatever else is left of its last use (Linux __free_pages_core()).
+        remains = _page(*((kernel.bit("lru", "swapbacked"), POINTER | 1) if block.stale else ()), refcount=0)
         pages += [bytearray(remains) for _ in range(n_pages - 1)]
     elif n_pages > 1:
         pages += [_tail(kernel, block, head_vaddr, index) for index in range(1, n_pages)]

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from npdump.bitmap import Allocate, in_memory
+from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.memmap import find
 from npdump.observer import SILENT, Observer
 from npdump.pages.policy import DumpLevel
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, PageScan, open_scan
+from npdump.pages.selfcheck.coverage import check_coverage
+from npdump.pages.selfcheck.facts import check_facts
 from npdump.pages.selfcheck.findings import CHECKED, Finding, Verdict, announce
 from npdump.pages.selfcheck.free_count import check_free_count
 from npdump.pages.selfcheck.struct_pages import check_struct_pages
@@ -54,12 +55,21 @@ def check(kernel: Kernel | None, source: Source, level: int) -> Verdict:
         If the pages cannot be told apart.
     """
     verdict = Verdict(level, kernel, level)
-    if kernel is None or not level & CHECKED:
+    if kernel is None:
         return verdict
-    page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
-    kernel = kernel._replace(memmap=find(kernel, page.nbytes, source.max_mapnr))
-    verdict = Verdict(level, kernel, level)
-    return verdict.having(check_struct_pages(source, kernel, page), "struct pages")
+    try:
+        page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
+        kernel = kernel._replace(memmap=find(kernel, page.nbytes, source.max_mapnr))
+        findings = [
+            *check_facts(kernel.facts, kernel.arch.bits),
+            *check_coverage(source, kernel, page),
+            *check_struct_pages(source, kernel, page),
+        ]
+    except (FactError, AddressError, MemmapError):
+        if level & CHECKED:
+            raise
+        return verdict  # the scan will say so
+    return Verdict(level, kernel, level).having(findings, "struct pages")
 
 
 def checked_scan(
@@ -102,14 +112,15 @@ def checked_scan(
             observer,
             window_npages=window_npages,
             allocate=allocate,
+            # That of a confidential guest must not be read, whatever is in doubt about free pages.
+            drops_unaccepted=bool(verdict.asked & DumpLevel.FREE),
         )
 
     scan = open_at(verdict)
     # With several windows, a count would take a pass over all struct pages that nothing else needs.
-    is_whole = np.array_equal(source.ram_runs, source.data_runs)
-    if verdict.kernel is None or not verdict.level & DumpLevel.FREE or not scan.has_one_window or not is_whole:
+    if verdict.kernel is None or not verdict.level & DumpLevel.FREE or not scan.has_one_window:
         return CheckedScan(scan, verdict)
     n_known = len(verdict.findings)
-    verdict = verdict.having(check_free_count(scan.totals(), verdict.kernel, source.notes.n_cpus), "free pages")
+    verdict = verdict.having(check_free_count(scan.totals(), verdict.kernel, source), "free pages")
     announce(verdict, observer, strict=strict, n_known=n_known)
-    return CheckedScan(open_at(verdict) if len(verdict.findings) > n_known else scan, verdict)
+    return CheckedScan(open_at(verdict) if verdict.level != scan.level else scan, verdict)

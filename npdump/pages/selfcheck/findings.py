@@ -32,6 +32,12 @@ _LABELS = {
     UNSAFE_PAGES: "broken and offline pages",
 }
 
+_LABELS_BY_FACT = {
+    "NUMBER(PG_hwpoison)": "broken pages",
+    "NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)": "offline pages",
+    "NUMBER(PAGE_UNACCEPTED_MAPCOUNT_VALUE)": "pages that the guest hasn't accepted",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -44,11 +50,14 @@ class Finding:
     reason : str
     ignored_fact : str or None
         Key of the fact that is not to be used for that, if it is one.
+    pages : str or None
+        What is kept, where neither of these says it.
     """
 
     level: int
     reason: str
     ignored_fact: str | None = None
+    pages: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,7 @@ class Verdict:
             What was looked at.
         """
         asked = self.asked & CHECKED | UNSAFE_PAGES
-        new = [finding for finding in findings if finding.level & asked or finding.ignored_fact is not None]
+        new = [finding for finding in findings if finding.level & asked or finding.ignored_fact or finding.pages]
         doubtful = 0
         for finding in new:
             doubtful |= finding.level
@@ -101,8 +110,11 @@ class Verdict:
 
     def words(self, finding: Finding) -> str:
         """Return the names of the pages that a finding makes npdump keep."""
-        asked = self.asked & CHECKED | UNSAFE_PAGES
-        return label(finding.level & asked) or label(UNSAFE_PAGES)
+        if finding.pages is not None:
+            return finding.pages
+        if finding.ignored_fact is not None:
+            return _LABELS_BY_FACT[finding.ignored_fact]
+        return label(finding.level & (self.asked & CHECKED | UNSAFE_PAGES))
 
     @property
     def summary(self) -> str:

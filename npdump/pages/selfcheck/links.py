@@ -29,11 +29,12 @@ _LOWER_HALF = np.uint64(0xFFFFFFFF)
 class LruLinks:
     """Some pages on LRU lists."""
 
-    def __init__(self, kernel: Kernel, memmap: MemMap, struct_nbytes: int) -> None:
+    def __init__(self, kernel: Kernel, memmap: MemMap, dtype: np.dtype[np.void]) -> None:
         self._memory = kernel.memory
         self._memmap = memmap
-        self._struct_nbytes = np.uint64(struct_nbytes)
-        self._offset = np.uint64(kernel.facts.get("OFFSET(page.lru)") or 0)
+        self._struct_nbytes = np.uint64(dtype.itemsize)
+        names, fields = dtype.names or (), dtype.fields
+        self._offset = np.uint64(fields["next"][1] if fields and "next" in names else 0)
         self._owns: list[U64] = []
         self._nexts: list[U64] = []
 

@@ -17,7 +17,7 @@ from npdump.pages.policy import DumpLevel, Trait
 from npdump.pages.records import StructPages
 from npdump.pages.selfcheck.findings import ALL, CACHE, CHECKED, Finding
 from npdump.pages.selfcheck.links import LruLinks
-from npdump.pages.selfcheck.view import View, dtype_with_more_fields, views
+from npdump.pages.selfcheck.view import View, views
 
 if TYPE_CHECKING:
     from npdump.arrays import U64, Bool
@@ -113,15 +113,22 @@ def _lru_typed(view: View) -> Bool:
     return view.is_typed[view.is_lru]
 
 
-@_check(USER, limit=0.05, says="anonymous pages have no anon_vma")
+@_check(CACHE | USER, limit=0.05, says="anonymous pages have no anon_vma")
 def _anon_pointer(view: View) -> Bool:
     pointers: U64 = view.records["mapping"][view.is_anon].astype(np.uint64) & ~np.uint64(3)
     return ~view.are_kernel_vaddrs(pointers)
 
 
-@_check(USER, limit=0.01, says="anonymous pages have a page type", needs=("mapcount",))
+@_check(CACHE | USER, limit=0.01, says="anonymous pages have a page type", needs=("mapcount",))
 def _anon_typed(view: View) -> Bool:
     return view.is_typed[view.is_anon]
+
+
+@_check(CACHE, limit=0.05, says="pages of the page cache belong to what can be no file")
+def _cache_pointer(view: View) -> Bool:
+    # Those that were truncated, and are about to be freed, belong to none (Linux mm/truncate.c).
+    pointers: U64 = view.records["mapping"][view.is_lru & ~view.is_anon].astype(np.uint64)
+    return (pointers != 0) & ~view.are_kernel_vaddrs(pointers)
 
 
 @_check(USER, limit=0.02, says="huge pages are on LRU lists, where only ordinary ones are")
@@ -198,8 +205,8 @@ def check_struct_pages(source: Source, kernel: Kernel, page: StructPage) -> list
         If there are none that can be read.
     """
     memmap = find(kernel, page.nbytes, source.max_mapnr)
-    struct_pages = StructPages(source, kernel.memory, memmap, dtype_with_more_fields(page, kernel))
-    counts, links = _Counts(), LruLinks(kernel, memmap, page.nbytes)
+    struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+    counts, links = _Counts(), LruLinks(kernel, memmap, page.dtype)
     for view in views(source, struct_pages, page, kernel):
         counts.add(view)
         links.take(view)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.arrays import I64, U8, U16, U32, U64, Bool, Index, Records, mask_of, unique
-from npdump.kernel.kernel import struct_dtype
 from npdump.pages.blocks import NO_CARRY, cover
 from npdump.pages.policy import Trait
 from npdump.pages.traits import traits_and_orders
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from npdump.pages.struct_page import StructPage
     from npdump.sources import Source
 
-__all__ = ["View", "dtype_with_more_fields", "views"]
+__all__ = ["View", "views"]
 
 PIECE_NPAGES = 1 << 10
 MIN_PIECES = 16
@@ -38,22 +37,6 @@ HVO_ALIAS_NPAGES = 64
 _U32_MINUS_1 = 0xFFFFFFFF
 _TYPED = 1 << 31
 """A ``_mapcount`` with this bit, other than -1, is a page type: no user's page has one."""
-
-
-def dtype_with_more_fields(page: StructPage, kernel: Kernel) -> np.dtype[np.void]:
-    """Return the dtype of struct page with the fields that only checks need: ``refcount``, ``next``, ``prev``."""
-    fields = {name: (page.dtype[name], field[1]) for name, field in (page.dtype.fields or {}).items()}
-    refcount = kernel.facts.first(("OFFSET(page._refcount)", "OFFSET(page._count)"))
-    places = {"refcount": (kernel.memory.dtype("u4"), refcount)}
-    lru, word = kernel.facts.get("OFFSET(page.lru)"), kernel.memory.word
-    if lru is not None:
-        places |= {"next": (word, lru), "prev": (word, lru + word.itemsize)}
-    fields |= {
-        name: (kind, offset)
-        for name, (kind, offset) in places.items()
-        if offset is not None and 0 <= offset <= page.nbytes - kind.itemsize
-    }
-    return struct_dtype("page", page.nbytes, fields, kernel.memory.space.byte_order)
 
 
 class _Sample(NamedTuple):
@@ -158,7 +141,8 @@ class View:
 
         What follows the first page of a free block, or of a huge page, says nothing, or what it said before.
         """
-        covered, _ = cover(self.is_free.astype(np.uint8), self.orders, 0, NO_CARRY)
+        is_first = self.is_free | (self.has_trait(Trait.UNACCEPTED) & self.is_ram)
+        covered, _, _ = cover(is_first.astype(np.uint8), self.orders, 0, NO_CARRY)
         return self.is_ram & ~self.is_tail & ~self.has_trait(Trait.HUGETLB) & (covered == 0)
 
     @cached_property
@@ -187,7 +171,7 @@ class View:
 
 def views(source: Source, struct_pages: StructPages, page: StructPage, kernel: Kernel) -> Iterator[View]:
     """Yield samples of the struct pages, at most 65,536 in all."""
-    piece_npages = max(PIECE_NPAGES, 1 << page.max_buddy_order - 1)
+    piece_npages = max(PIECE_NPAGES, min(1 << page.max_buddy_order - 1, BATCH_NPAGES))
     starts = _pieces(source, piece_npages)
     n_together = max(1, BATCH_NPAGES // piece_npages)
     for first in range(0, len(starts), n_together):
