@@ -41,7 +41,7 @@ def covered_in_batches(pages: Pages, edges: list[int], pfn_start: int) -> list[i
     cuts = [0, *sorted({edge % (len(pages) + 1) for edge in edges}), len(pages)]
     for start, stop in pairwise(cuts):
         classes, orders = np.array(pages[start:stop], np.uint8).reshape(-1, 2).T
-        part, carry = cover(classes.copy(), orders.copy(), pfn_start + start, carry)
+        part, _, carry = cover(classes.copy(), orders.copy(), pfn_start + start, carry)
         assert len(part) == stop - start
         covered += part.tolist()
     return covered
@@ -56,7 +56,7 @@ def test_cover_is_the_loop(pages: Pages, edges: list[int], pfn_start: int) -> No
 @given(pages=PAGES, pfn_start=st.integers(0, 1 << 40))
 def test_the_carry_is_what_reaches_beyond(pages: Pages, pfn_start: int) -> None:
     classes, orders = np.array(pages, np.uint8).reshape(-1, 2).T
-    _, carry = cover(classes.copy(), orders.copy(), pfn_start, NO_CARRY)
+    _, _, carry = cover(classes.copy(), orders.copy(), pfn_start, NO_CARRY)
     longer = walk([*pages, *[(0, 0)] * 32])[len(pages) :]
     n_more = next((number for number, page_class in enumerate(longer) if not page_class), len(longer))
     if n_more:
@@ -67,10 +67,10 @@ def test_the_carry_is_what_reaches_beyond(pages: Pages, pfn_start: int) -> None:
 
 def test_a_block_of_the_largest_order_passes_whole_batches() -> None:
     classes, orders = np.array([4, 0], np.uint8), np.array([20, 0], np.uint8)
-    covered, carry = cover(classes, orders, 0, NO_CARRY)
+    covered, _, carry = cover(classes, orders, 0, NO_CARRY)
     assert (covered.tolist(), carry) == ([4, 4], Carry(4, 1 << 20))
     nothing = np.zeros(1 << 19, np.uint8)
-    covered, carry = cover(nothing, nothing, 2, carry)
+    covered, _, carry = cover(nothing, nothing, 2, carry)
     assert covered.all() and carry == Carry(4, 1 << 20)
-    covered, carry = cover(nothing, nothing, 2 + (1 << 19), carry)
+    covered, _, carry = cover(nothing, nothing, 2 + (1 << 19), carry)
     assert (int((covered == 4).sum()), carry) == ((1 << 19) - 2, NO_CARRY)

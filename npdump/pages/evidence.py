@@ -85,17 +85,19 @@ class Evidence(NamedTuple):
             is_bad |= is_offline & _is_not_offline(columns)
         return is_bad
 
-    def against_inner(self, records: Records, classes: U8, is_inner: Bool) -> Bool:
+    def against_inner(self, records: Records, classes: U8, is_inner: Bool, pfn_start: int) -> Bool:
         """Return which pages cannot be in the block that they have their class from.
 
         Parameters
         ----------
         records : ndarray of shape (n,), dtype page.dtype
-            Struct pages, of page frames from a multiple of 64 on.
+            Struct pages of consecutive page frames.
         classes : ndarray of shape (n,), dtype uint8
             `PageClass` of each page.
         is_inner : ndarray of shape (n,), dtype bool
             Whether a page has its class from the first page of its block, which is another page.
+        pfn_start : int
+            Page frame of the first record.
 
         Returns
         -------
@@ -109,7 +111,7 @@ class Evidence(NamedTuple):
         is_bad |= is_free & is_inner & columns.is_used
         if "compound" in columns.names:
             is_compound = (classes != PageClass.KEPT) & ~is_free & is_inner
-            is_bad |= is_compound & columns.is_not_tail
+            is_bad |= is_compound & columns.are_no_tails(pfn_start)
         return is_bad
 
 
@@ -161,12 +163,11 @@ class _Columns:
             return np.zeros(len(self.records), np.bool_)
         return (self.records["next"] == self.records["prev"]) & (self.records["next"] != 0)
 
-    @cached_property
-    def is_not_tail(self) -> Bool:
-        """Whether the page isn't a tail of a compound page; what HVO (Linux v5.14) shows every 64 pages is the head."""
+    def are_no_tails(self, pfn_start: int) -> Bool:
+        """Return which pages aren't tails of a compound page; what HVO (Linux v5.14) shows every 64 is the head."""
         is_not = (self.records["compound"] & 1) == 0
         per_page = max(MIN_PAGE_NBYTES // self.records.dtype.itemsize, 1)
-        rows = np.arange(0, len(is_not), per_page)
+        rows = np.arange(-pfn_start % per_page, len(is_not), per_page)
         is_not[rows] &= ~self.has_flag(self.page.head)[rows]
         return is_not
 

@@ -19,10 +19,10 @@ from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.memmap import find
 from npdump.kernel.nodes import node_spans
 from npdump.observer import SILENT, Observer
-from npdump.pages.blocks import NO_CARRY, Carry, cover
-from npdump.pages.evidence import Evidence
+from npdump.pages.blocks import NO_CARRY, Carry
+from npdump.pages.classes import Classifier
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
-from npdump.pages.policy import UNSAFE, DumpLevel, PageClass, Trait, table
+from npdump.pages.policy import UNSAFE, DumpLevel, PageClass
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
 from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
@@ -227,8 +227,10 @@ class PageScan:
         self._observer = observer
         self._window_npages = -(-window_npages // BATCH_NPAGES) * BATCH_NPAGES
         self._allocate = allocate
-        self._classes = table(context.level, context.drops_unaccepted)
-        self._evidence = Evidence(context.page, context.lowest_vaddr, context.level) if context.page else None
+        self._classifier = None
+        if context.page is not None:
+            unaccepted = context.drops_unaccepted
+            self._classifier = Classifier(context.page, context.level, context.lowest_vaddr, unaccepted)
         self._only_window: Window | None = None
         self._totals: Totals | None = None
         self.max_mapnr = context.max_mapnr
@@ -337,24 +339,15 @@ class PageScan:
         )
 
     def _classify(self, records: Records | None, start: int, stop: int, is_ram: Bool, carry: Carry) -> tuple[U8, Carry]:
-        page, evidence = self._context.page, self._evidence
-        if page is None or evidence is None or (records is None and carry.pfn_stop <= start):
+        page, classifier = self._context.page, self._classifier
+        if page is None or classifier is None or (records is None and carry.pfn_stop <= start):
             return _ALL_KEPT[: stop - start], NO_CARRY
         if records is None:
             records = np.zeros(stop - start, page.dtype)
         traits, orders = traits_and_orders(records, start, page, self._context.source.page_size)
         if self._context.free_blocks is not None:
             self._context.free_blocks.mark(traits, orders, start)
-        classes = self._classes[traits]
-        classes[~is_ram] = PageClass.KEPT
-        # A broken page is one page, unless it's hugetlb: its mark is then on the head, for the whole of it.
-        alone = (classes == PageClass.HWPOISON) & ((traits & Trait.HUGETLB) == 0)
-        if alone.any():
-            orders[alone] = 0
-        classes[evidence.against_firsts(records, traits, orders, classes)] = PageClass.KEPT
-        covered, is_inner, carry = cover(classes, orders, start, carry)
-        covered[evidence.against_inner(records, covered, is_inner)] = PageClass.KEPT
-        return covered, carry
+        return classifier.classify(records, traits, orders, is_ram, start, carry)
 
 
 def open_scan(

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from npdump.arrays import I64, U8, U16, Bool, Records, count, mask_of
 from npdump.kernel.memmap import find
 from npdump.pages import areas as areas_of
-from npdump.pages.blocks import NO_CARRY, Carry, cover
+from npdump.pages.blocks import NO_CARRY, Carry
 from npdump.pages.buddy import FreeArea, find_free_area
+from npdump.pages.classes import Classifier
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
 from npdump.pages.kinds import KindCounts, Tests, count_kinds, kinds_of, tests_of
 from npdump.pages.levels import N_LEVELS, LevelCounts, count_levels
@@ -159,6 +160,7 @@ class PageTable:
     ) -> None:
         self._source = source
         self._find_kernel = find_kernel
+        self._classifiers: dict[int, Classifier] = {}
         self._find_types = find_types
         self._observer = observer
 
@@ -370,19 +372,19 @@ class PageTable:
         is_ram = mask_of(source.ram_runs, pfn_start, pfn_stop)
         classes = {}
         for level, carry in carries.items():
-            own = _table(level)[traits]
-            own[~is_ram] = PageClass.KEPT
-            spans = orders
-            # A broken page is one page, unless it is hugetlb: its mark is then on the head, for the whole of it.
-            is_alone = (own == PageClass.HWPOISON) & ((traits & Trait.HUGETLB) == 0)
-            if is_alone.any():
-                spans = np.where(is_alone, np.uint8(0), orders)
-            classes[level], carries[level] = cover(own, spans, pfn_start, carry)
+            classifier = self._classifier(level)
+            classes[level], carries[level] = classifier.classify(records, traits, orders, is_ram, pfn_start, carry)
         is_dumped = mask_of(source.data_runs, pfn_start, pfn_stop) & is_ram
         chunk = Chunk(
             pfn_start, pfn_stop, source.page_size, is_ram, is_dumped, records, traits, orders, classes[self._every_kind]
         )
         return chunk, classes
+
+    def _classifier(self, level: int) -> Classifier:
+        if level not in self._classifiers:
+            lowest_vaddr = self._kernel.memory.space.lowest_vaddr
+            self._classifiers[level] = Classifier(self.page, level, lowest_vaddr)
+        return self._classifiers[level]
 
     def _carry(self, pfn: int, level: int) -> Carry:
         """Return the block that begins before ``pfn`` and that it is in, at a level."""
