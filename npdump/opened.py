@@ -163,10 +163,14 @@ class Opened:
         UsageError
             If there is no VMCOREINFO at ``vmcoreinfo_at``.
         """
-        source = open_source(*self.storages)
-        if self._machine is not None:
-            source = source.as_machine(self._machine)
+        source = self._as_opened
         return texts.choose(source, by_machine(source.header), self.observer, self._vmcoreinfo_at)
+
+    @cached_property
+    def _as_opened(self) -> Source:
+        """The image before it was looked at which VMCOREINFO is the right one."""
+        source = open_source(*self.storages)
+        return source if self._machine is None else source.as_machine(self._machine)
 
     @cached_property
     def arch(self) -> Arch:
@@ -191,6 +195,17 @@ class Opened:
             If ``vmlinux`` or ``vmcoreinfo`` is of another kernel.
         """
         return probe.find_kernel(self.source, self.arch, required=True, observer=self.observer, external=self.external)
+
+    def vmcoreinfo_texts(self) -> list[texts.KernelText]:
+        """Return the VMCOREINFO texts in the dump; all of its memory is looked through.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     [(text.number, text.fits) for text in dump.vmcoreinfo_texts()]
+        [(1, True), (2, True)]
+        """
+        return texts.list_texts(self._as_opened, self.arch)
 
     @property
     def facts(self) -> Facts:

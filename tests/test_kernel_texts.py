@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -74,6 +75,15 @@ def test_a_text_is_chosen_by_hand(wanted, tmp_path):
         assert result.returncode == 1
         assert "has no VMCOREINFO" in result.stderr
         assert not (tmp_path / "none").exists()
+
+
+def test_info_names_all_texts(tmp_path):
+    vmcore = OtherNote(tmp_path, vmcoreinfo_of(harness.distilled_vmcore(OTHER))).path
+    told = harness.run_ok("info", "--verbose", vmcore).stdout
+    assert "vmcoreinfo      1: VMCOREINFO note 1, of 7.2" in told
+    assert "2: memory at 0x1946000, of 6.12.95+deb12-cloud-amd64, leads to a kernel" in told
+    texts = json.loads(harness.run_ok("info", "--verbose", "--json", vmcore).stdout)["vmcoreinfo_texts"]
+    assert [text["fits"] for text in texts] == [False, True]
 
 
 def test_a_file_overrides_what_the_dump_says(wanted, tmp_path):

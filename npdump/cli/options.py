@@ -461,7 +461,7 @@ def _add_question_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_look_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--verbose", action="store_true", help="with info, list the segments (PT_LOAD) of VMCORE too")
+    add("--verbose", action="store_true", help="with info, list the segments (PT_LOAD) and VMCOREINFO texts too")
     add(
         "--by",
         choices=PARTS_OF_MEMORY,

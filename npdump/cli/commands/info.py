@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
     from npdump.info import DumpInfo, Note, Segment
+    from npdump.kernel.texts import KernelText
 
 __all__ = ["run"]
 
@@ -24,10 +25,11 @@ def run(options: Options, report: Reporter) -> None:
     """Print what is known of a dump; what can't be found out is listed as missing, and is no failure."""
     with open_dump(options, report) as dump:
         info = dump.info
-    report.answer(json.dumps(as_json(info), indent=1) if options.json else as_text(info, options.verbose))
+        texts = dump.vmcoreinfo_texts() if options.verbose else None
+    report.answer(json.dumps(as_json(info, texts), indent=1) if options.json else as_text(info, texts))
 
 
-def as_json(info: DumpInfo) -> dict[str, Any]:
+def as_json(info: DumpInfo, texts: list[KernelText] | None = None) -> dict[str, Any]:
     """Return an object for JSON: numbers are decimal, addresses are texts in hexadecimal."""
     entries = asdict(info)
     if info.kaslr_offset is not None:
@@ -35,20 +37,22 @@ def as_json(info: DumpInfo) -> dict[str, Any]:
     entries["memory"] = [{"start": hex(start), "stop": hex(stop)} for start, stop in info.memory]
     for segment in entries["segments"]:
         segment |= {"paddr": hex(segment["paddr"]), "vaddr": hex(segment["vaddr"])}
+    if texts is not None:
+        entries["vmcoreinfo_texts"] = list(map(asdict, texts))
     return entries
 
 
-def as_text(info: DumpInfo, verbose: bool = False) -> str:
+def as_text(info: DumpInfo, vmcoreinfo_texts: list[KernelText] | None = None) -> str:
     """Lay out what is known for reading; what isn't known is left out."""
     lines = []
-    for name, texts in _entries(info, verbose):
+    for name, texts in _entries(info, vmcoreinfo_texts):
         for i, text in enumerate(texts):
             shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
             lines.append(f"{'' if i else name:<16}{shown}".rstrip())
     return "\n".join(lines)
 
 
-def _entries(info: DumpInfo, verbose: bool) -> Iterator[tuple[str, list[str]]]:
+def _entries(info: DumpInfo, vmcoreinfo_texts: list[KernelText] | None) -> Iterator[tuple[str, list[str]]]:
     """Yield names, and what is printed after them, line by line."""
     yield "file", [info.file]
     yield "format", [", ".join((info.format, *info.wrapping))]
@@ -71,8 +75,9 @@ def _entries(info: DumpInfo, verbose: bool) -> Iterator[tuple[str, list[str]]]:
     yield "pages lost", _one(info.n_lost or None)
     yield "in other parts", _one(info.n_elsewhere or None)
     yield "ranges", [f"{start:#014x} to {stop:#014x}" for start, stop in info.memory]
-    if verbose:
+    if vmcoreinfo_texts is not None:
         yield "segments", list(map(_segment, info.segments))
+        yield "vmcoreinfo", list(map(_kernel_text, vmcoreinfo_texts))
     yield "dump level", _one(info.dump_level)
     yield "codec", _one(info.codec)
     yield "notes", _counted(list(map(_note, info.notes)))
@@ -82,6 +87,11 @@ def _entries(info: DumpInfo, verbose: bool) -> Iterator[tuple[str, list[str]]]:
 def _segment(one: Segment) -> str:
     sizes = f"{_size(one.memory_nbytes)}, of which {one.file_nbytes} bytes are in the file"
     return f"{one.paddr:#014x} at {one.vaddr:#018x}: {sizes}"
+
+
+def _kernel_text(text: KernelText) -> str:
+    told = f"{text.number}: {text.where}, of {text.release or 'an unknown release'}"
+    return f"{told}, {'leads to a kernel' if text.fits else 'leads to no kernel'}"
 
 
 def _note(note: Note) -> str:
