@@ -46,7 +46,7 @@ def dumps(machine):
                 harness.run_ok("-F", "-l", machine.path, stdout=stdout)
         else:
             with npdump.open(machine.path) as dump:
-                dump.write(found, n_workers=1, **options[name])
+                dump.write(found, n_threads=1, **options[name])
         return found
 
     return path

@@ -33,8 +33,8 @@ def dumps(tmp_path_factory):
     """The paths of a vmcore, its whole dump and its small one."""
     directory, vmcore = tmp_path_factory.mktemp("plugin"), harness.distilled_vmcore("x86_64-6.1")
     with npdump.open(vmcore) as dump:
-        dump.write(directory / "whole", codec="lzo", n_workers=1)
-        dump.write(directory / "small", level=31, codec="lzo", n_workers=1)
+        dump.write(directory / "whole", codec="lzo", n_threads=1)
+        dump.write(directory / "small", level=31, codec="lzo", n_threads=1)
     return vmcore, directory / "whole", directory / "small"
 
 

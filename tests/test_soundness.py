@@ -23,7 +23,7 @@ def real(distilled, tmp_path_factory):
     """A small dump of a real machine, with a log and zones, which the synthetic ones do without."""
     path = tmp_path_factory.mktemp("real") / "dump"
     with npdump.open(distilled("x86_64-6.1")) as dump:
-        dump.write(path, level=31, codec="lzo", n_workers=1)
+        dump.write(path, level=31, codec="lzo", n_threads=1)
     return path
 
 
@@ -59,7 +59,7 @@ def test_a_page_that_can_not_be_had_is_named(real, tmp_path, npdump):
 def test_forms_and_who_reads_them(real, tmp_path):
     elf, flattened = tmp_path / "elf", tmp_path / "flattened"
     with npdump.open(real) as dump:
-        dump.write(elf, level=31, format="elf", n_workers=1)
+        dump.write(elf, level=31, format="elf", n_threads=1)
     with open(flattened, "wb") as stdout:
         harness.run_ok("-F", "-l", "-d", "31", real, stdout=stdout)
     assert {name for name, answer in answers(elf).items() if not answer.is_good} == set()
@@ -69,7 +69,7 @@ def test_forms_and_who_reads_them(real, tmp_path):
 def test_a_split_dump_that_lacks_a_part_is_not_whole(real, tmp_path):
     parts = [tmp_path / f"part{i}" for i in range(3)]
     with npdump.open(real) as dump:
-        dump.write(*parts, level=31, codec="lzo", n_workers=1)
+        dump.write(*parts, level=31, codec="lzo", n_threads=1)
     assert answers(*parts)["file"].is_good
     assert not answers(*parts[:2])["file"].is_good
 
@@ -113,7 +113,7 @@ def test_who_is_said_to_open_a_damaged_dump_does(real, tmp_path):
 def test_gdb_opens_what_it_is_said_to(real, tmp_path, tool):
     elf = tmp_path / "elf"
     with npdump.open(real) as dump:
-        dump.write(elf, level=31, format="elf", n_workers=1)
+        dump.write(elf, level=31, format="elf", n_threads=1)
     command = [tool("gdb"), "-nx", "-batch", "-c", elf, "-ex", "info registers rip"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ("rip " in result.stdout) == answers(elf)["gdb"].is_good
