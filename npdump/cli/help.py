@@ -60,6 +60,25 @@ HELP = {
         "Draw a map of physical memory; the name of PICTURE ends in .png, .svg or .pdf.",
         ("--layout", "-f", *_READING),
     ),
+    "report": Help(
+        "npdump report [OPTION]... VMCORE... PAGE.html",
+        "Write one page of HTML about a crash: the reason and its call trace, the log, memory in numbers and as a map, "
+        "the machine, and what is missing. The page fetches nothing and has no script.",
+        ("-f", *_READING),
+    ),
+    "skeleton": Help(
+        "npdump skeleton [OPTION]... VMCORE... > REFERENCE.json",
+        "Print counts and digests of VMCORE as JSON: npdump compare REFERENCE.json VMCORE compares later dumps with "
+        "it, so that no dump need be stored.",
+        _READING,
+    ),
+    "check": Help(
+        "npdump check [OPTION]... VMCORE...",
+        "Say whether VMCORE is sound: whole, its headers consistent, every page readable, its kernel's memory map, "
+        "zones and log there; and whether crash, drgn, gdb and libkdumpfile will open it. The exit code is 0 if VMCORE "
+        "is sound, else 1.",
+        ("--json", *_READING),
+    ),
     "compare": Help(
         "npdump compare [OPTION]... VMCORE VMCORE...",
         "Compare the first dump with each other one, page by page. The exit code is 0 if they are the same, 1 if one "
