@@ -77,6 +77,11 @@ class AddressError(NpdumpError):
 class LostPage(AddressError):
     """A page that should be in the dump can't be had: it can't be read, or doesn't uncompress."""
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the system couldn't read it; what doesn't uncompress is damaged in the file."""
+        return isinstance(self.__cause__, ReadError)
+
 
 class MemmapError(NpdumpError):
     """The kernel's page array cannot be found or is not plausible."""

@@ -67,6 +67,7 @@ def write_options(
     format: str = "kdump",
     engine: str | None = None,
     codec_level: int | None = None,
+    verify: bool = True,
     n_threads: int | None = None,
     block_order: int = 4,
     share: bool = True,
@@ -80,6 +81,8 @@ def write_options(
     source : Source
     codec, format, engine : str
         By their names.
+    verify : bool
+        Uncompress the pages of an input that are copied as they are, only to see that they can be.
     codec_level : int or None
         One of the codec's levels.
     n_threads : int or None
@@ -112,6 +115,7 @@ def write_options(
         codec=chosen,
         engine=engine,
         codec_level=codec_level,
+        verify=verify,
         n_threads=n_threads,
         batch_npages=max(BATCH_NBYTES // source.page_size, 1 << block_order),
         observer=observer,
@@ -244,6 +248,7 @@ class _Run(NamedTuple):
             n_zero=sum(writer.n_zero for writer in parts),
             n_shared=sum(writer.n_shared for writer in parts),
             n_lost=sum(writer.n_lost for writer in parts),
+            n_unreadable=sum(writer.n_unreadable for writer in parts),
             n_cache=count[PageClass.CACHE],
             n_cache_private=count[PageClass.CACHE_PRIVATE],
             n_user=count[PageClass.USER],

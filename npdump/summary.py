@@ -36,6 +36,8 @@ class Summary:
         Pages kept that are stored once with an equal one.
     n_lost : int
         Pages that should have been kept and could not be had.
+    n_unreadable : int
+        Those of them that the system could not read; the others are damaged in the input.
     n_elf_excluded : int or None
         Pages that an ELF output really lacks: runs too short to make a hole are kept. None for other formats.
     written_nbytes : int
@@ -68,6 +70,7 @@ class Summary:
     n_extension: int = 0
     n_shared: int = 0
     n_lost: int = 0
+    n_unreadable: int = 0
     n_elf_excluded: int | None = None
     written_nbytes: int = 0
     seconds_by_stage: dict[str, float] = field(default_factory=dict)

@@ -48,6 +48,16 @@ def test_the_last_system_calls_that_fail(call: str, tmp_path: Path) -> None:
     assert stage.try_fault(Fault(call, n, "EIO")) == []
 
 
+@needs_strace
+@pytest.mark.parametrize("n", [1, 2])
+def test_threads_that_can_not_be_started(n: int, tmp_path: Path) -> None:
+    stage = stage_of("zlib", tmp_path)
+    calls = stage.calls(of_the_process=True)
+    call = next(name for name in ("clone3", "clone") if calls[name] >= n)
+    assert stage.try_fault(Fault(call, n, "EAGAIN", of_the_process=True)) == []
+    assert state_of(tmp_path / "out") == stage.wanted["out"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["new", "over"])
 def test_signals_at_any_moment(name: str, number: signal.Signals, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_lost_pages_are_told_and_the_others_are_whole(damaged, tmp_path, form, n
     path, whole, pfns = damaged
     options = (*form.split(), "--num-threads", n_threads, "--message-level", "4")
     result = harness.run(*options, path, tmp_path / "out")
-    assert result.returncode == 1, result.stderr
+    assert result.returncode == 0, result.stderr
     lines = result.stderr.splitlines()
     assert [f"{pfn:#x}" in line for pfn, line in zip(pfns, lines, strict=False)] == [True] * len(pfns)
     assert len(lines) == len(pfns) + 1
@@ -55,7 +55,7 @@ def test_lost_pages_are_told_and_the_others_are_whole(damaged, tmp_path, form, n
 def test_lost_pages_are_zero_in_an_elf_dump(damaged, tmp_path):
     path, whole, pfns = damaged
     result = harness.run("-E", "-d", "1", "--message-level", "4", path, tmp_path / "out")
-    assert result.returncode == 1, result.stderr
+    assert result.returncode == 0, result.stderr
     assert f"{len(pfns)} pages could not be had" in result.stderr
     ours, theirs = open_dump(tmp_path / "out"), open_dump(whole)
     assert [pfn for pfn in theirs.kept.tolist() if ours.page(pfn) != theirs.page(pfn)] == pfns

@@ -166,6 +166,7 @@ class Options(NamedTuple):
     max_unpacked_nbytes: int | None = None
     zlib_engine: str | None = None
     codec_level: int | None = None
+    verify: bool = True
     share: bool = True
     verbose: bool = False
     by: str | None = None
@@ -437,6 +438,13 @@ def _add_fact_options(group: argparse._ArgumentGroup) -> None:
         dest="new_vmcoreinfo",
         metavar="VMCOREINFO",
         help="write what -x VMLINUX tells about a kernel to the text file VMCOREINFO; no VMCORE is needed",
+    )
+    add(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="don't uncompress pages of a filtered VMCORE that are copied as they are: faster, but a damaged one is "
+        "not noticed",
     )
     add("--strict", action="store_true", help="take it for an error if the result does not fit the kernel's own counts")
 

@@ -41,7 +41,8 @@ def run(options: Options, report: Reporter) -> int:
         report.message(f"\nThe dumpfile is saved to {', '.join(options.dumpfiles) or 'the standard output'}.")
     report.message("\nnpdump Completed.")
     # Pages that couldn't be had were said one by one: the dump is whole but for them.
-    return 1 if summary.n_lost else 0
+    # It's a failure only where they couldn't be read: damage of the input is as it was.
+    return 1 if summary.n_unreadable else 0
 
 
 def _make(options: Options, dump: Dump) -> Summary:
@@ -53,6 +54,7 @@ def _make(options: Options, dump: Dump) -> Summary:
         format=options.format,
         engine=options.zlib_engine if options.codec == "zlib" else None,
         codec_level=options.codec_level,
+        verify=options.verify,
         n_threads=options.num_threads,
         block_order=options.block_order,
         share=options.share,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ def run(job: Job, batches: Iterable[Any], offset: int, n_threads: int) -> Iterat
     batches = iter(batches)
     if n_threads > 1:
         pool = _Pool(job, batches, offset, n_threads)
+        if not pool.n_threads:
+            yield from _run_serially(job, batches, offset)
+            return
         try:
             yield from pool.results()
         finally:
@@ -127,9 +131,18 @@ class _Pool:
         self.error: BaseException | None = None
         self._n_good: int | None = None
         workers = [job.make_worker() for _ in range(n_threads)]
-        self._threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in workers]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        # Where the system gives no more threads (EAGAIN, ENOMEM), there are fewer.
+        with suppress(RuntimeError):
+            for worker in workers:
+                thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
+                thread.start()
+                self._threads.append(thread)
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads there are; with none, nothing was begun."""
+        return len(self._threads)
 
     def close(self) -> None:
         """End all threads, each after the step that it is at."""

@@ -161,7 +161,8 @@ def _check_lock(path: str, place: str) -> None:
     try:
         _lock(fd, path)
     finally:
-        os.close(fd)
+        with suppress(OSError):
+            os.close(fd)
 
 
 def _beside(path: str) -> int:
@@ -184,7 +185,8 @@ def _locked(fd: int, path: str, place: str | None = None) -> int:
         if place is not None and not is_at(fd, place):
             raise _is_busy(path)
     except BaseException:
-        os.close(fd)
+        with suppress(OSError):
+            os.close(fd)
         raise
     return fd
 

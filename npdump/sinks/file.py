@@ -203,7 +203,8 @@ class FileSink:
         with suppress(OSError):
             if name is not None:
                 os.unlink(name)
-        os.close(fd)
+        with suppress(OSError):
+            os.close(fd)
 
 
 def open_files(

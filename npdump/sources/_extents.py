@@ -112,7 +112,9 @@ class PageExtents:
 
     @staticmethod
     def _lost(pfn: int, error: ReadError) -> LostPage:
-        return LostPage(f"physical page {pfn:#x}: {error}", path=error.path, offset=error.offset, pfn=pfn)
+        lost = LostPage(f"physical page {pfn:#x}: {error}", path=error.path, offset=error.offset, pfn=pfn)
+        lost.__cause__ = error
+        return lost
 
     def maybe_nonzero(self, runs: Runs) -> Runs:
         """See `npdump.sources.Source.maybe_nonzero`."""

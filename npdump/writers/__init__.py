@@ -96,6 +96,8 @@ class WriteOptions(NamedTuple):
         Copy compressed pages of the input as they are, whatever their compression.
     format : str
         Name of the module of this package that writes.
+    verify : bool
+        Uncompress pages that are copied as they are, only to see that they can be.
     """
 
     codec: Codec
@@ -107,6 +109,7 @@ class WriteOptions(NamedTuple):
     copy_compressed: bool = False
     format: str = "kdump"
     codec_level: int | None = None
+    verify: bool = True
 
 
 class Writer(Protocol):
@@ -124,6 +127,8 @@ class Writer(Protocol):
         Pages so far that are stored once with an equal one.
     n_lost : int
         Pages so far that should be in the file and can't be had.
+    n_unreadable : int
+        Those of them that the system couldn't read; the others are damaged in the input.
     n_left_out : int or None
         Pages that the file won't hold, where the format can't leave out each page alone.
     """
@@ -132,6 +137,7 @@ class Writer(Protocol):
     n_zero: int
     n_shared: int
     n_lost: int
+    n_unreadable: int
     n_left_out: int | None
 
     def __init__(self, dump: DumpPlan, options: WriteOptions) -> None: ...

@@ -34,6 +34,9 @@ __all__ = ["PageJob", "StoredJob"]
 RECALLED_NBYTES = 1 << 18
 """Bytes of earlier pages that are read together to be compared: few enough to stay in the CPU's cache."""
 
+VERIFIED_NBYTES = 1 << 18
+"""Bytes of pages that are uncompressed together only to see that they can be: few enough to stay in the cache."""
+
 ZERO_RATIO = 16
 """Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
 
@@ -110,9 +113,9 @@ class _Job:
         places = self._layout.zero_places(batch.npages)
         words = self._layout.words(batch.sizes, batch.flags)
         stored = StoredRows(batch.rows, batch.slots, batch.sizes, words)
-        self.index.place(offset, stored, batch.duplicates, batch.original_slots, places)
-        # A page whose descriptor is zero is lost.
+        # A page whose descriptor is zero is lost, and so is one that shares its place.
         places[[loss.row for loss in batch.losses]] = 0
+        self.index.place(offset, stored, batch.duplicates, batch.original_slots, places)
         desc_offset, desc = self._layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
@@ -259,6 +262,7 @@ class _StoredWorker:
         self._source: CompressedPages = job.dump.source.compressed
         self._page_size, self._drops_zero = job.dump.source.page_size, job.dump.drops_zero
         self._encode = job.make_encoder()
+        self._verified = page_buffer(max(VERIFIED_NBYTES // self._page_size, 1), self._page_size)
 
     def read(self, batch: PageBatch, room: U8) -> None:
         """See `npdump.encode.job.Worker.read`."""
@@ -282,10 +286,35 @@ class _StoredWorker:
         """See `npdump.encode.job.Worker.encode`."""
         rows, slots, duplicates, original_slots = self._found
         self._losses: list[Loss] = []
-        sizes, flags, data = self._encoded(self._stored[rows], room)
+        sizes, flags, data = self._encoded_good(self._stored[rows], room)
         losses = [loss._replace(row=int(rows[loss.row])) for loss in self._losses]
         found = (rows, slots, duplicates, original_slots, sizes, flags)
         return Encoded(data, Batch(self._batch.rank, len(self._stored), *found, losses))
+
+    def _encoded_good(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
+        """Do as `_encoded`, for those that uncompress: of what is only copied, nobody would see it otherwise."""
+        bad = self._undecodable(stored)
+        if not bad:
+            return self._encoded(stored, room)
+        good = np.setdiff1d(np.arange(len(stored)), [loss.row for loss in bad])
+        sizes, flags = np.zeros(len(stored), np.uint32), np.zeros(len(stored), np.uint32)
+        sizes[good], flags[good], data = self._encoded(stored[good], room)
+        self._losses = bad + [loss._replace(row=int(good[loss.row])) for loss in self._losses]
+        return sizes, flags, data
+
+    def _undecodable(self, stored: PageLocations) -> list[Loss]:
+        """Return those of the pages to be copied that don't uncompress, or can't be read."""
+        options = self._job.options
+        if options.copy_compressed or not options.verify:
+            return []
+        is_copied = ~stored.is_zero & (stored.flags != PageFlag.RAW)
+        rows = np.flatnonzero(is_copied & self._stays(stored.nbytes.astype(np.uint32), stored.flags))
+        bad: list[Loss] = []
+        for at in range(0, len(rows), len(self._verified)):
+            these = rows[at : at + len(self._verified)]
+            losses = self._source.decode(stored[these], self._verified[: len(these)])
+            bad += [loss._replace(row=int(these[loss.row])) for loss in losses]
+        return bad
 
     def _encoded(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
         """Return the sizes and flags of pages as they are to be stored, and a buffer that holds them."""
@@ -324,7 +353,9 @@ class _StoredWorker:
                 pieces.append(bytes(self._source.joined(stored[np.array([row])])))
             except ReadError as error:
                 pfn = int(stored.pfns[row])
-                self._losses.append(Loss(row, LostPage(f"physical page {pfn:#x}: {error}", pfn=pfn)))
+                lost = LostPage(f"physical page {pfn:#x}: {error}", pfn=pfn)
+                lost.__cause__ = error
+                self._losses.append(Loss(row, lost))
                 sizes[row] = 0
         return b"".join(pieces)
 

@@ -101,6 +101,11 @@ def write_parts(
                 n_lost += len(done.losses)
                 observer.progress(COPY_STAGE, n_done, n_pages, n_done * page_size)
             writer.end(sink)
+            if writer.n_lost and not sink.can_rewrite:
+                raise SinkError(
+                    f"{writer.n_lost} pages could not be had: the stream has all others, and is left without its end: "
+                    "what is made of it says that it is incomplete"
+                )
             outputs.ended()
     if n_lost:
         observer.warn(f"{n_lost} pages could not be had, and are left out: the dump says that it is incomplete")

@@ -82,7 +82,7 @@ class ElfWriter:
         if source.history.eraseinfo and not find_eraseinfo(self._notes, source.header.byte_order):
             self._notes += make_note(b"ERASEINFO", source.history.eraseinfo, source.header.byte_order)
         self._options = options
-        self.n_shared = self.n_lost = 0
+        self.n_shared = self.n_lost = self.n_unreadable = 0
         joiner = RunJoiner(source.data_runs)
         n_kept = 0
         for window in dump.scan.windows():
@@ -170,6 +170,7 @@ class ElfWriter:
         try:
             for done in run(job, pieces(with_data, self._source.page_size), self._data_offset, n_threads):
                 self.n_lost += len(done.losses)
+                self.n_unreadable += sum(loss.error.is_unreadable for loss in done.losses)
                 yield done
         finally:
             self._written_stop = job.written_stop

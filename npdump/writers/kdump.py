@@ -31,10 +31,11 @@ def _only_copies(dump: DumpPlan, options: WriteOptions) -> bool:
 
 
 def _for_copying(options: WriteOptions) -> WriteOptions:
-    """Return what suits copies of compressed pages: larger batches, and no threads where nothing is compressed."""
+    """Return what suits copies of compressed pages: larger batches, and no threads where they aren't even looked at."""
+    is_blind = options.copy_compressed or not options.verify
     return options._replace(
         batch_npages=options.batch_npages * COPIED_PER_COMPRESSED,
-        n_threads=1 if options.n_threads is None else options.n_threads,
+        n_threads=1 if options.n_threads is None and is_blind else options.n_threads,
     )
 
 
@@ -46,7 +47,7 @@ class KdumpWriter:
     def __init__(self, dump: DumpPlan, options: WriteOptions) -> None:
         self._dump = dump
         self._options = _for_copying(options) if _only_copies(dump, options) else options
-        self.n_zero = self.n_shared = self.n_lost = 0
+        self.n_zero = self.n_shared = self.n_lost = self.n_unreadable = 0
         self._part = dump.part or (0, dump.scan.max_mapnr)
         n_kept = self.n_pages = 0
         for window in dump.scan.windows():
@@ -80,6 +81,7 @@ class KdumpWriter:
             self.n_zero += done.n_zero
             self.n_shared += done.n_shared
             self.n_lost += len(done.losses)
+            self.n_unreadable += sum(loss.error.is_unreadable for loss in done.losses)
             yield done
 
     def _batches(self) -> Iterator[PageBatch]:

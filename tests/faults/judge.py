@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.readers import open_dump
 from tests.readers.compare import content_digest
+from tests.readers.flattened import unflatten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,11 @@ def state_of(path: Path) -> str:
     if path.read_bytes() == OLD:
         return "old"
     try:
+        with open(path, "rb") as file:
+            is_flat = file.read(12) == b"makedumpfile"
+        if is_flat:
+            # What a stream without its end becomes says that it's incomplete: struct.error.
+            path = unflatten(path, path.with_name(f"{path.name}.unflattened"))
         dump = open_dump(path)
         if dump.status & (ELF_INCOMPLETE if dump.kind == "elf" else KDUMP_INCOMPLETE):
             return "incomplete"
