@@ -15,20 +15,13 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from npdump import pipeline, usage
+from npdump import pipeline
 from npdump.bitmap import in_file, in_memory
 from npdump.errors import AddressError, FactError, MemmapError, UsageError
-from npdump.info import DumpInfo, describe
-from npdump.kernel import dmesg
 from npdump.kernel.probe import embedded_types
-from npdump.memory_map import MemoryMap
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.opened import Opened
-from npdump.pages.colors import human
-from npdump.pages.explain import PageExplanation, explain_page, page_flags
-from npdump.pages.html import facts_table
 from npdump.pages.policy import MAX_DUMP_LEVEL
-from npdump.pages.result import ScanResult
 from npdump.pages.selfcheck import announce, check
 from npdump.pipeline import DEFAULT_SCAN, ScanOptions
 from npdump.sinks.file import open_files
@@ -38,8 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
+    from npdump.info import DumpInfo
+    from npdump.kernel import dmesg
     from npdump.kernel.facts.types import Types
     from npdump.kernel.kernel import Kernel
+    from npdump.memory_map import MemoryMap
+    from npdump.pages.explain import PageExplanation
+    from npdump.pages.result import ScanResult
     from npdump.sinks import Sink
     from npdump.summary import Summary
     from npdump.usage import MemoryUsage
@@ -65,6 +63,9 @@ class Dump(Opened):
     """
 
     def _repr_html_(self) -> str:
+        from npdump.pages.colors import human
+        from npdump.pages.html import facts_table
+
         info = self.info
         return facts_table(
             {
@@ -94,6 +95,8 @@ class Dump(Opened):
         ...     dump.info.machine, dump.info.page_size
         ('x86_64', 4096)
         """
+        from npdump.info import describe
+
         recorder = Recorder()
         kernel = self.find_kernel(required=False, observer=recorder)
         return describe(self.source, self.arch, kernel, self.storages, recorder.warnings)
@@ -117,6 +120,8 @@ class Dump(Opened):
         ...     dump.log().records[0].text[:13]
         b'Linux version'
         """
+        from npdump.kernel import dmesg
+
         return dmesg.read(self.kernel, partial)
 
     def page(self, pfn: int) -> PageExplanation:
@@ -140,12 +145,16 @@ class Dump(Opened):
         ...     dump.page(0x100).is_memory
         True
         """
+        from npdump.pages.explain import explain_page
+
         if not 0 <= pfn < self.source.max_mapnr:
             raise AddressError(f"page frame {pfn:#x}: memory ends at page frame {self.source.max_mapnr:#x}")
         return explain_page(self.source, self.kernel, pfn, self._page_flags, self.observer)
 
     @cached_property
     def _page_flags(self) -> Mapping[str, int]:
+        from npdump.pages.explain import page_flags
+
         return page_flags(self.kernel, self.external.types if self.external else None, self.observer)
 
     @cached_property
@@ -160,6 +169,8 @@ class Dump(Opened):
         ...     int(dump.pages.levels().kept[31]), dump.pages([0x100]).shape
         (18556, (1, 4096))
         """
+        from npdump.memory_map import MemoryMap
+
         return MemoryMap(self.source, self._trusted_kernel, self.observer, find_types=self._types)
 
     def pages_if_known(self) -> MemoryMap | None:
@@ -240,6 +251,8 @@ class Dump(Opened):
         >>> result.counts["FREE"] > 0, result.kept.dtype, len(result.kept) == result.max_mapnr
         (True, dtype('bool'), True)
         """
+        from npdump.pages.result import ScanResult
+
         _check_levels([level])
         recorder = Recorder(observer or self.observer)
         asked = level & ~self.source.history.level
@@ -269,6 +282,8 @@ class Dump(Opened):
         ...     dump.memory_usage().n_user > 0
         True
         """
+        from npdump import usage
+
         allocate = in_file(self.reading.work_dir) if self.reading.work_dir else in_memory
         heard_by = observer or self.observer
         return usage.memory_usage(self.source, self.kernel, heard_by, without=without, allocate=allocate)

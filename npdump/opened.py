@@ -17,7 +17,6 @@ from npdump.arrays import contains
 from npdump.errors import AddressError, FactError, UsageError
 from npdump.kernel import probe, texts
 from npdump.kernel.facts import kallsyms
-from npdump.kernel.facts.vmlinux import load_external
 from npdump.observer import SILENT, Observer
 from npdump.sources import Source, open_source
 from npdump.storage import ReadOptions, open_storage
@@ -180,6 +179,10 @@ class Opened:
     @cached_property
     def external(self) -> ExternalFacts | None:
         """Facts of ``vmlinux`` or ``vmcoreinfo``; raises SourceError or FactError if that is no such file."""
+        if self.vmlinux is None and self._vmcoreinfo is None:
+            return None
+        from npdump.kernel.facts.vmlinux import load_external  # and pyelftools with it
+
         external = load_external(vmlinux=self.vmlinux, vmcoreinfo=self._vmcoreinfo, work_dir=self.reading.work_dir)
         return external and external._replace(overrides=self._override)
 

@@ -13,7 +13,10 @@ is the package's name:
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import sys
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["each", "get", "names"]
+
+_METADATA = (".dist-info", ".egg-info")
 
 
 @cache
@@ -80,6 +85,24 @@ def get(package: str, name: str, attribute: str) -> Any:
 @cache
 def _added(package: str) -> dict[str, str]:
     """Return the modules that entry points name, by the name of the plug-in."""
+    if not _is_named(package):
+        return {}
     from importlib.metadata import entry_points  # 20 ms, and seldom needed
 
     return {point.name: point.value for point in entry_points(group=package)}
+
+
+def _is_named(package: str) -> bool:
+    """Return whether an installed distribution may have entry points for a package: a look at their files tells."""
+    for folder in sys.path:
+        try:
+            found = [entry.path for entry in os.scandir(folder or ".") if entry.name.endswith(_METADATA)]
+        except OSError:
+            if os.path.exists(folder):
+                return True  # an archive
+            continue
+        for path in found:
+            with suppress(OSError), open(f"{path}/entry_points.txt", encoding="utf-8", errors="replace") as file:
+                if package in file.read():
+                    return True
+    return False

@@ -131,15 +131,18 @@ def count_classes(pages: StructPages, kernel: Kernel, loads: list[Load], level: 
     return counts
 
 
-def describe(size_nbytes: int, has_memmap: bool = True, kernel: Kernel = KERNELS["6.1"]) -> Description:
+def describe(
+    size_nbytes: int, has_memmap: bool = True, kernel: Kernel = KERNELS["6.1"], background: Block = FREE
+) -> Description:
     """The machine whose RAM ends at `size_nbytes`; its kernel counts its free pages.
 
-    `has_memmap` sets memory aside for the struct pages, which nothing is written to: they share other frames.
+    `has_memmap` sets memory aside for the struct pages, which nothing is written to: they share other frames. All other
+    memory is of blocks like `background`.
     """
     if not MIN_NBYTES <= size_nbytes <= MAX_NBYTES or size_nbytes % GIB:
         raise ValueError(f"{size_nbytes:#x} isn't a number of GiB from {MIN_NBYTES >> 30} to {MAX_NBYTES >> 30}")
     ram, blocks = _ram(size_nbytes), _blocks(size_nbytes, has_memmap)
-    pages = StructPages(kernel, LAYOUT.vmemmap, blocks, FREE)
+    pages = StructPages(kernel, LAYOUT.vmemmap, blocks, background)
     n_free = count_classes(pages, kernel, [Load(*bounds) for bounds in ram], oracle.FREE)["free"]
 
     def add_node(memory: Memory, tables: PageTables) -> None:
@@ -151,7 +154,14 @@ def describe(size_nbytes: int, has_memmap: bool = True, kernel: Kernel = KERNELS
         memory.write(at["OFFSET(pglist_data.node_spanned_pages)"], struct.pack("<Q", size_nbytes // PAGE_SIZE))
 
     return Description(
-        kernel=kernel, ram=ram, blocks=blocks, background=FREE, layout=LAYOUT, fill=0, keys=NODE_KEYS, spoil=add_node
+        kernel=kernel,
+        ram=ram,
+        blocks=blocks,
+        background=background,
+        layout=LAYOUT,
+        fill=0,
+        keys=NODE_KEYS,
+        spoil=add_node,
     )
 
 
