@@ -12,6 +12,7 @@ from npdump.arrays import contains
 from npdump.errors import AddressError, FactError
 from npdump.kernel.memmap import find
 from npdump.kernel.probe import embedded_types
+from npdump.pages.evidence import Evidence
 from npdump.pages.free_lists import read_free_lists
 from npdump.pages.html import facts_table
 from npdump.pages.policy import DumpLevel, PageClass, Trait, decide
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["PageExplanation", "explain_page", "page_flags"]
 
 ALL_LEVELS = range(32)
+
+ORDER_IN_FLAGS = 0xFF
+"""Bits of the second page's flags that hold the order of a compound page (Linux ebc1baf5c9b4, v6.6)."""
 
 
 _MAX_FLAGS = 64
@@ -123,7 +127,9 @@ def explain_page(
     page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
     memmap = find(kernel, page.nbytes, source.max_mapnr)
     free_blocks = read_free_lists(kernel, memmap, page, observer)
-    judged = _explain(source, page, StructPages(source, kernel.memory, memmap, page.dtype), pfn, free_blocks)
+    struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+    lowest_vaddr = kernel.memory.space.lowest_vaddr
+    judged = _explain(source, page, struct_pages, pfn, free_blocks, lowest_vaddr)
     run = int(np.searchsorted(memmap.pfn_stops, pfn, side="right"))
     has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn
     n_flags = flag_bits.get("__NR_PAGEFLAGS", max(flag_bits.values(), default=_WITHOUT_ENUM - 1) + 1)
@@ -138,12 +144,19 @@ def explain_page(
         is_dumped=is_dumped,
         struct_page=int(memmap.vaddrs[run]) + (pfn - int(memmap.pfn_starts[run])) * page.nbytes if has_struct else None,
         fields=judged.fields,
-        flags=tuple(flag_names(judged.fields.get("flags", 0), flag_bits, n_flags)),
+        flags=tuple(flag_names(_own_flags(judged, page), flag_bits, n_flags)),
         traits=judged.traits,
         block_pfn=judged.head,
         block_npages=1 << judged.order,
         class_by_level=dict(sorted(levels.items())),
     )
+
+
+def _own_flags(judged: _Judged, page: StructPage) -> int:
+    """Return the flags that are the page's own: the lowest ones of a tail may be the order of the whole."""
+    flags = judged.fields.get("flags", 0)
+    is_order_there = Trait.TAIL.name in judged.traits and page.order_mask == ORDER_IN_FLAGS
+    return flags & ~ORDER_IN_FLAGS if is_order_there else flags
 
 
 def page_flags(kernel: Kernel, types: Types | None, observer: Observer) -> Mapping[str, int]:
@@ -188,7 +201,12 @@ class _Judged(NamedTuple):
 
 
 def _explain(
-    source: Source, page: StructPage, struct_pages: StructPages, pfn: int, free_blocks: FreeBlocks | None
+    source: Source,
+    page: StructPage,
+    struct_pages: StructPages,
+    pfn: int,
+    free_blocks: FreeBlocks | None,
+    lowest_vaddr: int,
 ) -> _Judged:
     own = _pair(source, struct_pages, pfn)
     if own is None:
@@ -207,6 +225,10 @@ def _explain(
             if not needs_struct_pages(page, level, free_blocks is not None):
                 continue
             page_class = decide(first_traits, level)
+            if page_class and _is_contradicted(
+                Evidence(page, lowest_vaddr, level), records, (first_traits, first_order), page_class, own, pfn - first
+            ):
+                continue
             is_alone = page_class == PageClass.HWPOISON and not first_traits & Trait.HUGETLB
             n = 1 if is_alone else 1 << first_order
             if page_class and first + n > pfn and level not in classes:
@@ -214,6 +236,17 @@ def _explain(
                 if n > 1 and first_order > order:
                     head, order = first, first_order
     return _Judged(fields, _reasons(traits, fields, page, own_order), head, order, classes)
+
+
+def _is_contradicted(
+    evidence: Evidence, first: Any, judged: tuple[int, int], page_class: PageClass, own: Any, index: int
+) -> bool:
+    """Return whether the first page of a block, or the page ``index`` pages after it, cannot be of a class."""
+    traits, orders = np.array(judged[:1], np.uint16), np.array(judged[1:], np.uint8)
+    classes = np.array([page_class], np.uint8)
+    if evidence.against_firsts(first[:1], traits, orders, classes)[0]:
+        return True
+    return bool(index and evidence.against_inner(own[:1], classes, np.ones(1, np.bool_), index)[0])
 
 
 def _pair(source: Source, struct_pages: StructPages, pfn: int) -> Any:
@@ -253,6 +286,11 @@ def _reasons(traits: int, fields: dict[str, int], page: StructPage, order: int) 
         Trait.HWPOISON: "PG_hwpoison is set",
         Trait.OFFLINE: mapcount,
     }
+    if traits & Trait.TAIL:
+        # The other words of tails hold the order, map counts and pins of the whole (Linux include/linux/mm_types.h).
+        traits &= Trait.TAIL | Trait.HWPOISON
+    elif traits & Trait.ANON:
+        traits &= ~(Trait.CACHE | Trait.PRIVATE)
     return {trait.name: words[trait] for trait in Trait if traits & trait}
 
 

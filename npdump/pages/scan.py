@@ -13,56 +13,41 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, Records, Runs, intersect, is_within, mask_of, subtract
-from npdump.bitmap import Allocate, Bitmap, in_memory
+from npdump.arrays import U8, Bool, Records, Runs, is_within, mask_of
+from npdump.bitmap import Allocate, in_memory
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.memmap import find
-from npdump.kernel.nodes import node_spans
 from npdump.observer import SILENT, Observer
 from npdump.pages.blocks import NO_CARRY, Carry
 from npdump.pages.classes import Classifier
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
-from npdump.pages.policy import UNSAFE, DumpLevel, PageClass
+from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.records import StructPages
 from npdump.pages.struct_page import StructPage, describe
 from npdump.pages.traits import are_largest_free_blocks, traits_and_orders
+from npdump.pages.unmapped import unmapped_runs
+from npdump.pages.window import ALL, ALL_FREE, ALL_KEPT, BATCH_NPAGES, ClassBatch, Totals, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npdump.kernel.kernel import Kernel, MemMap
+    from npdump.kernel.kernel import Kernel
     from npdump.sources import Source
 
 __all__ = [
     "DEFAULT_WINDOW_NPAGES",
     "SCAN_STAGE",
-    "ClassBatch",
     "PageScan",
     "ScanContext",
-    "Totals",
-    "Window",
+    "needs_struct_pages",
     "open_scan",
 ]
-
-BATCH_NPAGES = 1 << 15
-"""Page frames classified at a time: 2 MiB of struct pages of 64 bytes, what one entry of a page table maps."""
 
 DEFAULT_WINDOW_NPAGES = 1 << 31
 """Page frames whose bitmaps are held at once: 8 TiB in pages of 4 KiB, 512 MiB of bitmaps at most."""
 
-FIRMWARE_END = 1 << 32
-"""Where the firmware's ROM of x86 machines ends."""
-
 SCAN_STAGE = "Excluding unnecessary pages"
 """What observers hear that a scan is called."""
-
-_ALL = np.ones(BATCH_NPAGES, np.bool_)
-_ALL_FREE = np.full(BATCH_NPAGES, PageClass.FREE, np.uint8)
-_ALL_KEPT = np.full(BATCH_NPAGES, PageClass.KEPT, np.uint8)
-for _shared in (_ALL, _ALL_FREE, _ALL_KEPT):
-    _shared.flags.writeable = False
-
-_IS_UNSAFE = np.isin(np.arange(len(PageClass)), UNSAFE)
 
 
 class ScanContext(NamedTuple):
@@ -94,92 +79,6 @@ class ScanContext(NamedTuple):
     free_blocks: FreeBlocks | None = None
     lowest_vaddr: int = 1
     drops_unaccepted: bool = False
-
-
-class ClassBatch(NamedTuple):
-    """The page frames ``[pfn_start, pfn_stop)``, at most 32,768 of them.
-
-    Attributes
-    ----------
-    pfn_start, pfn_stop : int
-    classes : ndarray of shape (n,), dtype uint8
-        `PageClass` of each; may be read-only.
-    is_ram, has_data : ndarray of shape (n,), dtype bool
-        Whether the input has the page or had it before it was filtered, and whether it has its bytes.
-    n_unreadable : int
-        Struct pages that could not be read; their pages are kept.
-    """
-
-    pfn_start: int
-    pfn_stop: int
-    classes: U8
-    is_ram: Bool
-    has_data: Bool
-    n_unreadable: int = 0
-
-
-class Totals(NamedTuple):
-    """Numbers of a part of memory, or of all of it.
-
-    Attributes
-    ----------
-    counts : ndarray of shape (len(PageClass),), dtype int64
-        Pages of each class, of those whose bytes the input has.
-    n_ram : int
-        Pages that the input has, or had before it was filtered.
-    n_unreadable : int
-        Struct pages that could not be read; their pages are kept.
-    """
-
-    counts: I64
-    n_ram: int
-    n_unreadable: int
-
-
-class Window:
-    """The page frames ``[pfn_start, pfn_stop)`` as a dump file has them.
-
-    Attributes
-    ----------
-    ram : Bitmap
-        In the input, or was before the input was filtered: bitmap 1 of a dump file.
-    kept : Bitmap
-        To be dumped: bitmap 2.
-    unsafe : Bitmap
-        Left out, and must not be read.
-    counts : ndarray of shape (len(PageClass),), dtype int64
-    n_ram, n_unreadable : int
-        See `Totals`.
-    """
-
-    def __init__(self, pfn_start: int, pfn_stop: int, allocate: Allocate) -> None:
-        self.pfn_start = pfn_start
-        self.pfn_stop = pfn_stop
-        self.ram, self.kept, self.unsafe = (Bitmap(pfn_start, pfn_stop, allocate) for _ in range(3))
-        self.counts: I64 = np.zeros(len(PageClass), np.int64)
-        self.n_ram = self.n_unreadable = 0
-
-    def add(self, batch: ClassBatch) -> None:
-        """Take the next pages."""
-        start, stop = batch.pfn_start, batch.pfn_stop
-        self.n_unreadable += batch.n_unreadable
-        if batch.classes.base is _ALL_FREE:
-            # Most of a large machine's memory is free, and takes no longer look.
-            self.ram.fill(start, stop)
-            self.n_ram += stop - start
-            self.counts[PageClass.FREE] += stop - start
-            return
-        self.ram.put(start, batch.is_ram)
-        self.n_ram += int(np.count_nonzero(batch.is_ram))
-        if batch.classes.base is _ALL_KEPT:
-            self.counts[PageClass.KEPT] += np.count_nonzero(batch.has_data)
-            self.kept.put(start, batch.has_data)
-            return
-        self.counts += np.bincount(batch.classes[batch.has_data], minlength=len(PageClass))
-        is_unsafe = _IS_UNSAFE[batch.classes]
-        if is_unsafe.any():
-            self.unsafe.put(start, is_unsafe)
-        self.kept.put(start, batch.has_data & (batch.classes == PageClass.KEPT))
 
 
 def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = False) -> bool:
@@ -313,7 +212,7 @@ class PageScan:
             has_read |= records is not None and n_unreadable < len(records)
             if records is not None and carry.pfn_stop <= start and self._are_free(records, start, stop):
                 n = stop - start
-                batch = ClassBatch(start, stop, _ALL_FREE[:n], _ALL[:n], _ALL[:n])
+                batch = ClassBatch(start, stop, ALL_FREE[:n], ALL[:n], ALL[:n])
             else:
                 is_ram = mask_of(ram_runs, start, stop)
                 has_data = mask_of(self._context.source.data_runs, start, stop) & is_ram
@@ -341,7 +240,7 @@ class PageScan:
     def _classify(self, records: Records | None, start: int, stop: int, is_ram: Bool, carry: Carry) -> tuple[U8, Carry]:
         page, classifier = self._context.page, self._classifier
         if page is None or classifier is None or (records is None and carry.pfn_stop <= start):
-            return _ALL_KEPT[: stop - start], NO_CARRY
+            return ALL_KEPT[: stop - start], NO_CARRY
         if records is None:
             records = np.zeros(stop - start, page.dtype)
         traits, orders = traits_and_orders(records, start, page, self._context.source.page_size)
@@ -412,24 +311,6 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
     for gap in page.missing(level & ~DumpLevel.FREE if context.free_blocks else level):
         observer.warn(f"VMCOREINFO lacks {gap}")
     return context._replace(struct_pages=StructPages(source, kernel.memory, memmap, page.dtype))
-
-
-def unmapped_runs(source: Source, kernel: Kernel, memmap: MemMap) -> Runs:
-    """Return the memory of the kernel's that has no struct pages.
-
-    What lies above the kernel's nodes is no memory of the kernel's: QEMU dumps the firmware's ROM below 4 GiB, and with
-    mem= the kernel doesn't use all that there is. makedumpfile leaves it out as well.
-
-    Returns
-    -------
-    ndarray of shape (k, 2), dtype int64
-        Page frames.
-    """
-    unmapped = subtract(source.ram_runs, np.column_stack((memmap.pfn_starts, memmap.pfn_stops)))
-    # Firmware of x86 machines with memory above 4 GiB is within what a node spans.
-    unmapped = unmapped[unmapped[:, 1] * source.page_size != FIRMWARE_END]
-    spans = node_spans(kernel) if len(unmapped) else unmapped
-    return intersect(unmapped, spans) if len(spans) else unmapped
 
 
 def _batch_starts(runs: Runs, max_mapnr: int) -> Iterator[int]:

@@ -27,9 +27,10 @@ from npdump.pages.levels import N_LEVELS, LevelCounts, count_levels
 from npdump.pages.mosaic import Mosaic, make_mosaic, stretches
 from npdump.pages.policy import DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
-from npdump.pages.scan import BATCH_NPAGES, needs_struct_pages
+from npdump.pages.scan import needs_struct_pages
 from npdump.pages.struct_page import StructPage, describe
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
+from npdump.pages.window import BATCH_NPAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from npdump.arrays import Records, Runs
     from npdump.encode.job import Done
-    from npdump.pages.scan import Window
+    from npdump.pages.window import Window
     from npdump.sinks import Sink
     from npdump.writers import DumpPlan, WriteOptions
 

@@ -133,6 +133,9 @@ def _levels(levels: list[int]) -> str:
     """Name levels; if they are all those that have one of some bits, or all of some, these."""
     if levels == list(range(32)):
         return "every level"
+    for mask in range(1, 32):
+        if levels == [level for level in range(32) if level & mask]:
+            return f"every level with {' or '.join(str(bit) for bit in (1, 2, 4, 8, 16) if mask & bit)}"
     bits = [1 << i for i in range(5)]
     for n in (1, 2, 3):
         for chosen in combinations(bits, n):

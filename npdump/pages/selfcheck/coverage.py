@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from npdump.arrays import count
 from npdump.kernel.memmap import find
-from npdump.pages.scan import unmapped_runs
 from npdump.pages.selfcheck.findings import Finding
+from npdump.pages.unmapped import unmapped_runs
 
 if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel

@@ -25,7 +25,7 @@ from npdump.pages.selfcheck.findings import Finding
 
 if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
-    from npdump.pages.scan import Totals
+    from npdump.pages.window import Totals
     from npdump.sources import Source
 
 __all__ = ["check_free_count"]
