@@ -57,8 +57,8 @@ def run(
     `memory_nbytes` limits the address space, `file_nbytes` the size of files; `unprivileged` takes root's right to
     read everything.
     """
-    limits = {"--as": memory_nbytes, "--fsize": file_nbytes}
-    limits = [f"{name}={value}:{value}" for name, value in limits.items() if value is not None]
+    wanted = {"--as": memory_nbytes, "--fsize": file_nbytes}
+    limits = [f"{name}={value}:{value}" for name, value in wanted.items() if value is not None]
     argv = ["prlimit", *limits] if limits else []
     if unprivileged and os.getuid() == 0:
         argv += ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from npdump import codecs
-from npdump.codecs import _engines
+from npdump.codecs import _engines, raw
 from npdump.core import CORE
 from npdump.errors import CodecError, MissingDependency
 from tests.readers import codecs as readers
@@ -63,7 +63,7 @@ def test_all_engines_are_tried() -> None:
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test is done by the compiled core, which calls the system's libraries, and by Python's modules."""
     if request.param == "python":
-        for module in (_engines, codecs.raw):
+        for module in (_engines, raw):
             monkeypatch.setattr(module, "CORE", None)
     elif CORE is None:
         pytest.skip("there is no compiled core")

@@ -270,8 +270,8 @@ def test_mem_usage_adds_up(distilled, name):
     assert usage["n_kernel"] == numbers["Remaining pages"]
     assert usage["n_ram"] == numbers["Original pages"]
     rows = harness.run_ok("--mem-usage", vmcore).stdout
-    numbers = [int(number) for number in re.findall(r"^[A-Z_]+\t+(\d+) .*\t(?:yes|no)\t", rows, re.MULTILINE)]
-    assert len(numbers) == 7 and sum(numbers) == usage["n_data"]
+    rows_npages = [int(number) for number in re.findall(r"^[A-Z_]+\t+(\d+) .*\t(?:yes|no)\t", rows, re.MULTILINE)]
+    assert len(rows_npages) == 7 and sum(rows_npages) == usage["n_data"]
 
 
 SCHEMA = json.loads((harness.REPOSITORY / "docs" / "answers.schema.json").read_text())

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from npdump.errors import NoSpace, SinkError
-from npdump.sinks import file as file_sinks
 from npdump.sinks.file import FileSink
 from tests import harness
 from tests.builders.kernels import KERNELS
@@ -131,7 +130,7 @@ def test_an_output_that_is_removed_or_replaced_meanwhile_is_an_error(tmp_path) -
 
 def test_a_system_that_takes_nothing_is_not_asked_for_ever(tmp_path, monkeypatch) -> None:
     sink = FileSink(str(tmp_path / "out"), force=False)
-    monkeypatch.setattr(file_sinks.os, "pwrite", lambda fd, data, offset: 0)
+    monkeypatch.setattr("os.pwrite", lambda fd, data, offset: 0)
     with pytest.raises(SinkError, match="takes no more"):
         sink.write(0, b"data")
     sink.discard()

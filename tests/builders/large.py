@@ -42,7 +42,7 @@ _WHOLE = np.ones(PAGES_PER_SECTION, bool)
 #: Where a struct pglist_data lies; the numbers are those of Debian's 6.1.
 NODE_PADDR = 14 * MIB
 NODE_DATA_PADDR = NODE_PADDR - 2 * PAGE_SIZE
-NODE_KEYS: dict[str, int | str | None] = {
+NODE_KEYS: dict[str, int] = {
     "SYMBOL(node_data)": LAYOUT.page_offset + NODE_DATA_PADDR,
     "LENGTH(node_data)": 1024,
     "SIZE(pglist_data)": 174208,

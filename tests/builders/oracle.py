@@ -141,7 +141,7 @@ class Oracle:
         self.sections, self.present = list(sections), present
         self._raw = lru_cache(4)(struct_pages)
         self._base = 0
-        self._chunk = b""
+        self._chunk = memoryview(b"")
 
     def _struct(self, pfn: int) -> memoryview:
         """Raw struct page out of the section being looked at."""
@@ -151,11 +151,9 @@ class Oracle:
     def page(self, pfn: int) -> Page:
         """Decode one struct page."""
         raw, facts = self._struct(pfn), self.facts
-        return Page(
-            *(struct.unpack_from("<Q", raw, at)[0] for at in (facts.at_flags, facts.at_mapping, facts.at_private)),
-            struct.unpack_from("<I", raw, facts.at_mapcount)[0],
-            struct.unpack_from("<Q", raw, facts.at_compound)[0],
-        )
+        offsets = (facts.at_flags, facts.at_mapping, facts.at_private, facts.at_compound)
+        flags, mapping, private, compound = (struct.unpack_from("<Q", raw, at)[0] for at in offsets)
+        return Page(flags, mapping, private, struct.unpack_from("<I", raw, facts.at_mapcount)[0], compound)
 
     def compound(self, pfn: int, page: Page, stop: int) -> tuple[int, bool]:
         """Order and hugetlb verdict of a head page; (0, False) for any other."""

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     n_bad = 0
     listed = (*BAD, *(["extra"] if options.all else []))
     with ThreadPoolExecutor(options.n) as pool:
-        for trials in pool.map(lambda piece: list(try_all(*piece, levels)), pieces):
+        for trials in pool.map(lambda piece: list(try_all(piece[0], piece[1], piece[2], levels)), pieces):
             for trial in trials:
                 counts[trial.dump][trial.outcome.kind] += 1
                 n_bad += trial.outcome.kind in BAD

@@ -46,12 +46,12 @@ class Kept(NamedTuple):
     def in_pages_of(self, nbytes: int, n: int) -> npt.NDArray[np.bool_]:
         """Which of the first `n` pages of another size stay as a whole."""
         assert self.pages is not None
-        pages = self.pages
+        pages: npt.NDArray[np.bool_] = self.pages
         if self.page_nbytes > nbytes:
             pages = np.repeat(pages, self.page_nbytes // nbytes)
         elif self.page_nbytes < nbytes:
             ratio = nbytes // self.page_nbytes
-            pages = _padded(pages, -(-len(pages) // ratio) * ratio).reshape(-1, ratio).all(axis=1)
+            pages = np.asarray(_padded(pages, -(-len(pages) // ratio) * ratio).reshape(-1, ratio).all(axis=1))
         return _padded(pages, n)[:n]
 
 

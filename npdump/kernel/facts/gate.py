@@ -74,7 +74,7 @@ class _KernelVaddr:
     """Addresses of the upper half of 64-bit address space, as signed or as unsigned numbers."""
 
     def __contains__(self, value: object) -> bool:
-        return value in _VADDR and isinstance(value, int) and (value & _U64) >> 63 == 1
+        return isinstance(value, int) and value in _VADDR and (value & _U64) >> 63 == 1
 
 
 _Range = _Numbers | _Bits | _PageTypes | _KernelVaddr
