@@ -80,6 +80,8 @@ def zone_areas(kernel: Kernel, types: Types | None) -> list[Area]:
             first = memory.read_word(vaddr + start)
             node_id = memory.read_u32(node + number) if number is not None else 0
             found.append(Area(f"node {node_id} {_name(kernel, vaddr + name)}", first, first + npages))
+    if not found:
+        raise FactError("VMCOREINFO does not tell where the zones are: neither node_data nor contig_page_data is there")
     return found
 
 
