@@ -22,11 +22,20 @@ class Run(NamedTuple):
     output_nbytes: int
 
 
+def environment() -> dict[str, str]:
+    """Return an environment in which npdump is compiled, as pip leaves it: Python may write its bytecode."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def run(command: list[str], output: Path) -> Run:
-    """Run a command once; it must succeed."""
+    """Run a command once; it must succeed. What it writes to its standard output goes to the output if it has -F."""
     output.unlink(missing_ok=True)
+    target = str(output) if "-F" in command else os.devnull
     start = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with (
+        open(target, "wb") as stdout,
+        subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environment()) as process,
+    ):
         assert process.stderr is not None
         errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -42,7 +51,7 @@ def peak_pss_nbytes(command: list[str], output: Path) -> int:
     """Run a command once more, and return the most memory that it and its children had together (PSS)."""
     output.unlink(missing_ok=True)
     peak = 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()) as process:
         while process.poll() is None:
             peak = max(peak, _pss_nbytes(process.pid))
             time.sleep(_SAMPLE_SECONDS)
@@ -63,6 +72,67 @@ def startup_command(arguments: list[str]) -> list[str]:
     """Return a command that imports what npdump imports for some arguments, and does nothing else."""
     code = "import sys; from npdump.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", code, *arguments]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
+    # With -F the standard output is no text.
+    result = subprocess.run(command, capture_output=True, check=True, env=environment())
+    listed = result.stderr.decode().splitlines()[-1].split()
     names = [name for name in listed if name != "__main__" and not name.startswith("numpy.")]
     return [sys.executable, "-c", f"import os; os.environ['OPENBLAS_NUM_THREADS'] = '1'; import {', '.join(names)}"]
+
+
+class Own(NamedTuple):
+    """What npdump itself does for each page, in microseconds of CPU: all but codecs, reading and writing."""
+
+    own: float
+    codec: float
+    reading: float
+    writing: float
+
+
+_OWN = """
+import os, sys, time
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import npdump.core
+spent = {}
+def timed(where, name, kind):
+    function = getattr(where, name)
+    def timing(*arguments):
+        start = time.thread_time_ns()
+        try:
+            return function(*arguments)
+        finally:
+            spent[kind] = spent.get(kind, 0) + time.thread_time_ns() - start
+    setattr(where, name, timing)
+class Core: pass
+core, Core = npdump.core.CORE, Core()
+for name in dir(core):
+    setattr(Core, name, getattr(core, name))
+timed(Core, "compress", "codec")
+timed(Core, "read_ranges", "reading")
+timed(os, "pwrite", "writing")
+npdump.core.CORE = Core
+from npdump.encode import threads
+from npdump.writers import kdump
+pages = []
+def counted(job, batches, offset, n_threads):
+    start = time.thread_time_ns()
+    for done in threads.run(job, batches, offset, n_threads):
+        spent["all"] = spent.get("all", 0) + time.thread_time_ns() - start
+        pages.append(done.npages)
+        yield done
+        start = time.thread_time_ns()
+kdump.run = counted
+from npdump.cli.main import main
+code = main(sys.argv[1:])
+n = sum(pages) * 1000
+codec, reading, writing = (spent.get(kind, 0) / n for kind in ("codec", "reading", "writing"))
+print(spent["all"] / n - codec - reading - writing, codec, reading, writing, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def own_cost(arguments: list[str], output: Path) -> Own:
+    """Run npdump once with one thread and clocks around what isn't its own; needs the compiled core."""
+    output.unlink(missing_ok=True)
+    command = [sys.executable, "-c", _OWN, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    return Own(*map(float, result.stderr.split()[-4:]))
