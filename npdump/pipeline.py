@@ -68,6 +68,7 @@ def write_options(
     engine: str | None = None,
     codec_level: int | None = None,
     verify: bool = True,
+    max_lost: int | None = None,
     n_threads: int | None = None,
     block_order: int = 4,
     share: bool = True,
@@ -81,6 +82,8 @@ def write_options(
     source : Source
     codec, format, engine : str
         By their names.
+    max_lost : int or None
+        How many pages that can't be had are no reason to stop.
     verify : bool
         Uncompress the pages of an input that are copied as they are, only to see that they can be.
     codec_level : int or None
@@ -116,6 +119,7 @@ def write_options(
         engine=engine,
         codec_level=codec_level,
         verify=verify,
+        max_lost=max_lost,
         n_threads=n_threads,
         batch_npages=max(BATCH_NBYTES // source.page_size, 1 << block_order),
         observer=observer,
@@ -213,7 +217,7 @@ class _Run(NamedTuple):
         if n_unreadable := scan.totals().n_unreadable:
             recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
         with recorder.stage(COPY_STAGE):
-            nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size)
+            nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size, self.options.max_lost)
         return self._summary(plan, parts, nbytes)
 
     def _plan(self, scan: PageScan, level: int) -> DumpPlan:

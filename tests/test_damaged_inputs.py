@@ -287,3 +287,70 @@ def test_a_work_dir_without_room(whole, small_disk, tmp_path):
     result = run("-l", "-d", "31", "--work-dir", disk, whole.path, tmp_path / "dump")
     assert result.returncode == 1, result.stderr
     assert "can't hold the temporary bitmaps: No space left on device" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def damaged(whole, tmp_path_factory):
+    """By codec: a dump of level 1 with one compressed page overwritten, its page frame, and what the others hold."""
+    made = {}
+    for option, codec in (("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy"), ("-z", "zstd")):
+        path = tmp_path_factory.mktemp(codec) / "dump"
+        run_ok(option, "-d", "1", whole.path, path)
+        dump = open_dump(path)
+        contents = dict(dump.contents())
+        pfn, at, size = next(
+            (int(dump.pfns[i]), int(desc["offset"]), int(desc["size"]))
+            for i, desc in enumerate(dump.descriptors)
+            if desc["flags"] and i > len(dump.pfns) // 2
+        )
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(b"\xff" * size)
+        del contents[pfn]
+        made[option] = path, pfn, contents
+    return made
+
+
+def read_back(path):
+    """What an independent reader reads, and which pages it finds lost."""
+    dump = open_dump(path)
+    lost = {pfn for pfn in dump.pfns.tolist() if dump.is_lost(pfn)}
+    return {pfn: dump.page(pfn) for pfn in dump.pfns.tolist() if pfn not in lost}, lost
+
+
+@pytest.mark.parametrize("option", ["-c", "-l", "-p", "-z"])
+def test_a_damaged_page_costs_that_page_alone(option, damaged, tmp_path):
+    """With the codec that the input has, its pages are copied as they are; with another they are uncompressed."""
+    path, pfn, contents = damaged[option]
+    for other in {option, "-c"}:
+        output = tmp_path / f"out{other}"
+        result = run(other, "-d", "1", path, output)
+        # As with pages that the input had lost before.
+        assert result.returncode == 0, result.stderr
+        assert f"physical page {pfn:#x}" in result.stderr
+        assert "could not be had" in result.stderr
+        assert read_back(output) == (contents, {pfn})
+        assert open_dump(output).status & INCOMPLETE
+
+
+def test_no_page_may_be_lost(damaged, tmp_path):
+    path, _, _ = damaged["-c"]
+    result = run("-c", "-d", "1", "--max-lost", "0", path, tmp_path / "out")
+    assert result.returncode == 1
+    assert "more than --max-lost 0 allows" in result.stderr
+    assert open_dump(tmp_path / "out").status & INCOMPLETE
+    run_ok("-c", "-d", "1", "--max-lost", "1", path, tmp_path / "one")
+
+
+def test_damage_in_the_middle_is_found(damaged, tmp_path):
+    path, pfn, contents = damaged["-c"]
+    spoiled = tmp_path / "spoiled"
+    data = bytearray(path.read_bytes())
+    dump = open_dump(path)
+    i = next(i for i, desc in enumerate(dump.descriptors) if desc["flags"] and int(dump.pfns[i]) != pfn)
+    at, size = int(dump.descriptors[i]["offset"]), int(dump.descriptors[i]["size"])
+    data[at + 2 : at + size] = bytes(size - 2)
+    spoiled.write_bytes(data)
+    run_ok("-c", "-d", "1", spoiled, tmp_path / "out")
+    other = int(dump.pfns[i])
+    assert read_back(tmp_path / "out") == ({n: page for n, page in contents.items() if n != other}, {pfn, other})

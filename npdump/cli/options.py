@@ -164,6 +164,7 @@ class Options(NamedTuple):
     work_dir: str | None = None
     machine: str | None = None
     max_unpacked_nbytes: int | None = None
+    max_lost: int | None = None
     zlib_engine: str | None = None
     codec_level: int | None = None
     verify: bool = True
@@ -399,6 +400,13 @@ def _add_work_options(group: argparse._ArgumentGroup) -> None:
         "--machine",
         metavar="NAME",
         help="take VMCORE for a dump of the machine that uname -m calls NAME, whatever its headers say",
+    )
+    add(
+        "--max-lost",
+        metavar="N",
+        type=_integer(0, 1 << 36),
+        help="stop with an error when more than N pages can't be had: by default each is said, counted and left out, "
+        "and the exit code is 1 if one couldn't be read, 0 if all such pages are damaged in VMCORE",
     )
     add(
         "--max-unpacked",

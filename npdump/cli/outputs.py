@@ -55,6 +55,7 @@ def _make(options: Options, dump: Dump) -> Summary:
         engine=options.zlib_engine if options.codec == "zlib" else None,
         codec_level=options.codec_level,
         verify=options.verify,
+        max_lost=options.max_lost,
         n_threads=options.num_threads,
         block_order=options.block_order,
         share=options.share,

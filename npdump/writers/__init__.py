@@ -96,6 +96,8 @@ class WriteOptions(NamedTuple):
         Copy compressed pages of the input as they are, whatever their compression.
     format : str
         Name of the module of this package that writes.
+    max_lost : int or None
+        How many pages that can't be had are no reason to stop; None: any number.
     verify : bool
         Uncompress pages that are copied as they are, only to see that they can be.
     """
@@ -110,6 +112,7 @@ class WriteOptions(NamedTuple):
     format: str = "kdump"
     codec_level: int | None = None
     verify: bool = True
+    max_lost: int | None = None
 
 
 class Writer(Protocol):

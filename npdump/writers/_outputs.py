@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from npdump.encode.job import Seconds
-from npdump.errors import NoSpace, SinkError
+from npdump.errors import NoSpace, SinkError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +81,20 @@ class _Outputs:
 
 
 def write_parts(
-    parts: Sequence[Writer], sinks: Sequence[Sink], observer: Observer, can_retry: bool, page_size: int
+    parts: Sequence[Writer],
+    sinks: Sequence[Sink],
+    observer: Observer,
+    can_retry: bool,
+    page_size: int,
+    max_lost: int | None = None,
 ) -> int:
-    """Write the dump, or its parts one after the other; return the bytes."""
+    """Write the dump, or its parts one after the other; return the bytes.
+
+    Raises
+    ------
+    SourceError
+        If more than ``max_lost`` pages can't be had.
+    """
     nbytes = n_done = n_lost = 0
     seconds = Seconds()
     n_pages = sum(writer.n_pages for writer in parts)
@@ -99,6 +110,8 @@ def write_parts(
                 for loss in done.losses[: max(_MAX_TOLD - n_lost, 0)]:
                     observer.warn(f"{loss.error}: it is left out")
                 n_lost += len(done.losses)
+                if max_lost is not None and n_lost > max_lost:
+                    raise SourceError(f"{n_lost} pages at least can't be had, more than --max-lost {max_lost} allows")
                 observer.progress(COPY_STAGE, n_done, n_pages, n_done * page_size)
             writer.end(sink)
             if writer.n_lost and not sink.can_rewrite:
