@@ -53,7 +53,6 @@ def bad_outcomes(name: str, changes: list[Change]) -> list[str]:
     return [f"{trial.change}: {trial.outcome}" for trial in trials if trial.outcome.kind not in GOOD]
 
 
-@pytest.mark.xfail(reason="scan and self-check are being mended", strict=False)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_changed_fact_loses_no_page_without_a_word(name: str) -> None:
     texts = {other: dumps.vmcoreinfo_of(harness.distilled_vmcore(other)) for other in NAMES}
@@ -65,18 +64,16 @@ def test_a_changed_fact_loses_no_page_without_a_word(name: str) -> None:
     assert bad_outcomes(name, changes[first::step]) == []
 
 
-@pytest.mark.xfail(reason="scan and self-check are being mended", strict=False)
 @pytest.mark.parametrize("name", KNOWN)
 def test_changes_that_once_lost_pages(name: str) -> None:
     assert bad_outcomes(name, list(KNOWN[name])) == []
 
 
 def test_a_loss_is_seen(tmp_path) -> None:
-    """The sweep itself: a scan that believes what it's told, and loses what is said to be offline."""
+    """The sweep itself: a scan that believes what it's told, and loses what is said to be broken."""
     bench = Bench(harness.distilled_vmcore("x86_64-6.12"), tmp_path, LEVELS)
-    change = Change("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)", "-1", "= -1")
-    bench.altered.change(change)
+    bench.altered.change(Change("NUMBER(PG_hwpoison)", "6", "= 6"))
     wanted = bench.reference.kept[31].pages
     unchecked = keep(bench.altered.path, 31, is_checked=False).pages
     assert wanted is not None and unchecked is not None
-    assert (wanted & ~unchecked[: len(wanted)]).sum() > 1000
+    assert (wanted & ~unchecked[: len(wanted)]).sum() > 100

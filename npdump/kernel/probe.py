@@ -78,7 +78,7 @@ def find_kernel(
         facts = _facts(source, arch, external, observer)
         stated = facts.get("PAGESIZE")
         if stated not in (None, source.page_size):
-            observer.warn(f"VMCOREINFO says PAGESIZE={stated}, but pages of {source.page_size} bytes are used")
+            _check_page_size(source, arch, stated, observer)
         kernel = Kernel(facts, arch, VirtualMemory(source, arch, facts), source.page_size)
         if external is not None and (external.overrides or source.notes.vmcoreinfo is None):
             _check_release(kernel, external)
@@ -89,6 +89,16 @@ def find_kernel(
             raise
         observer.warn(f"{error}: pages are kept whatever their kind")
         return None
+
+
+def _check_page_size(source: Source, arch: Arch, stated: int | None, observer: Observer) -> None:
+    """Say that a stated page size isn't used; where the machine has several, an ELF file doesn't tell which it is."""
+    is_guessed = source.compressed is None and len(arch.machine.page_shifts) > 1
+    if is_guessed and source.notes.vmcoreinfo is not None and source.page_size != stated:
+        what = "lacks PAGESIZE" if stated is None else f"says PAGESIZE={stated}, which no {arch.name} has"
+        raise FactError(f"VMCOREINFO {what}: how large pages are can't be told")
+    if stated is not None:
+        observer.warn(f"VMCOREINFO says PAGESIZE={stated}, but pages of {source.page_size} bytes are used")
 
 
 def _facts(source: Source, arch: Arch, external: ExternalFacts | None, observer: Observer) -> Facts:

@@ -36,6 +36,9 @@ MIN_SAMPLE = 32
 MIN_HUGETLB_ORDER = 4
 """The smallest huge page of any machine is 64 KiB (arm64, contiguous entries)."""
 
+_MIN_UNREADABLE = 1 << 13
+"""Fewer may be those of holes beside the memory of a small machine."""
+
 _MAX_UNLINKED = 0.1
 """Share of the pages on LRU lists that may be in the midst of being moved."""
 
@@ -207,16 +210,25 @@ def check_struct_pages(source: Source, kernel: Kernel, page: StructPage) -> list
     memmap = find(kernel, page.nbytes, source.max_mapnr)
     struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
     counts, links = _Counts(), LruLinks(kernel, memmap, page.dtype)
+    n_read = 0
     for view in views(source, struct_pages, page, kernel):
+        n_read += len(view.orders)
         counts.add(view)
         links.take(view)
-    findings = [*counts.findings(), *_links_finding(links)]
+    findings = [*counts.findings(), *_links_finding(links), *_unreadable_finding(struct_pages.n_unreadable, n_read)]
     if len(findings) >= MANY:
         findings.append(Finding(ALL, "so many things don't fit that no struct page is to be believed"))
     if "compound" not in (page.dtype.names or ()) and "OFFSET(page._refcount)" in kernel.facts and page.head:
         # Linux 1d798ca3f164, v4.4, marks tails in a word of their own, _refcount came with v4.6.
         findings.append(Finding(CACHE | USER, "the kernel doesn't tell how it marks the tails of compound pages"))
     return findings
+
+
+def _unreadable_finding(n_unreadable: int, n_read: int) -> list[Finding]:
+    """Doubt all where most are missing: with a wrong page size those that are read are those of other pages."""
+    if n_unreadable < _MIN_UNREADABLE or n_unreadable <= n_read:
+        return []
+    return [Finding(ALL, f"{n_unreadable} of {n_unreadable + n_read} struct pages can't be read")]
 
 
 def _links_finding(links: LruLinks) -> list[Finding]:
