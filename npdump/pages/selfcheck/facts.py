@@ -102,10 +102,12 @@ def _flag_findings(facts: Facts) -> Iterator[Finding]:
             for name in {one, other} - {"head"}:
                 yield _flag_finding(name, f"PG_{one} and PG_{other} are both flag {bits[one]}")
     known = [name for name in _FLAG_ORDER if name in bits]
-    for lower, upper in combinations(known, 2):
-        if bits[lower] > bits[upper]:
-            for name in (lower, upper):
-                yield _flag_finding(name, f"PG_{lower} is flag {bits[lower]}, after PG_{upper}, which is {bits[upper]}")
+    wrong = [pair for pair in combinations(known, 2) if bits[pair[0]] > bits[pair[1]]]
+    n_wrong = {name: sum(name in pair for pair in wrong) for name in known}
+    for name in known:
+        # Who is out of order with most of the others; of two that are so with each other alone, both may be.
+        if n_wrong[name] and n_wrong[name] == max(n_wrong.values()):
+            yield _flag_finding(name, f"PG_{name} is flag {bits[name]}, which isn't its place among the others")
     if {"swapbacked", "hwpoison"} <= bits.keys() and facts.version[:2] <= _NEWEST_KNOWN:
         between = bits["hwpoison"] - bits["swapbacked"]
         if between not in _AFTER_SWAPBACKED:
