@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from npdump.info import DumpInfo
+    from npdump.answers.info import DumpInfo
+    from npdump.answers.memory_map import MemoryMap
+    from npdump.answers.usage import MemoryUsage
     from npdump.kernel import dmesg
     from npdump.kernel.facts.types import Types
     from npdump.kernel.kernel import Kernel
-    from npdump.memory_map import MemoryMap
     from npdump.pages.explain import PageExplanation
     from npdump.pages.result import ScanResult
     from npdump.sinks import Sink
     from npdump.summary import Summary
-    from npdump.usage import MemoryUsage
 
 __all__ = ["Dump", "open"]
 
@@ -95,7 +95,7 @@ class Dump(Opened):
         ...     dump.info.machine, dump.info.page_size
         ('x86_64', 4096)
         """
-        from npdump.info import describe
+        from npdump.answers.info import describe
 
         recorder = Recorder()
         kernel = self.find_kernel(required=False, observer=recorder)
@@ -169,7 +169,7 @@ class Dump(Opened):
         ...     int(dump.pages.levels().kept[31]), dump.pages([0x100]).shape
         (18556, (1, 4096))
         """
-        from npdump.memory_map import MemoryMap
+        from npdump.answers.memory_map import MemoryMap
 
         return MemoryMap(self.source, self._trusted_kernel, self.observer, find_types=self._types)
 
@@ -282,7 +282,7 @@ class Dump(Opened):
         ...     dump.memory_usage().n_user > 0
         True
         """
-        from npdump import usage
+        from npdump.answers import usage
 
         allocate = in_file(self.reading.work_dir) if self.reading.work_dir else in_memory
         heard_by = observer or self.observer

@@ -55,7 +55,7 @@ def assert_same_dump() -> Callable[..., None]:
 def dump_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Return a function that fails unless a dump is that of a reference in JSON, a skeleton of counts and digests."""
     import npdump
-    from npdump.skeleton import Skeleton, differences, make_skeleton
+    from npdump.answers.skeleton import Skeleton, differences, make_skeleton
 
     is_updating = request.config.getoption("--npdump-update")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from npdump.crash import Crash, find_crash
+from npdump.answers.crash import Crash, find_crash
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.pages.colors import COLORS, NAMES, human
 from npdump.pages.html import escape, facts_table, kinds_table, png_tag
@@ -15,8 +15,8 @@ from npdump.pages.mosaic import hilbert_image
 from npdump.pages.policy import PageClass
 
 if TYPE_CHECKING:
+    from npdump.answers.info import DumpInfo
     from npdump.dump import Dump
-    from npdump.info import DumpInfo
     from npdump.kernel.dmesg import Log
     from npdump.pages.levels import LevelCounts
 

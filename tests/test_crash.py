@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import npdump
-from npdump.crash import find_crash
+from npdump.answers.crash import find_crash
 from npdump.pages.colors import COLORS
 from npdump.pages.html import png
 from npdump.pages.kinds import PageKind

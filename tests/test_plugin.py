@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import npdump
-from npdump.skeleton import Skeleton, differences, make_skeleton
+from npdump.answers.skeleton import Skeleton, differences, make_skeleton
 from tests import harness
 from tests.readers import open_dump
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import npdump
+from npdump.answers.soundness import check_soundness
 from npdump.errors import NpdumpError
 from npdump.observer import SILENT
-from npdump.soundness import check_soundness
 from tests import harness
 from tests.readers import open_dump
 

@@ -45,7 +45,7 @@ _DMESG_IS_ENOUGH = 1 << 20
 
 
 def of_kernel(kernel: Kernel, stated: tuple[bytes, ...] | None, missing: list[str]) -> dict[str, Any]:
-    """Return the entries of `npdump.info.DumpInfo` that the kernel tells.
+    """Return the entries of `npdump.answers.info.DumpInfo` that the kernel tells.
 
     Parameters
     ----------

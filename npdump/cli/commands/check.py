@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from npdump.answers.soundness import check_soundness
 from npdump.cli.inputs import open_dump
-from npdump.soundness import check_soundness
 
 if TYPE_CHECKING:
     from npdump.cli.options import Options

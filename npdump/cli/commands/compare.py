@@ -8,12 +8,12 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from npdump.answers.skeleton import Skeleton, differences, make_skeleton
 from npdump.compare import CannotCompare, Comparison, compare
 from npdump.compare.report import as_json, as_junit, as_text
 from npdump.dump import Dump
 from npdump.errors import NpdumpError, UsageError
 from npdump.sinks.file import FileSink
-from npdump.skeleton import Skeleton, differences, make_skeleton
 
 if TYPE_CHECKING:
     from npdump.cli.options import Options

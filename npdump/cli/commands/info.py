@@ -13,9 +13,9 @@ from npdump.cli.report import human_nbytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from npdump.answers.info import DumpInfo, Note, Segment
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
-    from npdump.info import DumpInfo, Note, Segment
     from npdump.kernel.texts import KernelText
 
 __all__ = ["run"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from npdump.cli.inputs import open_dump
 
 if TYPE_CHECKING:
+    from npdump.answers.usage import MemoryUsage
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
-    from npdump.usage import MemoryUsage
 
 __all__ = ["run"]
 

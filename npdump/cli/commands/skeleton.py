@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from npdump.answers.skeleton import make_skeleton
 from npdump.cli.inputs import open_dump
-from npdump.skeleton import make_skeleton
 
 if TYPE_CHECKING:
     from npdump.cli.options import Options
@@ -16,6 +16,6 @@ __all__ = ["run"]
 
 
 def run(options: Options, report: Reporter) -> None:
-    """Print the skeleton as JSON; raises as `npdump.skeleton.make_skeleton`."""
+    """Print the skeleton as JSON; raises as `npdump.answers.skeleton.make_skeleton`."""
     with open_dump(options, report) as dump:
         report.answer(make_skeleton(dump.source).as_json())
