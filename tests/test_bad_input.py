@@ -115,11 +115,7 @@ LIES = {
     "SIZE(page) is huge": {"SIZE(page)": 1 << 40},
     "SIZE(page) is negative": {"SIZE(page)": -64},
     "SIZE(page) is text": {"SIZE(page)": "many"},
-    "PAGESIZE is 0": {"PAGESIZE": 0},
-    "PAGESIZE is 3": {"PAGESIZE": 3},
-    "PAGESIZE is 2^40": {"PAGESIZE": 1 << 40},
     "page.flags lies outside": {"OFFSET(page.flags)": 4096},
-    "page._mapcount is negative": {"OFFSET(page._mapcount)": -8},
     "page.mapping is missing": {"OFFSET(page.mapping)": None},
     "SIZE(mem_section) is 0": {"SIZE(mem_section)": 0},
     "SIZE(mem_section) is huge": {"SIZE(mem_section)": 1 << 50},
@@ -128,7 +124,6 @@ LIES = {
     "mem_section is 0": {"SYMBOL(mem_section)": 0},
     "the page tables are elsewhere": {"SYMBOL(init_top_pgt)": 0xFFFFFFFF83000000},
     "the page tables are outside": {"SYMBOL(init_top_pgt)": 0xFFFFFFFFBFFFF000, "SYMBOL(swapper_pg_dir)": None},
-    "phys_base is wild": {"NUMBER(phys_base)": 1 << 62},
     "five levels that are four": {"NUMBER(pgtable_l5_enabled)": 1},
 }
 
@@ -151,6 +146,11 @@ DOUBTS: dict[str, tuple[dict[str, int | str], int]] = {
     "LENGTH(mem_section) is 0": ({"LENGTH(mem_section)": 0}, 0),
     "LENGTH(mem_section) is negative": ({"LENGTH(mem_section)": -1}, 0),
     "LENGTH(mem_section) is huge": ({"LENGTH(mem_section)": (1 << 63) - 1}, 0),
+    "PAGESIZE is 0": ({"PAGESIZE": 0}, 0),
+    "PAGESIZE is 3": ({"PAGESIZE": 3}, 0),
+    "PAGESIZE is 2^40": ({"PAGESIZE": 1 << 40}, 0),
+    "page._mapcount is negative": ({"OFFSET(page._mapcount)": -8}, 2098),
+    "phys_base is wild": ({"NUMBER(phys_base)": 1 << 62}, 0),
 }
 
 
