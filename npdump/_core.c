@@ -245,7 +245,6 @@ typedef int Uncontext(void *, const char *, size_t, char *, size_t, size_t *);
 typedef int Reset(void *), Run(void *, int), Run32(void *);
 
 #define FUNCTION(type) ((type *)(uintptr_t)engine->function)
-
 /* Run a stream over one page from its beginning; return the bytes that it made, 0 if it did not come to its end. */
 static size_t stream(const Engine *engine, const char *from, size_t n, char *to, size_t room)
 {
