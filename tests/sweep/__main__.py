@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GOOD = ("harmless", "refused", "warned", "extra")
 BAD = ("lost", "traceback", "hang", "crash", "memory")
-PIECE = 600
+PIECE = 150
 
 
 def main(argv: list[str]) -> int:
