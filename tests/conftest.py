@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ from tests import harness  # noqa: E402  (after its asserts are told to explain 
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# A shell's background jobs and nohup(1) ignore these, and so would the programs under test.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -314,7 +314,7 @@ def test_info_tells_what_a_dump_lacks(vmcore, tmp_path):
     kept = [int(dump.bitmap2[dump.fields["start_pfn_64"] : dump.fields["end_pfn_64"]].sum()) for dump in dumps]
     whole = info(*parts)
     assert whole["n_data"] == sum(kept)
-    assert whole["n_elsewhere"] is whole["n_lost"] is None
+    assert whole["n_elsewhere"] == whole["n_lost"] == 0
     assert len(whole["missing"]) == 1
     some = info(parts[2], parts[0])
     assert (some["n_data"], some["n_elsewhere"]) == (kept[0] + kept[2], kept[1])

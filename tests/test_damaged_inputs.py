@@ -209,7 +209,7 @@ def test_work_is_bounded_by_what_is_in_the_file(memsz, filesz, tmp_path):
     assert "taken for no memory" in run_ok("info", path, timeout=60, memory_nbytes=1 << 30).stdout
 
 
-@pytest.mark.parametrize(("paddr", "filesz"), [(1 << 45, 0), (1 << 46, MIB), (1 << 51, MIB)])
+@pytest.mark.parametrize(("paddr", "filesz"), [(1 << 38, 0), (1 << 46, MIB), (1 << 51, MIB)])
 def test_memory_above_what_the_kernel_can_have(paddr, filesz, tmp_path):
     """A device's memory at the top of the address space, as QEMU dumps it."""
     blocks = [Block(0x2000, "free", 10, 2)]

@@ -93,7 +93,7 @@ MODULES = {
         from npdump.encode.job import Done
 
         class PlainWriter:
-            n_zero = n_shared = n_lost = 0
+            n_zero = n_shared = n_lost = n_unreadable = 0
             n_left_out = None
 
             def __init__(self, dump, options):

@@ -48,6 +48,10 @@ class EM(IntEnum):
     ALPHA = 0x9026
 
 
+_ANY_PAGE = (12, 13, 14, 15, 16)
+"""Of machines that npdump does not know well enough to doubt what a dump says."""
+
+
 class Machine(NamedTuple):
     """A machine in one word size.
 
@@ -150,9 +154,9 @@ MACHINES = (
     ),
     Machine(EM.RISCV, 32, "riscv32", ("riscv",), 204, (), "<"),
     Machine(EM.LOONGARCH, 64, "loongarch64", (), 480, (), "<", 0x90, (12, 14, 16)),
-    Machine(EM.LOONGARCH, 32, "loongarch32", ("loongarch",)),
+    Machine(EM.LOONGARCH, 32, "loongarch32", ("loongarch",), page_shifts=_ANY_PAGE),
     Machine(EM.MIPS, 64, "mips64", ("mips64el",), 480, page_shifts=(12, 13, 14, 15, 16)),
-    Machine(EM.MIPS, 32, "mips", ("mipsel",)),
+    Machine(EM.MIPS, 32, "mips", ("mipsel",), page_shifts=_ANY_PAGE),
     Machine(
         EM.IA_64,
         64,
@@ -164,20 +168,20 @@ MACHINES = (
         page_shifts=(12, 13, 14, 16),
     ),
     Machine(EM.SPARCV9, 64, "sparc64", page_shifts=(13,)),
-    Machine(EM.SPARC, 32, "sparc"),
-    Machine(EM.ALPHA, 64, "alpha"),
-    Machine(EM.ARC_COMPACT, 32, "arc"),
-    Machine(EM.ARC_V2, 32, "arc"),
-    Machine(EM.CSKY, 32, "csky"),
-    Machine(EM.HEXAGON, 32, "hexagon"),
-    Machine(EM.M68K, 32, "m68k"),
-    Machine(EM.MICROBLAZE, 32, "microblaze", ("microblazeel",)),
-    Machine(EM.NIOS2, 32, "nios2"),
-    Machine(EM.OPENRISC, 32, "openrisc"),
-    Machine(EM.PARISC, 64, "parisc64"),
-    Machine(EM.PARISC, 32, "parisc"),
-    Machine(EM.SH, 32, "sh", ("sh2*", "sh3*", "sh4*")),
-    Machine(EM.XTENSA, 32, "xtensa"),
+    Machine(EM.SPARC, 32, "sparc", page_shifts=_ANY_PAGE),
+    Machine(EM.ALPHA, 64, "alpha", page_shifts=_ANY_PAGE),
+    Machine(EM.ARC_COMPACT, 32, "arc", page_shifts=_ANY_PAGE),
+    Machine(EM.ARC_V2, 32, "arc", page_shifts=_ANY_PAGE),
+    Machine(EM.CSKY, 32, "csky", page_shifts=_ANY_PAGE),
+    Machine(EM.HEXAGON, 32, "hexagon", page_shifts=_ANY_PAGE),
+    Machine(EM.M68K, 32, "m68k", page_shifts=_ANY_PAGE),
+    Machine(EM.MICROBLAZE, 32, "microblaze", ("microblazeel",), page_shifts=_ANY_PAGE),
+    Machine(EM.NIOS2, 32, "nios2", page_shifts=_ANY_PAGE),
+    Machine(EM.OPENRISC, 32, "openrisc", page_shifts=_ANY_PAGE),
+    Machine(EM.PARISC, 64, "parisc64", page_shifts=_ANY_PAGE),
+    Machine(EM.PARISC, 32, "parisc", page_shifts=_ANY_PAGE),
+    Machine(EM.SH, 32, "sh", ("sh2*", "sh3*", "sh4*"), page_shifts=_ANY_PAGE),
+    Machine(EM.XTENSA, 32, "xtensa", page_shifts=_ANY_PAGE),
 )
 
 COUNTS_FROM_RAM_BASE = frozenset({int(EM.ARM)})
@@ -230,5 +234,5 @@ def page_size_of(number: int, stated: int | None) -> int:
     (65536, 4096, 8192)
     """
     shifts = {shift for machine in MACHINES if machine.number == number for shift in machine.page_shifts}
-    possible = [1 << shift for shift in sorted(shifts or range(12, 17))]
+    possible = [1 << shift for shift in sorted(shifts or _ANY_PAGE)]
     return stated if stated in possible else possible[0]

@@ -95,7 +95,7 @@ def _kernel_text(text: KernelText) -> str:
 
 
 def _note(note: Note) -> str:
-    if note.kind is None and note.name not in ("CORE", "LINUX"):
+    if note.kind is None and not note.type and note.name not in ("CORE", "LINUX"):
         return note.name
     return f"{note.name} {note.kind or f'type {note.type:#x}'}"
 
