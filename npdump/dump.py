@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
     from npdump.pages.explain import PageExplanation
     from npdump.pages.result import ScanResult
+    from npdump.pages.selfcheck import Verdict
     from npdump.sinks import Sink
     from npdump.summary import Summary
 
@@ -127,6 +128,8 @@ class Dump(Opened):
     def page(self, pfn: int) -> PageExplanation:
         """Return what a page is, by which fields, and at which dump levels it is left out.
 
+        A kind of page that does not stand the self-check is left out at no level, as in a dump.
+
         Parameters
         ----------
         pfn : int
@@ -149,7 +152,15 @@ class Dump(Opened):
 
         if not 0 <= pfn < self.source.max_mapnr:
             raise AddressError(f"page frame {pfn:#x}: memory ends at page frame {self.source.max_mapnr:#x}")
-        return explain_page(self.source, self.kernel, pfn, self._page_flags, self.observer)
+        kernel = self._verdict.kernel or self.kernel
+        return explain_page(self.source, kernel, pfn, self._page_flags, self.observer, verdict=self._verdict)
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        """What the self-check says of all kinds of pages; it is announced once."""
+        verdict = check(self.kernel, self.source, MAX_DUMP_LEVEL)
+        announce(verdict, self.observer, strict=False)
+        return verdict
 
     @cached_property
     def _page_flags(self) -> Mapping[str, int]:
@@ -183,8 +194,7 @@ class Dump(Opened):
 
     def _trusted_kernel(self) -> tuple[Kernel, int]:
         """Return the kernel with the facts that are to be believed, and what of all dump levels is."""
-        verdict = check(self.kernel, self.source, MAX_DUMP_LEVEL)
-        announce(verdict, self.observer, strict=False)
+        verdict = self._verdict
         if verdict.kernel is None:
             raise FactError(f"{self.path}: its struct pages make no sense: nothing can be told of its pages")
         return verdict.kernel, verdict.level

@@ -15,10 +15,14 @@ import npdump
 from npdump.errors import AddressError, FactError, UsageError, VersionMismatch
 from npdump.observer import Recorder
 from tests import harness
+from tests.builders.kernels import KERNELS
+from tests.builders.pages import Block
+from tests.builders.vmcore import Description, build
 from tests.readers import elf as elf_reader
 from tests.readers import kdump as kdump_reader
 
 NAME = "x86_64-6.1"
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -168,3 +172,17 @@ def test_when_no_level_fits_the_last_is_cut_short(dump, tmp_path):
         dump.write(*parts, level=(0, 31), limit_nbytes=1 << 20)
     assert caught.value.__cause__ is not None
     assert kdump_reader.KdumpFile(parts[0]).status & 0x8
+
+
+def test_a_page_of_a_kind_in_doubt_is_left_out_at_no_level(tmp_path):
+    """As in a dump: it is not where it should be that says which pages are free."""
+    shifted = {"OFFSET(page._mapcount)": 8}
+    want = Description(ram=[(MIB, 64 * MIB)], kernel=KERNELS["6.12"], blocks=[Block(0x2000, "free", 10, 2)])
+    with npdump.open(build(tmp_path / "right", want).path) as dump:
+        assert "FREE" in dump.page(0x2000).class_by_level.values()
+    recorder = Recorder()
+    wrong = build(tmp_path / "wrong", dataclasses.replace(want, keys=shifted)).path
+    with npdump.open(wrong, observer=recorder) as dump:
+        assert "FREE" not in dump.page(0x2000).class_by_level.values()
+        assert dump.scan(16).counts["FREE"] == 0
+    assert any("free pages" in text for text in recorder.warnings)

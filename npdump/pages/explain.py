@@ -15,7 +15,7 @@ from npdump.kernel.probe import embedded_types
 from npdump.pages.evidence import Evidence
 from npdump.pages.free_lists import read_free_lists
 from npdump.pages.html import facts_table
-from npdump.pages.policy import DumpLevel, PageClass, Trait, decide
+from npdump.pages.policy import MAX_DUMP_LEVEL, DumpLevel, PageClass, Trait, decide
 from npdump.pages.records import StructPages
 from npdump.pages.scan import needs_struct_pages
 from npdump.pages.struct_page import describe
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
     from npdump.observer import Observer
     from npdump.pages.free_lists import FreeBlocks
+    from npdump.pages.selfcheck import Verdict
     from npdump.pages.struct_page import StructPage
     from npdump.sources import Source
 
@@ -104,7 +105,13 @@ class PageExplanation:
 
 
 def explain_page(
-    source: Source, kernel: Kernel, pfn: int, flag_bits: Mapping[str, int], observer: Observer
+    source: Source,
+    kernel: Kernel,
+    pfn: int,
+    flag_bits: Mapping[str, int],
+    observer: Observer,
+    *,
+    verdict: Verdict | None = None,
 ) -> PageExplanation:
     """Return what a page is.
 
@@ -118,6 +125,8 @@ def explain_page(
         Bit numbers of the page flags; see `page_flags`.
     observer : Observer
         Hears which facts are missing.
+    verdict : Verdict, optional
+        Of the self-check at all levels: a kind of page that is in doubt is left out at no level, as in a dump.
 
     Raises
     ------
@@ -134,7 +143,7 @@ def explain_page(
     has_struct = run < len(memmap.pfn_starts) and int(memmap.pfn_starts[run]) <= pfn
     n_flags = flag_bits.get("__NR_PAGEFLAGS", max(flag_bits.values(), default=_WITHOUT_ENUM - 1) + 1)
     is_dumped = contains(source.data_runs, pfn)
-    levels = {level: page_class.name for level, page_class in judged.class_by_level.items()}
+    levels = _levels(judged.class_by_level, verdict)
     if is_dumped and not source.view(pfn * source.page_size, source.page_size).any():
         levels |= {level: levels.get(level, "ZERO") for level in ALL_LEVELS if level & DumpLevel.ZERO}
     return PageExplanation(
@@ -150,6 +159,14 @@ def explain_page(
         block_npages=1 << judged.order,
         class_by_level=dict(sorted(levels.items())),
     )
+
+
+def _levels(class_by_level: Mapping[int, PageClass], verdict: Verdict | None) -> dict[int, str]:
+    """Return the names of the classes at the levels at which the page is left out, without what is in doubt."""
+    if verdict is not None and verdict.kernel is None:
+        return {}
+    trusted = MAX_DUMP_LEVEL if verdict is None else verdict.level
+    return {level: class_by_level[level & trusted].name for level in ALL_LEVELS if level & trusted in class_by_level}
 
 
 def _own_flags(judged: _Judged, page: StructPage) -> int:
