@@ -10,7 +10,7 @@ from npdump.answers.crash import Crash, find_crash
 from npdump.errors import AddressError, FactError, MemmapError
 from npdump.pages.colors import COLORS, NAMES, human
 from npdump.pages.html import escape, facts_table, kinds_table, png_tag
-from npdump.pages.kinds import PageKind
+from npdump.pages.kinds import KIND_OF_CLASS, PageKind
 from npdump.pages.mosaic import hilbert_image
 from npdump.pages.policy import PageClass
 
@@ -25,16 +25,6 @@ __all__ = ["make_report"]
 _N_TILES = 1 << 17
 _N_LINES_BEFORE = 10
 _N_LINES = 160
-
-_KIND_OF_CLASS = {
-    PageClass.CACHE: PageKind.CACHE,
-    PageClass.CACHE_PRIVATE: PageKind.CACHE_PRIVATE,
-    PageClass.USER: PageKind.USER,
-    PageClass.FREE: PageKind.FREE,
-    PageClass.HWPOISON: PageKind.HWPOISON,
-    PageClass.OFFLINE: PageKind.OFFLINE,
-    PageClass.UNACCEPTED: PageKind.UNACCEPTED,
-}
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2026; --faint: #626a75; --paper: #fdfdfc; --card: #f3f3ef; --line: #dcdcd6;
@@ -182,8 +172,8 @@ def _levels(levels: LevelCounts) -> str:
         parts += [
             f'<i title="{NAMES[kind]}" style="width:{levels.left_out[level, page_class] * width:.2f}%;'
             f'background:{COLORS[kind]};opacity:.45"></i>'
-            for page_class, kind in _KIND_OF_CLASS.items()
-            if levels.left_out[level, page_class]
+            for page_class, kind in KIND_OF_CLASS.items()
+            if page_class != PageClass.KEPT and levels.left_out[level, page_class]
         ]
         size = human(int(levels.kept[level]) * levels.page_size)
         rows.append(

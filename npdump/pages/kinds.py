@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from npdump.pages.areas import Area
     from npdump.pages.table import Chunk
 
-__all__ = ["KindCounts", "PageKind", "Tests", "count_kinds", "kinds_of", "tests_of"]
+__all__ = ["KIND_OF_CLASS", "KindCounts", "PageKind", "Tests", "count_kinds", "kinds_of", "tests_of"]
 
 _N_ORDERS = 32
 
@@ -43,8 +43,7 @@ class PageKind(IntEnum):
     UNACCEPTED = 12
 
 
-_OF_CLASS = np.zeros(len(PageClass), np.uint8)
-for _class, _kind in {
+KIND_OF_CLASS = {
     PageClass.KEPT: PageKind.KERNEL,
     PageClass.CACHE: PageKind.CACHE,
     PageClass.CACHE_PRIVATE: PageKind.CACHE_PRIVATE,
@@ -53,7 +52,11 @@ for _class, _kind in {
     PageClass.HWPOISON: PageKind.HWPOISON,
     PageClass.OFFLINE: PageKind.OFFLINE,
     PageClass.UNACCEPTED: PageKind.UNACCEPTED,
-}.items():
+}
+"""What a page of a class is, as far as its class alone says it."""
+
+_OF_CLASS = np.zeros(len(PageClass), np.uint8)
+for _class, _kind in KIND_OF_CLASS.items():
     _OF_CLASS[_class] = _kind
 
 
