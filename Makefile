@@ -102,7 +102,7 @@ $(DEMO)/vmcore: tests/fixtures/$(FIXTURE).distilled tests/fixtures/expand.py | $
 	@mkdir -p $(@D)
 	$(BIN)/python tests/fixtures/expand.py $(FIXTURE) $@
 
-man/npdump.8: npdump/cli/options.py man/npdump.include setup.cfg $(VENV)/.dev
+man/npdump.8: $(wildcard npdump/cli/flags/*.py) man/npdump.include setup.cfg $(VENV)/.dev
 	$(BIN)/python -c "import setuptools; setuptools.setup()" --quiet build_manpages
 
 # The stamps stand for "installed as setup.cfg says"; the package itself is used in place.

@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import npdump  # noqa: E402
-from npdump.cli.options import build_parser  # noqa: E402
+from npdump.cli.flags import build_parser  # noqa: E402
 from tests.harness import distilled_vmcore  # noqa: E402
 
 project = "npdump"

@@ -8,7 +8,9 @@ import shlex
 import pytest
 
 import npdump as library
-from npdump.cli.options import SUBCOMMANDS, UNSUPPORTED_OPTIONS, build_parser
+from npdump.cli.commands import SUBCOMMANDS
+from npdump.cli.flags import build_parser
+from npdump.cli.flags.unsupported import UNSUPPORTED_OPTIONS
 from tests import harness
 
 DOCS = harness.REPOSITORY / "docs"

@@ -4,7 +4,7 @@
 import argparse
 from typing import NamedTuple
 
-from npdump.cli.options import build_parser
+from npdump.cli.flags import build_parser
 
 __all__ = ["help_text"]
 

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from npdump.cli.options import MESSAGE_ERROR, parse
+    from npdump.cli.flags.messages import MESSAGE_ERROR
+    from npdump.cli.options import parse
     from npdump.cli.report import Reporter
     from npdump.errors import UsageError
 
@@ -86,7 +87,7 @@ def _run(options: Options, report: Reporter) -> int:
 
 def _find(options: Options) -> Callable[[Options, Reporter], int | None]:
     """Return the function that does what the options ask; it may return an exit code."""
-    from npdump.cli.options import FILTER
+    from npdump.cli.commands import FILTER
 
     if options.show_help:
         return _show_help
@@ -123,7 +124,7 @@ def _check_params(options: Options, report: Reporter) -> None:
     from importlib.util import find_spec
 
     from npdump import codecs
-    from npdump.cli.options import FILTER
+    from npdump.cli.commands import FILTER
 
     if find_spec("numpy") is None:
         raise ModuleNotFoundError(name="numpy")
@@ -138,7 +139,7 @@ def _check_params(options: Options, report: Reporter) -> None:
 
 def _did_you_mean(options: Options) -> str:
     """Return advice if a command may have been meant where there is no such file."""
-    from npdump.cli.options import FILTER, SUBCOMMANDS
+    from npdump.cli.commands import FILTER, SUBCOMMANDS
 
     if options.command != FILTER or not options.vmcores or os.path.lexists(options.vmcores[0]):
         return ""

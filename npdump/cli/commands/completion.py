@@ -7,10 +7,12 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
-from npdump.cli.options import SUBCOMMANDS, Options, build_parser
+from npdump.cli.commands import SUBCOMMANDS
+from npdump.cli.flags import build_parser
 from npdump.errors import UsageError
 
 if TYPE_CHECKING:
+    from npdump.cli.options import Options
     from npdump.cli.report import Reporter
 
 __all__ = ["run"]

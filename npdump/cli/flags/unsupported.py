@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Options of makedumpfile that npdump refuses."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class UnsupportedOption(NamedTuple):
+    """An option of makedumpfile that npdump knows by name and refuses."""
+
+    flag: str
+    metavar: str | None
+    purpose: str
+
+
+UNSUPPORTED_OPTIONS = (
+    UnsupportedOption("-e", None, "it excludes the page structs of excluded pages"),
+    UnsupportedOption("-X", None, "it excludes the pages of Xen's user domains"),
+    UnsupportedOption("--config", "FILE", "it erases kernel data"),
+    UnsupportedOption("--diskset", "VMCORE", "it reads sadump disk sets"),
+    UnsupportedOption("--eppic", "MACRO", "it erases kernel data"),
+    UnsupportedOption("--extension", "FILE", "it loads a makedumpfile extension"),
+    UnsupportedOption("--xen-syms", "FILE", "it reads the hypervisor's facts"),
+    UnsupportedOption("--xen-vmcoreinfo", "FILE", "it reads the hypervisor's facts"),
+    UnsupportedOption("--xen_phys_start", "ADDRESS", "it belongs to Xen dumps"),
+)
