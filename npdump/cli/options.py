@@ -7,19 +7,16 @@ follow (it reads the ``x`` of ``-lx`` as an argument of ``-l``, and an option af
 them and holds the texts, from which ``--help`` and the man page are made.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: a NamedTuple would compile each of them, which takes longer than all the rest here.
+import argparse
 import getopt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from npdump.cli.commands import COMMANDS, FILTER, SUBCOMMANDS, Command
 from npdump.cli.flags import GROUPS, build_parser
 from npdump.cli.flags._declare import usage_error
 from npdump.cli.flags.messages import DEFAULT_MESSAGE_LEVEL, MESSAGE_DEBUG, MESSAGE_REPORT
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
 
 _FLATTEN = Command(("vmcores",), 1, "vmcores")
 _SPLIT = Command(("vmcores", "dumpfiles"), 2, "dumpfiles")

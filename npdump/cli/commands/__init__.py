@@ -4,8 +4,6 @@
 To add a command, add its name there and a module with a function ``run``: nothing else needs an edit.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ SUBCOMMANDS = ("info", "explain", "stats", "map", "report", "compare", "skeleton
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 
-def get(name: str) -> Callable[[Options, Reporter], int | None]:
+def get(name: str) -> "Callable[[Options, Reporter], int | None]":
     """Return the function that does a command; it raises `NpdumpError` if it can't, and may return an exit code."""
     from npdump import plugins  # parsing needs the names alone
 

@@ -9,11 +9,16 @@ the completion of shells are made from these. Building npdump imports this packa
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from npdump.cli.flags import facts, looking, messages, output, questions, work
-from npdump.cli.flags._declare import Group, usage_error
+from npdump.cli.flags._declare import usage_error
 from npdump.cli.flags.unsupported import UNSUPPORTED_OPTIONS
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from npdump.cli.flags._declare import Group
 
 GROUPS: tuple[Group, ...] = (output, work, facts, questions, looking, messages)
 

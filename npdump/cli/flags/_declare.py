@@ -5,17 +5,32 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Protocol
 
     from npdump.cli.options import Options
+
+    class Group(Protocol):
+        """What a module of this package is: options that the manual page shows together."""
+
+        @property
+        def TITLE(self) -> str: ...
+
+        @property
+        def FLAGS(self) -> tuple[Flag, ...]: ...
+
+        @property
+        def RULES(self) -> tuple[Rule, ...]: ...
+
 
 MAX_DUMP_LEVEL = 31
 
 
-class Flag(NamedTuple):
+# Plain classes: a NamedTuple or a dataclass takes longer to make than the whole command line to read.
+class Flag:
     """An option: its names, what :meth:`argparse.ArgumentParser.add_argument` takes, and whose it is.
 
     Attributes
@@ -26,9 +41,10 @@ class Flag(NamedTuple):
         The one command that takes it; None if that isn't for the parser to say.
     """
 
-    names: tuple[str, ...]
-    declaration: dict[str, Any]
-    command: str | None
+    __slots__ = ("command", "declaration", "names")
+
+    def __init__(self, names: tuple[str, ...], declaration: dict[str, Any], command: str | None) -> None:
+        self.names, self.declaration, self.command = names, declaration, command
 
     @property
     def dest(self) -> str:
@@ -41,7 +57,7 @@ def flag(*names: str, command: str | None = None, **declaration: Any) -> Flag:
     return Flag(names, declaration, command)
 
 
-class Rule(NamedTuple):
+class Rule:
     """What is wrong together though it is right one by one.
 
     Attributes
@@ -52,21 +68,10 @@ class Rule(NamedTuple):
         The message; ``{codec}`` in it stands for the compression.
     """
 
-    is_broken: Callable[[Options], object]
-    text: str
+    __slots__ = ("is_broken", "text")
 
-
-class Group(Protocol):
-    """What a module of this package is: options that the manual page shows together."""
-
-    @property
-    def TITLE(self) -> str: ...
-
-    @property
-    def FLAGS(self) -> tuple[Flag, ...]: ...
-
-    @property
-    def RULES(self) -> tuple[Rule, ...]: ...
+    def __init__(self, is_broken: Callable[[Options], object], text: str) -> None:
+        self.is_broken, self.text = is_broken, text
 
 
 def usage_error(text: str) -> Exception:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Options of makedumpfile that npdump refuses."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 
