@@ -97,7 +97,7 @@ def hash_paging(page_shift: int, version: tuple[int, ...], byte_order: str) -> P
         if bits:
             levels.insert(0, Level(name, shift, bits, (*leaves, table) if levels else leaves))
         shift += bits
-    # Linux 5dc1ef858c12, v4.7: entries are big-endian on little-endian kernels as well.
+    # Since Linux 4.7 entries are big-endian on little-endian kernels as well.
     return Paging(tuple(levels), np.dtype(f"{'>' if version >= (4, 7) else byte_order}u8"))
 
 

@@ -61,7 +61,7 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     link_addr = facts.need("NUMBER(KERNEL_LINK_ADDR)", why) % _U64
     kernel_offset = facts.get("NUMBER(va_kernel_pa_offset)")
     if kernel_offset is None:
-        # Linux 649d6b1019a2, v6.5, exports it; kdump's segment of the image has the same.
+        # Linux fbe7d19d2b7f, v6.5, exports it; kdump's segment of the image has the same.
         kernel_offset = _segment_offset(source, link_addr, _U64)
     if kernel_offset is None:
         kernel_offset = facts.need("NUMBER(va_kernel_pa_offset)", why)

@@ -34,7 +34,7 @@ _U32 = (1 << 32) - 1
 _WORD = (1 << 64) - 1
 
 _PG_COMPOUND = 1 << 14
-"""PG_compound, later PG_head, where PG_head_mask isn't exported (before Linux b3acc56bfe12, v3.17)."""
+"""PG_compound, later PG_head, where PG_head_mask isn't exported (before Linux 3.17)."""
 
 
 class TypeTest(NamedTuple):
@@ -147,7 +147,7 @@ def _compound_fields(facts: Facts, nbytes: int, word: str) -> dict[str, tuple[st
         lru = facts.get("OFFSET(page.lru)")
         if lru is None or _has_tail_mark(facts):
             return {}
-        # Before Linux e4b294c2d8f7, v4.1, the second page's list links held them.
+        # Before Linux 4.0 gave them fields, the second page's list links held them.
         dtor = lru + (facts.get("OFFSET(list_head.next)") or 0)
         order = lru + (facts.get("OFFSET(list_head.prev)") or int(word[1:]))
     # They were words until v4.4, and shrank from u16 to u8 in v4.16: it's seen from where they lie.

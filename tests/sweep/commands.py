@@ -27,7 +27,7 @@ def questions(path: Path, text: str) -> list[list[str]]:
         ["--dump-dmesg", str(path)],
         ["--mem-usage", str(path)],
         *(["--vtop", vaddr, str(path)] for vaddr in vaddrs),
-        *(["explain", str(path), f"vaddr:{vaddr}"] for vaddr in vaddrs),
+        *(["explain", str(path), f"vaddr:{vaddr}"] for vaddr in vaddrs[:1]),
         ["explain", str(path), "pfn:0x2345"],
     ]
 

@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arch import by_machine
 from npdump.errors import NpdumpError
-from npdump.kernel.probe import find_kernel
 from npdump.observer import Recorder
+from npdump.opened import Opened
 from npdump.pages.scan import open_scan
 from npdump.pages.selfcheck import checked_scan
-from npdump.sources import open_source
-from npdump.storage import ReadOptions, open_storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,11 +68,10 @@ def keep(path: Path, level: int, is_checked: bool = True) -> Kept:
     """Return what a dump of a level keeps; without the self-check what it would keep then."""
     listener = Recorder()
     said = listener.warnings
-    with ExitStack() as stack:
+    with Opened(path, observer=listener) as dump:
         try:
-            source = open_source(open_storage(str(path), ReadOptions(), listener, stack))
-            arch = by_machine(source.header)
-            kernel = find_kernel(source, arch, required=level > 1, observer=listener)
+            source = dump.source
+            kernel = dump.find_kernel(required=level > 1, observer=listener)
             if is_checked:
                 scan = checked_scan(source, kernel, level, listener).scan
             else:

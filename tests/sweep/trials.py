@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import resource
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tests.bounded import Broken, bounded
 from tests.sweep import commands, scans
 from tests.sweep.dumps import Altered
+from tests.sweep.once import Once
 from tests.sweep.reads import noted
 from tests.sweep.scans import Outcome
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 MAX_NBYTES = 400 << 20
 _ADDRESS_SPACE_NBYTES = 6 << 30
 _DEAF_SECONDS = 200
+LEVELS_A_TURN = QUESTIONS_A_TURN = 2
+
+_T = TypeVar("_T")
 
 
 class Trial(NamedTuple):
@@ -56,41 +61,65 @@ class Bench:
             with noted() as keys:
                 commands.ask(question)
             self.questions.append((question, keys))
+        self._once = Once()
 
-    def scan(self, change: Change) -> Outcome | None:
-        """Judge what a dump loses by a change; None if nothing looks at it."""
+    def change(self, change: Change) -> None:
+        """Make one change to the true texts."""
+        self.altered.change(change)
+        self._once.forget()
+        gc.collect()  # which the command turns off
+
+    def scan(self, change: Change, turn: int | None = None) -> Outcome | None:
+        """Judge what a dump loses by a change; None if nothing looks at it.
+
+        With a turn, it is tried at the first level and at `LEVELS_A_TURN` of the others.
+        """
         if change.key not in self.read_by_scans:
             return None
-        self.altered.change(change)
-        return _judged(lambda: self.reference.judge(self.altered.path, self._levels))
+        first, *others = self._levels
+        levels = (first, *_in_turn(others, turn, LEVELS_A_TURN))
+        self.change(change)
+        with self._once.shared():
+            return _judged(lambda: self.reference.judge(self.altered.path, levels))
 
-    def ask(self, change: Change) -> Iterator[Outcome]:
-        """Judge the answers to the questions that look at what was changed."""
+    def ask(self, change: Change, turn: int | None = None) -> list[Outcome]:
+        """Judge the answers to the questions that look at what was changed; with a turn, to some of them."""
         concerned = [question for question, keys in self.questions if change.key in keys]
+        concerned = _in_turn(concerned, turn, QUESTIONS_A_TURN)
         if concerned:
-            self.altered.change(change)
-        for question in concerned:
-            yield _judged(lambda question=question: commands.ask(question))
+            self.change(change)
+        with self._once.shared():
+            return [_judged(lambda question=question: commands.ask(question)) for question in concerned]
 
 
-def _serve(vmcore: Path, changes: list[Change], levels: tuple[int, ...], connection: Any) -> None:
+def _in_turn(items: list[_T], turn: int | None, n: int) -> list[_T]:
+    """So many of some items, from another one on at each turn; all of them without a turn."""
+    if turn is None or n >= len(items):
+        return items
+    return [items[(turn * n + i) % len(items)] for i in range(n)]
+
+
+def _serve(vmcore: Path, changes: list[Change], levels: tuple[int, ...], turn: int | None, connection: Any) -> None:
     """Try changes one after the other, and send the outcomes of each."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_NBYTES, _ADDRESS_SPACE_NBYTES))
     with tempfile.TemporaryDirectory(prefix="npdump-sweep-") as directory:
         bench = Bench(vmcore, Path(directory), levels)
         connection.send(None)
-        for change in changes:
-            outcome = bench.scan(change)
-            connection.send([*([] if outcome is None else [outcome]), *bench.ask(change)])
+        for number, change in enumerate(changes):
+            at = None if turn is None else turn + number
+            outcome = bench.scan(change, at)
+            connection.send([*([] if outcome is None else [outcome]), *bench.ask(change, at)])
 
 
-def try_all(name: str, vmcore: Path, changes: list[Change], levels: tuple[int, ...]) -> Iterator[Trial]:
-    """Try changes in another process, and in a new one after it died."""
+def try_all(
+    name: str, vmcore: Path, changes: list[Change], levels: tuple[int, ...], in_turn: bool = False
+) -> Iterator[Trial]:
+    """Try changes in another process, and in a new one after it died; `in_turn`: see `Bench.scan`."""
     context = multiprocessing.get_context("spawn")
     at = 0
     while at < len(changes):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(vmcore, changes[at:], levels, theirs))
+        process = context.Process(target=_serve, args=(vmcore, changes[at:], levels, at if in_turn else None, theirs))
         process.start()
         theirs.close()
         is_ready = False

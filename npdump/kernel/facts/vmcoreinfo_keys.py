@@ -194,7 +194,7 @@ _MACROS = (
     # Linux 5f24ce5fd34c, v2.6.38, and ef2b4b95a63a, v2.6.39.
     ((2, 6, 38), (2, 6, 39), {"PAGE_BUDDY_MAPCOUNT_VALUE": -2}),
     ((2, 6, 39), (4, 18, 0), {"PAGE_BUDDY_MAPCOUNT_VALUE": -128}),
-    # Linux 6e292b9be7f4, v4.18 (buddy); ca215086b14b, v5.1 (offline); v6.9 (hugetlb). Enumerators since v6.10.
+    # Linux 6e292b9be7f4, v4.18 (buddy); e04b742f74c2, v5.1 (offline); v6.9 (hugetlb). Enumerators since v6.10.
     ((4, 18, 0), (5, 1, 0), {"PAGE_BUDDY_MAPCOUNT_VALUE": ~0x80}),
     ((5, 1, 0), (6, 9, 0), {"PAGE_BUDDY_MAPCOUNT_VALUE": ~0x80, "PAGE_OFFLINE_MAPCOUNT_VALUE": ~0x100}),
     (

@@ -50,9 +50,9 @@ _FLAG_ORDER = ("lru", "private", "swapbacked", "hwpoison")
 # By scheme: the page types as _mapcount holds them. Each scheme is history, and closed, but the last one.
 _SCHEMES: tuple[dict[str, tuple[int, ...]], ...] = (
     {"BUDDY": (-2 & _U32, -128 & _U32)},  # Linux 5f24ce5fd34c, v2.6.38, and ef2b4b95a63a, v2.6.39
-    # Linux 6e292b9be7f4, v4.18; ca215086b14b, v5.1 (offline); v6.9 (hugetlb); 46df8e73a4a3, v6.10 (slab).
+    # Linux 6e292b9be7f4, v4.18; e04b742f74c2, v5.1 (offline); v6.9 (hugetlb); 46df8e73a4a3, v6.10 (slab).
     {"BUDDY": (~0x80 & _U32,), "OFFLINE": (~0x100 & _U32,), "HUGETLB": (~0x800 & _U32,), "SLAB": (~0x1000 & _U32,)},
-    {  # Linux 6d21dde7adc0, v6.11
+    {  # Linux 8db00ad56461, v6.11
         "BUDDY": (~0x40000000 & _U32,),
         "OFFLINE": (~0x20000000 & _U32,),
         "HUGETLB": (~0x04000000 & _U32,),
