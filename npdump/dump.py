@@ -307,6 +307,7 @@ class Dump(Opened):
         format: str = "kdump",
         force: bool = False,
         limit_nbytes: int | None = None,
+        sync: bool = False,
         strict: bool = False,
         codec_level: int | None = None,
         n_threads: int | None = None,
@@ -328,6 +329,8 @@ class Dump(Opened):
             Overwrite what is there.
         limit_nbytes : int, optional
             Let a file grow no larger than this.
+        sync : bool
+            Wait until the disk has the file, so that not even a power cut leaves one that looks whole and is not.
         strict : bool
             Make doubt an error; otherwise the pages in doubt are kept.
         codec_level : int, optional
@@ -358,7 +361,7 @@ class Dump(Opened):
         """
         paths = [os.fspath(part) for part in (path, *more)]
         return self.write_to(
-            lambda: open_files(paths, force, self.storages, limit_nbytes),
+            lambda: open_files(paths, force, self.storages, limit_nbytes, sync),
             level=level,
             codec=codec,
             format=format,

@@ -63,6 +63,7 @@ class Options(NamedTuple):
     cyclic_buffer_kib: int | None = None
     non_mmap: bool = False
     work_dir: str | None = None
+    sync: bool | None = None
     machine: str | None = None
     max_unpacked_nbytes: int | None = None
     max_lost: int | None = None

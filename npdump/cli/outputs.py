@@ -13,6 +13,7 @@ from npdump.pipeline import ScanOptions
 from npdump.sinks.file import open_files
 from npdump.sinks.flattened import FlattenedSink
 from npdump.sinks.null import NullSink
+from npdump.storage.file import is_in_proc
 from npdump.storage.lz4 import Frame
 from npdump.writers._split import Split
 
@@ -71,7 +72,14 @@ def _open_sinks(options: Options, inputs: Sequence[Storage], frame: Frame | None
         return [NullSink() for _ in options.dumpfiles or [None]]
     if options.flatten:
         return [FlattenedSink(options.limit_nbytes, frame)]
-    return open_files(options.dumpfiles, options.force, inputs, options.limit_nbytes)
+    return open_files(options.dumpfiles, options.force, inputs, options.limit_nbytes, _waits_for_disk(options))
+
+
+def _waits_for_disk(options: Options) -> bool:
+    """Return whether to wait for the disk; by default in the capture kernel, which restarts afterwards."""
+    if options.sync is not None:
+        return options.sync
+    return any(is_in_proc(path) for path in options.vmcores)
 
 
 def _window_npages(options: Options) -> int:

@@ -40,6 +40,9 @@ class FileSink:
         Let the file grow no larger than this.
     keep_away : bool
         Keep the name free until the file is whole: for files that can't say that they aren't.
+    sync : bool
+        Wait for the disk: for the bytes before the file says that it is whole, then for what says so, and for its name.
+        Without, the system writes them in its own time and order, and what a power cut leaves may look whole.
 
     Raises
     ------
@@ -58,8 +61,10 @@ class FileSink:
         limit_nbytes: int | None = None,
         siblings: Iterable[FileSink] = (),
         keep_away: bool = False,
+        sync: bool = False,
     ) -> None:
         self.path = path
+        self._sync = sync
         self._limit_nbytes = limit_nbytes
         self._fd = -1
 
@@ -146,7 +151,10 @@ class FileSink:
         """See `npdump.sinks.Sink.flush`."""
         # NFS tells what became of earlier writes when a descriptor is closed (nfs(5), "Close-to-open").
         with self._told_at_the_end():
-            os.close(os.dup(self._fd))
+            if self._sync:
+                _sync(self._fd)
+            else:
+                os.close(os.dup(self._fd))
 
     def close(self) -> None:
         """See `npdump.sinks.Sink.close`."""
@@ -155,6 +163,8 @@ class FileSink:
         fd, self._fd = self._fd, -1
         try:
             self._settle(fd)
+            if self._sync and self._is_file:
+                self._sync_name()
         finally:
             with self._told_at_the_end():
                 os.close(fd)
@@ -163,8 +173,23 @@ class FileSink:
         """Return where the file is, None if somebody took it away; a worker may have given it its name."""
         return next((name for name in (self._part, self._place) if name and is_at(fd, name)), None)
 
+    def _sync_name(self) -> None:
+        """Have the disk know the file by its name."""
+        with self._told_at_the_end():
+            try:
+                directory = os.open(os.path.dirname(self._place) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except PermissionError:
+                return  # one may make files where one may not look
+            try:
+                _sync(directory)
+            finally:
+                os.close(directory)
+
     def _settle(self, fd: int) -> None:
         """Give the file its name, if it hasn't got it; it is an error if it's no longer there."""
+        if self._sync:
+            with self._told_at_the_end():
+                _sync(fd)
         name = self._name_of(fd)
         if name is None and self._is_file:
             raise SinkError(
@@ -207,8 +232,21 @@ class FileSink:
             os.close(fd)
 
 
+def _sync(fd: int) -> None:
+    """Wait until the disk has what was written to a file or directory; some devices and file systems know no such."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
 def open_files(
-    paths: Iterable[str], force: bool, inputs: Sequence[Storage], limit_nbytes: int | None = None
+    paths: Iterable[str],
+    force: bool,
+    inputs: Sequence[Storage],
+    limit_nbytes: int | None = None,
+    sync: bool = False,
 ) -> list[FileSink]:
     """Make several files: all of them or, with an error, none; the parameters are those of `FileSink`.
 
@@ -219,7 +257,7 @@ def open_files(
     sinks: list[FileSink] = []
     try:
         for path in paths:
-            sinks.append(FileSink(path, force, inputs, limit_nbytes, sinks))
+            sinks.append(FileSink(path, force, inputs, limit_nbytes, sinks, sync=sync))
     except BaseException:
         for sink in sinks:
             sink.discard()

@@ -25,7 +25,7 @@ from npdump.errors import ReadError, SourceError, TruncatedDump
 if TYPE_CHECKING:
     from npdump.arrays import I64, U8, Bool, Runs
 
-__all__ = ["FileStorage", "page_buffer"]
+__all__ = ["FileStorage", "is_in_proc", "page_buffer"]
 
 
 WINDOW_NBYTES = 4 << 20
@@ -51,6 +51,14 @@ def page_buffer(npages: int, page_size: int) -> U8:
     a half times slower where the target's address is a few bytes ahead of the source's, modulo 4096.
     """
     return np.frombuffer(mmap.mmap(-1, npages * page_size), np.uint8).reshape(npages, page_size)
+
+
+def is_in_proc(path: str) -> bool:
+    """Return whether a path leads into ``/proc``, as that of the crashed kernel's memory does."""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc").st_dev
+    except OSError:
+        return False
 
 
 class FileStorage:

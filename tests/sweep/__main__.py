@@ -61,12 +61,17 @@ def main(argv: list[str]) -> int:
         pieces += [(at, name, path, changes[at::n_pieces]) for at in range(n_pieces)]
     # What is interrupted has tried something of every dump.
     pieces.sort(key=itemgetter(0))
+
+    def try_piece(piece: tuple[int, str, Path, list[Change]]) -> list[Trial]:
+        _, name, path, changes = piece
+        return list(try_all(name, path, changes, levels, not options.thorough))
+
     start = time.monotonic()
     counts: dict[str, Counter[str]] = {name: Counter() for name in n_changes}
     wrong: list[str] = []
     listed = (*BAD, *(["extra"] if options.all else []))
     with ThreadPoolExecutor(options.n) as pool:
-        for trials in pool.map(lambda piece: list(try_all(*piece[1:], levels, not options.thorough)), pieces):
+        for trials in pool.map(try_piece, pieces):
             for trial in trials:
                 counts[trial.dump][trial.outcome.kind] += 1
                 if trial.outcome.kind in BAD:

@@ -47,7 +47,7 @@ def run(options: Options, report: Reporter) -> None:
         head, stream = peek(container.open(stream), HEADER_NBYTES, _NAME, errors)
     if not head.startswith(SIGNATURE):
         raise SourceError(f"{_NAME}: isn't a flattened dump: it begins with {head[:8].hex(' ')}")
-    sink = FileSink(path, options.force)
+    sink = FileSink(path, options.force, sync=bool(options.sync))
     try:
         stream.read(HEADER_NBYTES)
         _rearrange(stream, sink)

@@ -32,6 +32,21 @@ FLAGS = (
         type=integer(0, MAX_CYCLIC_BUFFER_KIB),
         help="KiB of memory for the bitmaps of pages; 0 means to decide by itself, as without the option",
     ),
+    flag(
+        "--sync",
+        action="store_true",
+        default=None,
+        help="wait until the disk has the whole DUMPFILE before it says that it is whole, and before npdump ends: then "
+        "not even a power cut leaves one that looks whole and is not; the default where VMCORE is in /proc, as in the "
+        "capture kernel",
+    ),
+    flag(
+        "--no-sync",
+        dest="sync",
+        action="store_false",
+        default=None,
+        help="leave the writing to the system, as makedumpfile does; the default where VMCORE is not in /proc",
+    ),
     flag("--work-dir", metavar="DIR", help="directory for temporary files"),
     flag(
         "--non-mmap",
