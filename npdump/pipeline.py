@@ -218,7 +218,7 @@ class _Run(NamedTuple):
             recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
         with recorder.stage(COPY_STAGE):
             nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size, self.options.max_lost)
-        return self._summary(plan, parts, nbytes)
+        return self._summary(plan, parts, nbytes, verdict.n_removed)
 
     def _plan(self, scan: PageScan, level: int) -> DumpPlan:
         source, arch, kernel, history = self.source, self.arch, self.kernel, self.source.history
@@ -237,7 +237,7 @@ class _Run(NamedTuple):
             timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
         )
 
-    def _summary(self, plan: DumpPlan, parts: Sequence[Writer], nbytes: int) -> Summary:
+    def _summary(self, plan: DumpPlan, parts: Sequence[Writer], nbytes: int, n_removed: int) -> Summary:
         source, totals = self.source, plan.scan.totals()
         count = {page_class: int(totals.counts[page_class]) for page_class in PageClass}
         return Summary(
@@ -250,6 +250,7 @@ class _Run(NamedTuple):
             n_ram=totals.n_ram,
             n_absent=arrays.count(source.ram_runs) - arrays.count(source.data_runs),
             n_zero=sum(writer.n_zero for writer in parts),
+            n_removed=n_removed,
             n_shared=sum(writer.n_shared for writer in parts),
             n_lost=sum(writer.n_lost for writer in parts),
             n_unreadable=sum(writer.n_unreadable for writer in parts),

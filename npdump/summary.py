@@ -32,6 +32,8 @@ class Summary:
         Pages that an earlier filter had left out of the input, or that were lost.
     n_zero, n_cache, n_cache_private, n_user, n_free, n_hwpoison, n_offline, n_extension : int
         Pages left out, by the kind that decided; a page counts once.
+    n_removed : int
+        Pages of memory that the kernel had given away before it crashed (virtio-mem, a DIMM): kept as any others.
     n_shared : int
         Pages kept that are stored once with an equal one.
     n_lost : int
@@ -68,6 +70,7 @@ class Summary:
     n_hwpoison: int = 0
     n_offline: int = 0
     n_extension: int = 0
+    n_removed: int = 0
     n_shared: int = 0
     n_lost: int = 0
     n_unreadable: int = 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from npdump.arrays import Runs
     from npdump.kernel.kernel import Kernel
 
-__all__ = ["NODE_TABLES", "Zone", "count_free", "node_spans", "nodes", "zones"]
+__all__ = ["NODE_TABLES", "Zone", "ZoneSpan", "node_spans", "nodes", "zone_spans", "zones"]
 
 NODE_TABLES = ("node_data", "pgdat_list")
 """Arrays of pointers to struct pglist_data; ia64 had the latter."""
@@ -40,6 +40,18 @@ class Zone(NamedTuple):
 
     vaddr: int
     node_vaddr: int
+
+
+class ZoneSpan(NamedTuple):
+    """The page frames ``[pfn_start, pfn_stop)``, holes included, of one or more zones, and how many of them there are.
+
+    ``n_present`` are memory, ``n_free`` are free by the kernel's own count.
+    """
+
+    pfn_start: int
+    pfn_stop: int
+    n_present: int
+    n_free: int
 
 
 def nodes(kernel: Kernel) -> list[int]:
@@ -103,16 +115,58 @@ def zones(kernel: Kernel) -> Iterator[Zone]:
             yield Zone(node + first + i * nbytes, node)
 
 
-def count_free(kernel: Kernel) -> int | None:
-    """Return how many free pages the kernel's zones count, None if that cannot be told.
+def zone_spans(kernel: Kernel) -> list[ZoneSpan] | None:
+    """Return what the zones span and count, ascending, None if it cannot be told.
 
-    A zone's count is a signed long, which may be a little below 0.
+    Zones that overlap (ZONE_MOVABLE may be within another) are taken together. Where zones begin is not exported; it
+    precedes ``spanned_pages`` (with ``managed_pages`` between since Linux 9feedc9d831e, v3.9), and is believed if the
+    zones begin and end with their nodes. Otherwise all zones are one span.
+
+    A zone's count of free pages is a signed long, which may be a little below 0.
     """
-    word = kernel.memory.word
+    memory, nbytes = kernel.memory, kernel.memory.word.itemsize
+    why = "to count the free pages"
     try:
-        vm_stat = kernel.facts.need("OFFSET(zone.vm_stat)", "to count the free pages")
-        offset = vm_stat + kernel.facts.need("NUMBER(NR_FREE_PAGES)", "to count the free pages") * word.itemsize
-        counts = [kernel.memory.read_long(zone.vaddr + offset) for zone in zones(kernel)]
+        spanned = kernel.facts.need("OFFSET(zone.spanned_pages)", why)
+        vm_stat = kernel.facts.need("OFFSET(zone.vm_stat)", why)
+        n_free = vm_stat + kernel.facts.need("NUMBER(NR_FREE_PAGES)", why) * nbytes
+        populated = [zone for zone in zones(kernel) if memory.read_word(zone.vaddr + spanned)]
+        # present_pages has always followed spanned_pages (struct zone, since Linux v2.6).
+        counts = [
+            (memory.read_word(zone.vaddr + spanned + nbytes), memory.read_long(zone.vaddr + n_free))
+            for zone in populated
+        ]
+        bounds = next(
+            (found for back in (2, 1) if (found := _bounds(kernel, populated, spanned, back * nbytes))),
+            [(0, MAX_PFN)] * len(populated),
+        )
     except (FactError, AddressError):
         return None
-    return sum(counts) if counts else None
+    spans: list[ZoneSpan] = []
+    for (start, stop), (present, free) in sorted(zip(bounds, counts, strict=True)):
+        if spans and start < spans[-1].pfn_stop:
+            last = spans.pop()
+            start, stop = last.pfn_start, max(stop, last.pfn_stop)
+            present, free = present + last.n_present, free + last.n_free
+        spans.append(ZoneSpan(start, stop, present, free))
+    return spans or None
+
+
+def _bounds(kernel: Kernel, populated: list[Zone], spanned: int, back: int) -> list[tuple[int, int]] | None:
+    """Return the page frames of zones that begin as the word ``back`` bytes before ``spanned_pages`` says, if so."""
+    memory, why = kernel.memory, "to tell the zones apart"
+    node_start, node_spanned = (
+        kernel.facts.need(f"OFFSET(pglist_data.{name})", why) for name in ("node_start_pfn", "node_spanned_pages")
+    )
+    bounds = []
+    by_node: dict[int, list[tuple[int, int]]] = {}
+    for zone in populated:
+        start = memory.read_word(zone.vaddr + spanned - back)
+        bounds.append((start, start + memory.read_word(zone.vaddr + spanned)))
+        by_node.setdefault(zone.node_vaddr, []).append(bounds[-1])
+    for node, spans in by_node.items():
+        first = memory.read_word(node + node_start)
+        stop = first + memory.read_word(node + node_spanned)
+        if min(spans)[0] != first or max(end for _, end in spans) != stop or stop > MAX_PFN:
+            return None
+    return bounds

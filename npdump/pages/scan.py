@@ -29,7 +29,7 @@ from npdump.pages.unmapped import unmapped_runs
 from npdump.pages.window import ALL, ALL_FREE, ALL_KEPT, BATCH_NPAGES, ClassBatch, Totals, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from npdump.kernel.kernel import Kernel
     from npdump.sources import Source
@@ -69,6 +69,8 @@ class ScanContext(NamedTuple):
         Lowest address of the kernel's.
     drops_unaccepted : bool
         Leave out memory that the guest has not accepted even where the level keeps free pages.
+    edges : sequence of int
+        Page frames, ascending, before and after which totals are kept apart.
     """
 
     source: Source
@@ -79,6 +81,7 @@ class ScanContext(NamedTuple):
     free_blocks: FreeBlocks | None = None
     lowest_vaddr: int = 1
     drops_unaccepted: bool = False
+    edges: Sequence[int] = ()
 
 
 def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = False) -> bool:
@@ -140,6 +143,12 @@ class PageScan:
         """Whether one window holds all of memory, and so is scanned only once."""
         return self._window_npages >= self.max_mapnr
 
+    @property
+    def finds_hwpoison(self) -> bool:
+        """Whether struct pages are looked at that say which memory is broken."""
+        page = self._context.page
+        return page is not None and bool(page.hwpoison) and self._context.struct_pages is not None
+
     def totals(self) -> Totals:
         """Return the sums over all of memory.
 
@@ -165,20 +174,19 @@ class PageScan:
         if self._only_window is not None:
             yield self._only_window
             return
-        sums = Totals(np.zeros(len(PageClass), np.int64), 0, 0)
+        edges = self._context.edges
+        sums = Totals(np.zeros((len(edges) + 1, len(PageClass)), np.int64), 0, 0)
         batches = self.batches()
         batch = next(batches, None)
         for pfn_start in range(0, self.max_mapnr, self._window_npages):
             pfn_stop = min(pfn_start + self._window_npages, self.max_mapnr)
             if pfn_stop < self.max_mapnr and (batch is None or batch.pfn_start >= pfn_stop):
                 continue  # far apart, as a device's memory at the top of the address space, there are many of these
-            window = Window(pfn_start, pfn_stop, self._allocate)
+            window = Window(pfn_start, pfn_stop, self._allocate, edges)
             while batch is not None and batch.pfn_start < window.pfn_stop:
                 window.add(batch)
                 batch = next(batches, None)
-            sums = Totals(
-                sums.counts + window.counts, sums.n_ram + window.n_ram, sums.n_unreadable + window.n_unreadable
-            )
+            sums = sums.plus(window.totals)
             if window.pfn_stop == self.max_mapnr:
                 self._totals = sums
             if self.has_one_window:
@@ -258,6 +266,7 @@ def open_scan(
     window_npages: int = DEFAULT_WINDOW_NPAGES,
     allocate: Allocate = in_memory,
     drops_unaccepted: bool = False,
+    edges: Sequence[int] = (),
 ) -> PageScan:
     """Find what is needed to classify pages at a dump level.
 
@@ -273,7 +282,7 @@ def open_scan(
     window_npages : int, optional
     allocate : callable, optional
         See `PageScan`.
-    drops_unaccepted : bool, optional
+    drops_unaccepted, edges
         See `ScanContext`.
 
     Raises
@@ -281,7 +290,7 @@ def open_scan(
     FactError, AddressError, MemmapError
         If the pages cannot be told apart and the level asks for it.
     """
-    context = ScanContext(source, source.max_mapnr, level, drops_unaccepted=drops_unaccepted)
+    context = ScanContext(source, source.max_mapnr, level, drops_unaccepted=drops_unaccepted, edges=edges)
     if kernel is not None:
         try:
             context = _with_struct_pages(context, kernel, observer)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from npdump.bitmap import Allocate, Bitmap
 from npdump.pages.policy import UNSAFE, PageClass
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from npdump.arrays import I64, U8, Bool
 
 __all__ = ["ALL", "ALL_FREE", "ALL_KEPT", "BATCH_NPAGES", "ClassBatch", "Totals", "Window"]
@@ -50,21 +53,30 @@ class ClassBatch(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Numbers of a part of memory, or of all of it.
+    """Numbers of a window, or of all of memory.
 
     Attributes
     ----------
-    counts : ndarray of shape (len(PageClass),), dtype int64
-        Pages of each class, of those whose bytes the input has.
+    by_part : ndarray of shape (n, len(PageClass)), dtype int64
+        Pages of each class, of those whose bytes the input has, between the page frames where counts are kept apart.
     n_ram : int
         Pages that the input has, or had before it was filtered.
     n_unreadable : int
         Struct pages that could not be read; their pages are kept.
     """
 
-    counts: I64
+    by_part: I64
     n_ram: int
     n_unreadable: int
+
+    @property
+    def counts(self) -> I64:
+        """Pages of each class in all parts; shape (len(PageClass),)."""
+        return cast("I64", self.by_part.sum(axis=0))
+
+    def plus(self, other: Totals) -> Totals:
+        """Return the sums."""
+        return Totals(self.by_part + other.by_part, self.n_ram + other.n_ram, self.n_unreadable + other.n_unreadable)
 
 
 class Window:
@@ -78,35 +90,58 @@ class Window:
         To be dumped: bitmap 2.
     unsafe : Bitmap
         Left out, and must not be read.
-    counts : ndarray of shape (len(PageClass),), dtype int64
-    n_ram, n_unreadable : int
-        See `Totals`.
+    totals : Totals
+        Of what was taken so far.
+
+    Parameters
+    ----------
+    edges : sequence of int, optional
+        Page frames, ascending, before and after which counts are kept apart.
     """
 
-    def __init__(self, pfn_start: int, pfn_stop: int, allocate: Allocate) -> None:
+    def __init__(self, pfn_start: int, pfn_stop: int, allocate: Allocate, edges: Sequence[int] = ()) -> None:
         self.pfn_start = pfn_start
         self.pfn_stop = pfn_stop
         self.ram, self.kept, self.unsafe = (Bitmap(pfn_start, pfn_stop, allocate) for _ in range(3))
-        self.counts: I64 = np.zeros(len(PageClass), np.int64)
-        self.n_ram = self.n_unreadable = 0
+        self._edges = edges
+        self._counts: I64 = np.zeros((len(edges) + 1, len(PageClass)), np.int64)
+        self._n_ram = self._n_unreadable = 0
+
+    @property
+    def totals(self) -> Totals:
+        """Numbers of what was taken so far."""
+        return Totals(self._counts, self._n_ram, self._n_unreadable)
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
+        """Yield the parts that page frames belong to, and which of them are in each."""
+        at = start
+        while at < stop:
+            part = bisect_right(self._edges, at)
+            end = min([stop, *self._edges[part : part + 1]])
+            yield part, slice(at - start, end - start)
+            at = end
 
     def add(self, batch: ClassBatch) -> None:
         """Take the next pages."""
         start, stop = batch.pfn_start, batch.pfn_stop
-        self.n_unreadable += batch.n_unreadable
+        self._n_unreadable += batch.n_unreadable
         if batch.classes.base is ALL_FREE:
             # Most of a large machine's memory is free, and takes no longer look.
             self.ram.fill(start, stop)
-            self.n_ram += stop - start
-            self.counts[PageClass.FREE] += stop - start
+            self._n_ram += stop - start
+            for part, rows in self._parts(start, stop):
+                self._counts[part, PageClass.FREE] += rows.stop - rows.start
             return
         self.ram.put(start, batch.is_ram)
-        self.n_ram += int(np.count_nonzero(batch.is_ram))
+        self._n_ram += int(np.count_nonzero(batch.is_ram))
         if batch.classes.base is ALL_KEPT:
-            self.counts[PageClass.KEPT] += np.count_nonzero(batch.has_data)
+            for part, rows in self._parts(start, stop):
+                self._counts[part, PageClass.KEPT] += np.count_nonzero(batch.has_data[rows])
             self.kept.put(start, batch.has_data)
             return
-        self.counts += np.bincount(batch.classes[batch.has_data], minlength=len(PageClass))
+        for part, rows in self._parts(start, stop):
+            present = batch.classes[rows][batch.has_data[rows]]
+            self._counts[part] += np.bincount(present, minlength=len(PageClass))
         is_unsafe = _IS_UNSAFE[batch.classes]
         if is_unsafe.any():
             self.unsafe.put(start, is_unsafe)

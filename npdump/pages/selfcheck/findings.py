@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from npdump.errors import FactError
@@ -76,6 +76,8 @@ class Verdict:
         Those that matter for the dump level asked for.
     checked : tuple of str
         What was looked at.
+    n_removed : int
+        Pages that are in the dump although the kernel had given them away: no reason for doubt, and kept.
     """
 
     asked: int
@@ -83,6 +85,7 @@ class Verdict:
     level: int
     findings: tuple[Finding, ...] = ()
     checked: tuple[str, ...] = ()
+    n_removed: int = 0
 
     def having(self, findings: list[Finding], checked: str) -> Verdict:
         """Return the verdict after one more check.
@@ -106,7 +109,13 @@ class Verdict:
             ignored = [finding.ignored_fact for finding in new if finding.ignored_fact is not None]
             kernel = kernel._replace(facts=kernel.facts.without(ignored))
         level = self.level & ~doubtful
-        return Verdict(self.asked, kernel, level, (*self.findings, *new), (*self.checked, checked))
+        return replace(
+            self,
+            kernel=kernel,
+            level=level,
+            findings=(*self.findings, *new),
+            checked=(*self.checked, checked),
+        )
 
     def words(self, finding: Finding) -> str:
         """Return the names of the pages that a finding makes npdump keep."""
@@ -121,7 +130,8 @@ class Verdict:
         """What was checked and what is trusted, in one line."""
         if not self.checked or not self.asked & CHECKED:
             return "Self-check: nothing to check"
-        return f"Self-check ({', '.join(self.checked)}): trusted are {label(self.level & CHECKED) or 'none'}"
+        removed = f"; {self.n_removed} pages of memory that was taken away are kept" if self.n_removed else ""
+        return f"Self-check ({', '.join(self.checked)}): trusted are {label(self.level & CHECKED) or 'none'}{removed}"
 
 
 def label(level: int) -> str:
