@@ -51,7 +51,7 @@ def with_resources(memory: Memory, resources: list[tuple[int, int, int]]) -> dic
 
 
 def with_node(memory: Memory, zones: list[tuple[int, int, int]], back: int = 16) -> dict[str, int]:
-    """Write a node with zones ``(pfn_start, pfn_stop, free)``; where they begin is ``back`` bytes before what they span.
+    """Write a node with zones ``(pfn_start, pfn_stop, free)``; where one begins is ``back`` bytes before what it spans.
 
     The word between, if there is one, is managed_pages.
     """
