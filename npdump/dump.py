@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
+    from npdump.answers.estimate import Estimate
     from npdump.answers.info import DumpInfo
     from npdump.answers.memory_map import MemoryMap
     from npdump.answers.usage import MemoryUsage
@@ -297,6 +298,58 @@ class Dump(Opened):
         allocate = in_file(self.reading.work_dir) if self.reading.work_dir else in_memory
         heard_by = observer or self.observer
         return usage.memory_usage(self.source, self.kernel, heard_by, without=without, allocate=allocate)
+
+    def estimate(
+        self,
+        level: int = 0,
+        *,
+        codec: str = "raw",
+        engine: str | None = None,
+        codec_level: int | None = None,
+        share: bool = True,
+        observer: Observer | None = None,
+    ) -> Estimate:
+        """Estimate how large a kdump-compressed dump would become, reading at most 3 % of memory.
+
+        Parameters
+        ----------
+        level, codec, codec_level
+            See `write`.
+        engine : str, optional
+            One of the codec's engines, by default the first that is there.
+        share : bool
+            Whether pages that equal an earlier one are stored once.
+        observer : Observer, optional
+            By default that of the dump.
+
+        Raises
+        ------
+        UsageError
+            If a level or codec does not exist.
+        FactError, AddressError, MemmapError
+            If the pages cannot be told apart.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     found = dump.estimate(31, codec="zlib")
+        ...     written = dump.write(tmp_path / "small", level=31, codec="zlib").written_nbytes
+        >>> abs(found.nbytes - written) < written / 5
+        True
+        """
+        from npdump.answers.estimate import estimate
+
+        _check_levels([level])
+        recorder = Recorder(observer or self.observer)
+        how = pipeline.write_options(
+            self.source, codec=codec, engine=engine, codec_level=codec_level, share=share, observer=recorder
+        )
+        # Below level 2 struct pages tell broken and offline pages alone, which a sample doesn't need.
+        asked = level & ~self.source.history.level
+        kernel = self.find_kernel(required=True, observer=recorder) if asked > 1 else None
+        scan, _ = pipeline.open_checked_scan(self.source, kernel, asked, DEFAULT_SCAN, recorder)
+        struct_nbytes = (kernel.facts.get("SIZE(page)") or 0) if kernel else 0
+        return estimate(self.source, scan, level | self.source.history.level, how, struct_nbytes)
 
     def write(
         self,

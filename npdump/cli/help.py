@@ -66,6 +66,13 @@ HELP = {
         "the machine, and what is missing. The page fetches nothing and has no script.",
         ("-f", *_READING),
     ),
+    "estimate": Help(
+        "npdump estimate [-d LEVEL] [-c|-l|-p|-z] [OPTION]... VMCORE...",
+        "Say how large a kdump-compressed dump of VMCORE would become, and how much CPU time making it would take, by "
+        "the struct pages, a few words of each page, and whole pages of a sample: at most 3 % of memory is read. "
+        "VMCORE is /proc/kcore for the running kernel (root may read it).",
+        ("-d", "-c", "-l", "-p", "-z", "--codec-level", "--zlib-engine", "--no-share", "--json", *_READING),
+    ),
     "skeleton": Help(
         "npdump skeleton [OPTION]... VMCORE... > REFERENCE.json",
         "Print counts and digests of VMCORE as JSON: npdump compare REFERENCE.json VMCORE compares later dumps with "

@@ -50,12 +50,13 @@ COMMANDS = {
     "map": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
     "compare": Command(("vmcores",), 1, "vmcores"),
     "check": Command(("vmcores",), 1, "vmcores"),
+    "estimate": Command(("vmcores",), 1, "vmcores"),
     "skeleton": Command(("vmcores",), 1, "vmcores"),
     "report": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
 }
 """By the name of the module that does it."""
 
-SUBCOMMANDS = ("info", "explain", "stats", "map", "report", "compare", "skeleton", "check", "completion")
+SUBCOMMANDS = ("info", "explain", "stats", "estimate", "map", "report", "compare", "skeleton", "check", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 

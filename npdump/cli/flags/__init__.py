@@ -34,6 +34,7 @@ USAGE = (
     "       npdump info [OPTION]... VMCORE...\n"
     "       npdump explain [OPTION]... VMCORE PAGE...\n"
     "       npdump stats [--by PART] [--json|--csv] VMCORE...\n"
+    "       npdump estimate [-d LEVEL] [-c|-l|-p|-z] VMCORE...\n"
     "       npdump map [--layout LAYOUT] VMCORE... PICTURE\n"
     "       npdump report VMCORE... PAGE.html\n"
     "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"

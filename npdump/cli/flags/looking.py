@@ -72,6 +72,10 @@ RULES = (
         "--json with --csv: give one",
     ),
     Rule(
+        lambda o: o.command == "estimate" and (o.format != "kdump" or o.retry_levels),
+        "estimate: is of one level, in kdump-compressed format: without -E",
+    ),
+    Rule(
         lambda o: o.command == "compare" and len(o.vmcores) < 2,
         "compare: two VMCOREs at least are needed",
     ),
