@@ -20,7 +20,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own costs half of what Python needs to start
 if TYPE_CHECKING:
-    from npdump import errors
+    from npdump import errors, fleet
     from npdump.dump import Dump, open
     from npdump.facts import Facts
     from npdump.observer import Observer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Dump", "DumpLevel", "Facts", "Observer", "PageClass", "errors", "open"]
+__all__ = ["Dump", "DumpLevel", "Facts", "Observer", "PageClass", "errors", "fleet", "open"]
 
 _HOMES = {
     "Dump": "npdump.dump",
@@ -41,8 +41,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "errors":
-        return import_module("npdump.errors")
+    if name in ("errors", "fleet"):
+        return import_module(f"npdump.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'npdump' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -92,6 +92,33 @@ HELP = {
         "is different, and 2 if they cannot be compared.",
         ("--bytes", "--allow", "--junit", "--json", *_READING),
     ),
+    "fleet": Help(
+        "npdump fleet [OPTION]... SOURCE...\n       npdump fleet report CATALOGUE PAGE.html|TABLE.parquet",
+        "Ask the same of many dumps, and make small ones of them, on all CPUs of this machine or on a Dask cluster. "
+        "SOURCE is a dump, a folder, a glob in quotes, or @FILE with one of these a line. The answers are rows of an "
+        "SQLite file, the catalogue; the same command started again goes on where it was. A damaged dump is named and "
+        "stops no other one; the exit code is 1 if there was one. fleet report makes a page of HTML, or a Parquet "
+        "file, of a catalogue.",
+        (
+            "--do",
+            "--to",
+            "--catalogue",
+            "--jobs",
+            "--scheduler",
+            "--time-limit",
+            "--memory-limit",
+            "--retry-failed",
+            "-d",
+            "-c",
+            "-l",
+            "-p",
+            "-z",
+            "-E",
+            "-f",
+            "--json",
+            *_READING,
+        ),
+    ),
     "completion": Help(
         "npdump completion bash|zsh|fish",
         'Print a completion script: put it where the shell looks for such, or run eval "$(npdump completion bash)".',

@@ -78,6 +78,14 @@ class Options(NamedTuple):
     compares_stored: bool = False
     allowed: tuple[tuple[str, int], ...] | None = None
     junit: str | None = None
+    asked: tuple[str, ...] | None = None
+    output_folder: str | None = None
+    catalogue: str | None = None
+    jobs: int | None = None
+    scheduler: str | None = None
+    time_limit_seconds: int | None = None
+    memory_limit_nbytes: int | None = None
+    retry_failed: bool = False
     show_help: bool = False
     show_version: bool = False
 

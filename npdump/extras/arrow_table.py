@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["arrow_table"]
+__all__ = ["arrow_table", "parquet"]
 
 
 def arrow_table(pieces: Iterable[Mapping[str, npt.NDArray[Any]]], categories: Mapping[str, Sequence[str]]) -> Any:
@@ -38,3 +38,20 @@ def arrow_table(pieces: Iterable[Mapping[str, npt.NDArray[Any]]], categories: Ma
             arrays[name] = array
         batches.append(pyarrow.RecordBatch.from_pydict(arrays))
     return pyarrow.Table.from_batches(batches)
+
+
+_TYPES = {"TEXT": "string", "INTEGER": "int64", "REAL": "float64"}
+
+
+def parquet(columns: Mapping[str, tuple[str, Sequence[Any]]]) -> Any:
+    """Return a Parquet file, as a buffer, of columns: SQLite's name of the type, and the values.
+
+    Raises
+    ------
+    MissingDependency
+    """
+    pyarrow = require("pyarrow", "pyarrow", "Parquet files")
+    arrays = {name: pyarrow.array(values, _TYPES[kind]) for name, (kind, values) in columns.items()}
+    stream = pyarrow.BufferOutputStream()
+    require("pyarrow.parquet", "pyarrow", "Parquet files").write_table(pyarrow.table(arrays), stream)
+    return stream.getvalue()

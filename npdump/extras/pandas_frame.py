@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["frame", "frame_of_counts"]
+__all__ = ["frame", "frame_of_counts", "frame_of_rows"]
 
 
 def frame(columns: Mapping[str, npt.NDArray[Any]], categories: Mapping[str, Sequence[str]]) -> Any:
@@ -43,3 +43,14 @@ def frame_of_counts(counts: npt.NDArray[Any], index: Sequence[Any], columns: Seq
     """
     pandas = require("pandas", "pandas", "data frames")
     return pandas.DataFrame(counts, index=pandas.Index(index, name=name), columns=list(columns))
+
+
+def frame_of_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Make a data frame of rows; what a row lacks is missing.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    pandas = require("pandas", "pandas", "data frames")
+    return pandas.DataFrame.from_records(list(rows))

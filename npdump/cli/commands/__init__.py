@@ -53,10 +53,11 @@ COMMANDS = {
     "estimate": Command(("vmcores",), 1, "vmcores"),
     "skeleton": Command(("vmcores",), 1, "vmcores"),
     "report": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
+    "fleet": Command(("vmcores",), 1, "vmcores"),
 }
 """By the name of the module that does it."""
 
-SUBCOMMANDS = ("info", "explain", "stats", "estimate", "map", "report", "compare", "skeleton", "check", "completion")
+SUBCOMMANDS = ("info", "explain", "stats", "estimate", "map", "report", "compare", "skeleton", "check", "fleet", "completion")
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 

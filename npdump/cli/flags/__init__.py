@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from npdump.cli.flags import facts, looking, messages, output, questions, work
+from npdump.cli.flags import facts, fleet, looking, messages, output, questions, work
 from npdump.cli.flags._declare import usage_error
 from npdump.cli.flags.unsupported import UNSUPPORTED_OPTIONS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from npdump.cli.flags._declare import Group
 
-GROUPS: tuple[Group, ...] = (output, work, facts, questions, looking, messages)
+GROUPS: tuple[Group, ...] = (output, work, facts, questions, looking, fleet, messages)
 
 USAGE = (
     "npdump [OPTION]... VMCORE DUMPFILE\n"
@@ -40,6 +40,8 @@ USAGE = (
     "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"
     "       npdump skeleton VMCORE... > REFERENCE.json; npdump compare REFERENCE.json VMCORE\n"
     "       npdump check [--json] VMCORE...\n"
+    "       npdump fleet [--do LIST] [--to DIR] [--catalogue FILE] [OPTION]... SOURCE...\n"
+    "       npdump fleet report CATALOGUE PAGE.html|TABLE.parquet\n"
     "       npdump completion bash|zsh|fish"
 )
 

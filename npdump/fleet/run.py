@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Handing out: to threads of this process, or to a Dask cluster; both are executors (`concurrent.futures`)."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from npdump.errors import NpdumpError
+from npdump.fleet.child import Call, Failure, Outcome, close_children
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor, Future
+
+__all__ = ["FleetError", "Workers", "on_this_machine", "outcomes"]
+
+T = TypeVar("T")
+
+
+class FleetError(NpdumpError):
+    """The fleet can not go on: its scheduler is lost, or its disk is full; started again, it goes on where it was."""
+
+
+class Workers(NamedTuple):
+    """Where dumps are worked on.
+
+    Attributes
+    ----------
+    executor : Executor
+    n_waiting : int
+        How many dumps are handed out at a time: enough that no worker waits for the next one.
+    words : str
+        What to tell the user of them.
+    """
+
+    executor: Executor
+    n_waiting: int
+    words: str
+
+
+@contextmanager
+def on_this_machine(n_workers: int | None = None) -> Iterator[Workers]:
+    """Give workers on this machine: by default, as many as this process may use CPUs."""
+    n = n_workers or len(os.sched_getaffinity(0))
+    executor = ThreadPoolExecutor(n, "npdump-fleet")
+    try:
+        yield Workers(executor, n + 1, f"{n} process{'es' if n != 1 else ''} on this machine")
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        close_children()
+        executor.shutdown()
+
+
+def outcomes(workers: Workers, call: Call, tasks: Iterable[T]) -> Iterator[tuple[T, Outcome]]:
+    """Have a function called with each task, and yield what became of it, as it comes.
+
+    Parameters
+    ----------
+    workers : Workers
+    call : Call
+    tasks : iterable
+        The next one is asked for when it is handed out.
+
+    Raises
+    ------
+    FleetError
+        If the scheduler is lost.
+    """
+    done: SimpleQueue[Future[Outcome]] = SimpleQueue()
+    waiting: dict[Future[Outcome], T] = {}
+    coming = iter(tasks)
+    while True:
+        for task in islice(coming, workers.n_waiting - len(waiting)):
+            future = workers.executor.submit(call, task)
+            waiting[future] = task
+            future.add_done_callback(done.put)
+        if not waiting:
+            return
+        future = done.get()
+        yield waiting.pop(future), _outcome(future)
+
+
+def _outcome(future: Future[Any]) -> Outcome:
+    try:
+        outcome: Outcome = future.result()
+    except CancelledError as error:
+        raise FleetError(
+            "the scheduler is lost: start it, and the same command again: it goes on from there"
+        ) from error
+    except Exception as error:
+        # Of the scheduler: a dump whose workers died again and again, most of all.
+        first = str(error).partition("\n")[0]
+        return Outcome(failure=Failure(type(error).__name__, f"{type(error).__name__}: {first}"))
+    return outcome
