@@ -111,7 +111,7 @@ def test_failed_dumps_are_begun_again_if_that_is_asked_for(folder, done, tmp_pat
     assert run_fleet(tmp_path / "dump", "--do", "info", "--catalogue", catalogue).returncode == 1
     status = (tmp_path / "dump").stat()
     assert run_fleet(tmp_path / "dump", "--do", "info", "--catalogue", catalogue).returncode == 1
-    result = run_fleet(tmp_path / "dump", "--do", "info", "--catalogue", catalogue, "--retry-failed", "--json")
+    result = run_fleet(tmp_path / "dump", "--do", "info", "--catalogue", catalogue, "--again", "--json")
     assert json.loads(result.stdout)["n_failed"] == 1
     # Another file of that name is another dump.
     (tmp_path / "dump").chmod(0o600)

@@ -85,7 +85,7 @@ class Options(NamedTuple):
     scheduler: str | None = None
     time_limit_seconds: int | None = None
     memory_limit_nbytes: int | None = None
-    retry_failed: bool = False
+    again: bool = False
     show_help: bool = False
     show_version: bool = False
 

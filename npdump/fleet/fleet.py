@@ -67,7 +67,7 @@ def run_fleet(
     outputs: Mapping[str, str] | None = None,
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     force: bool = False,
-    retry_failed: bool = False,
+    again: bool = False,
 ) -> Tally:
     """Do what is left to do of a fleet.
 
@@ -85,7 +85,7 @@ def run_fleet(
     limits : Limits
     force : bool
         Overwrite outputs that are not this fleet's.
-    retry_failed : bool
+    again : bool
         Begin those again that failed.
 
     Returns
@@ -100,7 +100,7 @@ def run_fleet(
         If the catalogue can not be written.
     """
     run = _Run(work.words, outputs or {}, catalogue, observer, Tally(len(found)))
-    left = run.left_of(found, force, retry_failed)
+    left = run.left_of(found, force, again)
     call = Call(dumps(work), limits)
     for task, outcome in outcomes(workers, call, run.handed_out(left)):
         if outcome.failure is not None and outcome.failure.kind == NoSpace.__name__:
@@ -121,7 +121,7 @@ class _Run:
     tally: Tally
     may_replace: Collection[str] | None = None
 
-    def left_of(self, found: Sequence[Found], force: bool, retry_failed: bool) -> dict[str, Found]:
+    def left_of(self, found: Sequence[Found], force: bool, again: bool) -> dict[str, Found]:
         """Return the dumps whose answer isn't in the catalogue, by path."""
         states = self.catalogue.states(self.asked)
         # Outputs of dumps that were begun are ours.
@@ -130,7 +130,7 @@ class _Run:
         for one in found:
             state, *identity = states.get(one.path, ("", None, None))
             is_same = identity == [one.nbytes, one.mtime_ns]
-            if is_same and (state in ("done", "other") or (state == "failed" and not retry_failed)):
+            if is_same and (state in ("done", "other") or (state == "failed" and not again)):
                 self.tally.n_known += 1
                 self.tally.n_failed_before += state == "failed"
             else:
@@ -138,7 +138,7 @@ class _Run:
         if self.tally.n_known:
             self.observer.message(
                 f"{self.catalogue.path}: has {self.tally.n_known} of {len(found)} dumps already, of which "
-                f"{self.tally.n_failed_before} failed (--retry-failed begins these again)"
+                f"{self.tally.n_failed_before} failed (--again begins these again)"
             )
         return left
 

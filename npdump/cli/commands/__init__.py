@@ -57,7 +57,19 @@ COMMANDS = {
 }
 """By the name of the module that does it."""
 
-SUBCOMMANDS = ("info", "explain", "stats", "estimate", "map", "report", "compare", "skeleton", "check", "fleet", "completion")
+SUBCOMMANDS = (
+    "info",
+    "explain",
+    "stats",
+    "estimate",
+    "map",
+    "report",
+    "compare",
+    "skeleton",
+    "check",
+    "fleet",
+    "completion",
+)
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 
 

@@ -67,7 +67,7 @@ def run(options: Options, report: Reporter) -> int:
             outputs=outputs,
             limits=Limits(options.time_limit_seconds, options.memory_limit_nbytes),
             force=options.force,
-            retry_failed=options.retry_failed,
+            again=options.again,
         )
     if options.json:
         report.answer(json.dumps(asdict(tally), indent=1))

@@ -61,7 +61,7 @@ FLAGS = (
         help="with fleet, have the workers of the Dask cluster do it whose scheduler is at ADDRESS, as tcp://host:8786",
     ),
     flag(
-        "--time-limit",
+        "--limit-time",
         command="fleet",
         dest="time_limit_seconds",
         metavar="SECONDS",
@@ -69,7 +69,7 @@ FLAGS = (
         help="with fleet, give a dump up that takes longer",
     ),
     flag(
-        "--memory-limit",
+        "--limit-memory",
         command="fleet",
         dest="memory_limit_nbytes",
         metavar="SIZE",
@@ -78,7 +78,7 @@ FLAGS = (
         "letter K, M, G or T multiplies",
     ),
     flag(
-        "--retry-failed",
+        "--again",
         command="fleet",
         action="store_true",
         help="with fleet, begin those again that failed; by default they are left as they are",
