@@ -16,8 +16,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from npdump import pipeline
+from npdump.arrays import count
 from npdump.bitmap import in_file, in_memory
-from npdump.errors import AddressError, FactError, MemmapError, UsageError
+from npdump.errors import AddressError, ConfigError, FactError, MemmapError, UsageError
 from npdump.kernel.probe import embedded_types
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.opened import Opened
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from npdump.answers.info import DumpInfo
     from npdump.answers.memory_map import MemoryMap
     from npdump.answers.usage import MemoryUsage
+    from npdump.erase import Outcome
     from npdump.kernel import dmesg
     from npdump.kernel.facts.types import Types
     from npdump.kernel.kernel import Kernel
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from npdump.pages.result import ScanResult
     from npdump.pages.selfcheck import Verdict
     from npdump.sinks import Sink
+    from npdump.sources._erased import ErasePlan
     from npdump.summary import Summary
 
 __all__ = ["Dump", "open"]
@@ -364,6 +367,7 @@ class Dump(Opened):
         strict: bool = False,
         codec_level: int | None = None,
         n_threads: int | None = None,
+        config: str | os.PathLike[str] | None = None,
         observer: Observer | None = None,
     ) -> Summary:
         """Make a dump file of the pages that stay.
@@ -390,6 +394,8 @@ class Dump(Opened):
             How hard to compress; see ``--codec-level`` of the command.
         n_threads : int, optional
             Threads that read and compress; by default as many as pay.
+        config : str or path-like, optional
+            A file that says what is to be erased, see `erasing`.
         observer : Observer, optional
             By default that of the dump.
 
@@ -422,8 +428,36 @@ class Dump(Opened):
             n_threads=n_threads,
             split=Split(len(paths)) if more else None,
             scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),
+            config=None if config is None else os.fspath(config),
             observer=observer,
         )
+
+    def erasing(self, config: str | os.PathLike[str]) -> Outcome:
+        """Return what a configuration would erase, as in makedumpfile.conf(5); nothing is written.
+
+        Parameters
+        ----------
+        config : str or path-like
+
+        Raises
+        ------
+        ConfigError
+            If the file can't be read, or a line of it is wrong.
+        FactError, AddressError
+            See `kernel`.
+
+        Examples
+        --------
+        >>> config = tmp_path / "erase.conf"
+        >>> _ = config.write_text("erase init_uts_ns size 400")
+        >>> with npdump.open(vmcore) as dump:
+        ...     [(found.text, found.nbytes) for found in dump.erasing(config).found]
+        [('erase init_uts_ns size 400', 400)]
+        """
+        from npdump import erase
+
+        path = os.fspath(config)
+        return erase.carry_out(path, erase.read_config(path), self.names)
 
     def write_to(
         self,
@@ -432,6 +466,7 @@ class Dump(Opened):
         level: int | Sequence[int] = 0,
         split: Split | None = None,
         scanning: ScanOptions = DEFAULT_SCAN,
+        config: str | None = None,
         observer: Observer | None = None,
         **options: Any,
     ) -> Summary:
@@ -446,6 +481,8 @@ class Dump(Opened):
         split : Split or None
             Divide the dump among several outputs.
         scanning : ScanOptions
+        config : str or None
+            A file that says what is to be erased.
         **options
             See `npdump.pipeline.write_options`.
 
@@ -463,8 +500,30 @@ class Dump(Opened):
         )
         kernel = None if how.copy_compressed else self.find_kernel(required=required, observer=heard_by)
         return pipeline.filter_dump(
-            self.source, self.arch, kernel, levels, how, open_sinks, scanning=scanning, split=split, observer=heard_by
+            self.source,
+            self.arch,
+            kernel,
+            levels,
+            how,
+            open_sinks,
+            scanning=scanning,
+            split=split,
+            erasing=None if config is None else self._erase_plan(config, heard_by, scanning.strict),
+            observer=heard_by,
         )
+
+    def _erase_plan(self, config: str, observer: Observer, strict: bool) -> ErasePlan:
+        """Return what a configuration erases; what of it finds nothing is said, or is an error."""
+        from npdump import erase
+
+        outcome = self.erasing(config)
+        for text in outcome.problem_texts():
+            if strict:
+                raise ConfigError(f"{text}: nothing is written, as --strict asks")
+            observer.warn(f"{text}: it erases nothing")
+        plan = erase.make_plan(outcome.found)
+        observer.message(f"{config}: erases {count(plan.filled) + count(plan.zeroed)} bytes.")
+        return plan
 
 
 def _check_levels(levels: Sequence[int]) -> None:

@@ -105,3 +105,7 @@ class NoSpace(SinkError):
     """
 
     n_written = 0
+
+
+class ConfigError(NpdumpError):
+    """A configuration that says what to erase, or an extension, is wrong; the message names the file and line."""

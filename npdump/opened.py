@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from npdump.facts import Facts
     from npdump.kernel.facts.external import ExternalFacts
+    from npdump.kernel.facts.graph import TypeGraph
     from npdump.kernel.kernel import Kernel
     from npdump.kernel.memory import VirtualMemory
+    from npdump.kernel.names import Names
     from npdump.storage import Storage
 
 __all__ = ["Opened", "PhysicalMemory", "Translation"]
@@ -275,6 +277,32 @@ class Opened:
             return kallsyms.read(self.facts, self.memory.read, self.memory.word)
         except (AddressError, FactError):
             return {}
+
+    @cached_property
+    def names(self) -> Names:
+        """All symbols and types of the kernel and its modules, by name; raises as `kernel`.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     dump.names.symbol("init_uts_ns") == dump.facts.get("SYMBOL(init_uts_ns)")
+        True
+        """
+        from npdump.kernel.names import Names
+
+        kernel = self.kernel  # which compares it with the vmlinux
+        if self.vmlinux is None:
+            return Names(kernel)
+        from npdump.kernel.facts import vmlinux  # and pyelftools with it
+
+        work_dir = self.reading.work_dir
+        graphs, linked = self._stack.enter_context(vmlinux.open_graphs(self.vmlinux, work_dir))
+
+        def debug_graphs(name: str) -> tuple[list[TypeGraph], dict[str, int]]:
+            path = vmlinux.module_debug_file(name, kernel.facts.release)
+            return self._stack.enter_context(vmlinux.open_graphs(path, work_dir)) if path is not None else ([], {})
+
+        return Names(kernel, graphs, linked, debug_graphs)
 
     def translate(self, vaddr: int) -> Translation:
         """Translate a kernel virtual address.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
     from npdump.sinks import Sink
     from npdump.sources import Source
+    from npdump.sources._erased import ErasePlan
     from npdump.writers._split import Split
 
 __all__ = ["ScanOptions", "filter_dump", "open_checked_scan", "write_options"]
@@ -139,6 +140,7 @@ def filter_dump(
     *,
     scanning: ScanOptions = DEFAULT_SCAN,
     split: Split | None = None,
+    erasing: ErasePlan | None = None,
     observer: Observer = SILENT,
 ) -> Summary:
     """Make a dump file.
@@ -157,6 +159,8 @@ def filter_dump(
     scanning : ScanOptions
     split : Split or None
         Divide the dump among several outputs.
+    erasing : ErasePlan or None
+        Bytes that the dump must not have.
     observer : Observer
 
     Returns
@@ -171,7 +175,7 @@ def filter_dump(
     """
     recorder = Recorder(observer)
     _report_history(source, levels[0], options.copy_compressed, recorder)
-    run = _Run(source, arch, kernel, options, open_sinks, scanning, split, recorder)
+    run = _Run(source, arch, kernel, options, open_sinks, scanning, split, erasing, recorder)
     recorder.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {run.release or 'unknown'}")
     for level, next_level in pairwise(levels):
         try:
@@ -195,6 +199,7 @@ class _Run(NamedTuple):
     open_sinks: Callable[[], Sequence[Sink]]
     scanning: ScanOptions
     split: Split | None
+    erasing: ErasePlan | None
     recorder: Recorder
 
     @property
@@ -223,7 +228,8 @@ class _Run(NamedTuple):
     def _plan(self, scan: PageScan, level: int) -> DumpPlan:
         source, arch, kernel, history = self.source, self.arch, self.kernel, self.source.history
         return DumpPlan(
-            source=source,
+            # Pages are told apart by what they hold, and written without what is to be erased.
+            source=source if self.erasing is None else source.erasing(self.erasing),
             kernel=kernel,
             scan=scan,
             level=level,

@@ -181,7 +181,6 @@ MAKEDUMPFILE_ONLY = [
     "-e --work-dir /tmp vmcore dumpfile",
     "-X vmcore dumpfile",
     "--diskset=vmcore1 --diskset=vmcore2 dumpfile",
-    "--config filter.conf vmcore dumpfile",
     "--eppic macro vmcore dumpfile",
     "--extension e.so vmcore dumpfile",
     "--xen-syms xen-syms vmcore dumpfile",

@@ -40,6 +40,7 @@ class Options(NamedTuple):
     override: bool = False
     vmlinux: str | None = None
     new_vmcoreinfo: str | None = None
+    config: str | None = None
     strict: bool = False
     codec: str = "raw"
     dump_level: int = 0
@@ -157,6 +158,7 @@ def _command(word: str | None, values: dict[str, object]) -> str:
         "make_vmcoreinfo": values["new_vmcoreinfo"] is not None,
         "dmesg": values.pop("dump_dmesg") or values["partial_dmesg"],
         "mem_usage": values.pop("mem_usage"),
+        "check_config": values.pop("check_config"),
         "rearrange": values.pop("rearrange"),
         "vtop": values["vtop"] is not None,
     }

@@ -105,3 +105,9 @@ SHDR = {
 
 NHDR = np.dtype([("namesz", "u4"), ("descsz", "u4"), ("type", "u4")])
 """Note header, the same in ELF32 and ELF64 core files."""
+
+SYM = {
+    64: np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]),
+    32: np.dtype([("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]),
+}
+"""An entry of a symbol table."""

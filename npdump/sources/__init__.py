@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from npdump.arrays import I64, U8, U32, Bool, Index, Records, Runs
     from npdump.errors import LostPage
     from npdump.layouts import ByteOrder
+    from npdump.sources._erased import ErasePlan
     from npdump.storage import Storage
 
 __all__ = [
@@ -245,6 +246,12 @@ class Source(Protocol):
 
     def without(self, pfn_start: int, pfn_stop: int) -> Source:
         """Return the same image as if it had no page frames ``[pfn_start, pfn_stop)``."""
+
+    def erasing(self, plan: ErasePlan) -> Source:
+        """Return the same image with bytes overwritten in all that is read of it, and what was erased in its history.
+
+        Its notes no longer have the text of what was erased before: ``history.eraseinfo`` has both.
+        """
 
     def as_machine(self, name: str) -> Source:
         """Return the same image as one of the machine that ``uname -m`` calls so, whatever the file says."""

@@ -11,13 +11,14 @@ import numpy as np
 from npdump.arrays import subtract
 from npdump.layouts.machine import Machine, machine_named
 from npdump.layouts.machine import page_size_of as fitting_page_size
-from npdump.sources._notes import page_size_of, with_text
+from npdump.sources._notes import page_size_of, with_text, without_eraseinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from npdump.arrays import U8, Records, Runs
     from npdump.sources import CompressedPages, Header, History, Loss, NoteArea, VmcoreinfoText
+    from npdump.sources._erased import ErasePlan
 
 __all__ = ["Image", "Pages"]
 
@@ -89,3 +90,21 @@ class Image:
         """See `npdump.sources.Source.without`."""
         left_out = np.array([[pfn_start, pfn_stop]])
         return replace(self, ram_runs=subtract(self.ram_runs, left_out), data_runs=subtract(self.data_runs, left_out))
+
+    def erasing(self, plan: ErasePlan) -> Image:
+        """See `npdump.sources.Source.erasing`."""
+        from npdump.sources._erased import ErasedCompressedPages, ErasedPages  # seldom needed
+
+        compressed = self.compressed and ErasedCompressedPages(self.compressed, plan, self.page_size)
+        return replace(
+            self,
+            pages=ErasedPages(self.pages, plan, self.page_size),
+            compressed=compressed,
+            notes=without_eraseinfo(self.notes, self.header.byte_order),
+            history=self.history._replace(eraseinfo=_lines(self.history.eraseinfo) + plan.text),
+        )
+
+
+def _lines(text: bytes) -> bytes:
+    """Return a text whose last line has an end."""
+    return text if not text or text.endswith(b"\n") else text + b"\n"

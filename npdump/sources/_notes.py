@@ -25,6 +25,7 @@ __all__ = [
     "parse_notes",
     "with_byte_order",
     "with_text",
+    "without_eraseinfo",
 ]
 
 
@@ -139,6 +140,17 @@ def find_eraseinfo(area: bytes, byte_order: ByteOrder) -> bytes:
         if note.name == b"ERASEINFO":
             return area[note.desc_offset : note.desc_offset + note.desc_nbytes].rstrip(b"\0")
     return b""
+
+
+def without_eraseinfo(notes: NoteArea, byte_order: ByteOrder) -> NoteArea:
+    """Return notes without the one that says what was erased."""
+    for note in parse_notes(notes.area, byte_order):
+        if note.name == b"ERASEINFO":
+            stop = note.desc_offset + (note.desc_nbytes + 3 & ~3)
+            area = notes.area[: note.offset] + notes.area[stop:]
+            is_moved = notes.vmcoreinfo is not None and notes.offset > note.offset
+            return notes._replace(area=area, offset=notes.offset - (stop - note.offset) * is_moved)
+    return notes
 
 
 def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:

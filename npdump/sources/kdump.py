@@ -153,7 +153,8 @@ def _history(parts: Sequence[Part], table: PageTable) -> History:
         utsname=header.utsname,
         phys_base=header.phys_base,
         timestamp=header.timestamp,
-        eraseinfo=b"".join(part.header.eraseinfo for part in parts),
+        # Each part that npdump makes has the whole text, makedumpfile's have their own part of it.
+        eraseinfo=b"".join(dict.fromkeys(part.header.eraseinfo for part in parts)),
     )
 
 

@@ -41,6 +41,7 @@ COMMANDS = {
     "dmesg": Command(("vmcores", "dumpfiles"), 1, "vmcores"),
     "vtop": Command(("vmcores",), 1, "vmcores"),
     "mem_usage": Command(("vmcores",), 1, "vmcores"),
+    "check_config": Command(("vmcores",), 1, "vmcores"),
     "info": Command(("vmcores",), 1, "vmcores"),
     "explain": Command(("vmcores", "pages"), 2, "pages"),
     "rearrange": Command(("dumpfiles",), 1, has_json=False),

@@ -9,22 +9,27 @@ Linux ``Documentation/bpf/btf.rst`` and ``include/uapi/linux/btf.h``.
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from npdump.errors import FactError
 from npdump.kernel.facts.types import WANTED, Member, Struct, Types, TypesBuilder
 
-__all__ = ["parse"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["damage_as_fact_error", "parse", "read_index"]
 
 MAGIC = 0xEB9F
 HEADER_NBYTES = 24
 MAX_NESTING = 32
 """Bound on typedefs of typedefs and structs in structs; a loop is damage."""
 
-_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
-_VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(9, 20)
-_EXTRA_NBYTES = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
-_EXTRA_NBYTES_EACH = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
-_ALIASES = {_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG}
+INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF = range(1, 9)
+VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(9, 20)
+_EXTRA_NBYTES = {INT: 4, ARRAY: 12, VAR: 4, DECL_TAG: 4}
+_EXTRA_NBYTES_EACH = {STRUCT: 12, UNION: 12, ENUM: 8, FUNC_PROTO: 8, DATASEC: 12, ENUM64: 12}
+ALIASES = {TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG}
 
 
 def parse(raw: bytes, byte_order: str, word_nbytes: int) -> Types:
@@ -43,36 +48,45 @@ def parse(raw: bytes, byte_order: str, word_nbytes: int) -> Types:
     FactError
         If it is not BTF, or is damaged.
     """
-    try:
+    with damage_as_fact_error():
         return _Reader(raw, byte_order, word_nbytes).types()
+
+
+@contextmanager
+def damage_as_fact_error() -> Iterator[None]:
+    """Turn what reading damaged BTF raises into a FactError."""
+    try:
+        yield
     except (struct.error, IndexError, ValueError, RecursionError) as error:
         raise FactError(f"the kernel's BTF is damaged: {error}") from error
 
 
+def read_index(raw: bytes, byte_order: str) -> tuple[list[int], bytes]:
+    """Return the offset of each type, of which number 0 is void, and the strings; damage raises as it comes."""
+    header = struct.unpack_from(byte_order + "HBBIIIII", raw)
+    magic, _, _, header_nbytes, type_off, type_len, str_off, str_len = header
+    if magic != MAGIC or header_nbytes < HEADER_NBYTES:
+        raise FactError("the kernel's BTF isn't where its symbols say")
+    strings = raw[header_nbytes + str_off : header_nbytes + str_off + str_len]
+    offsets = [0]
+    append, unpack = offsets.append, struct.Struct(byte_order + "II").unpack_from
+    extra = [_EXTRA_NBYTES.get(kind, 0) + 12 for kind in range(32)]
+    each = [_EXTRA_NBYTES_EACH.get(kind, 0) for kind in range(32)]
+    at, stop = header_nbytes + type_off, header_nbytes + type_off + type_len
+    while at < stop:
+        append(at)
+        info = unpack(raw, at)[1]
+        kind = info >> 24 & 31
+        at += extra[kind] + each[kind] * (info & 0xFFFF)
+    return offsets, strings
+
+
 class _Reader:
     def __init__(self, raw: bytes, byte_order: str, word_nbytes: int) -> None:
-        header = struct.unpack_from(byte_order + "HBBIIIII", raw)
-        magic, _, _, header_nbytes, type_off, type_len, str_off, str_len = header
-        if magic != MAGIC or header_nbytes < HEADER_NBYTES:
-            raise FactError("the kernel's BTF isn't where its symbols say")
         self._raw = raw
         self._order = byte_order
         self._word_nbytes = word_nbytes
-        self._strings = raw[header_nbytes + str_off : header_nbytes + str_off + str_len]
-        self._at = [0]
-        """Offset of each type; type 0 is void."""
-        self._index(header_nbytes + type_off, header_nbytes + type_off + type_len)
-
-    def _index(self, at: int, stop: int) -> None:
-        header = struct.Struct(self._order + "II")
-        raw, unpack, append = self._raw, header.unpack_from, self._at.append
-        extra = [_EXTRA_NBYTES.get(kind, 0) + 12 for kind in range(32)]
-        each = [_EXTRA_NBYTES_EACH.get(kind, 0) for kind in range(32)]
-        while at < stop:
-            append(at)
-            info = unpack(raw, at)[1]
-            kind = info >> 24 & 31
-            at += extra[kind] + each[kind] * (info & 0xFFFF)
+        self._at, self._strings = read_index(raw, byte_order)
 
     def _name(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode("ascii", "replace") if offset else ""
@@ -84,7 +98,7 @@ class _Reader:
                 return 0, 0, 0, 0, 0
             name, info, size = struct.unpack_from(self._order + "III", self._raw, self._at[number])
             kind = info >> 24 & 31
-            if kind not in _ALIASES:
+            if kind not in ALIASES:
                 return self._at[number], name, kind, info & 0xFFFF, size
             number = size
         raise IndexError("types go round in a circle")
@@ -92,12 +106,12 @@ class _Reader:
     def _size(self, number: int, depth: int = 0) -> tuple[int, int]:
         """Return the bytes of a type, and its elements if it is an array, else 0."""
         at, _, kind, _, size = self._type(number)
-        if kind == _PTR:
+        if kind == PTR:
             return self._word_nbytes, 0
-        if kind == _ARRAY and depth < MAX_NESTING:
+        if kind == ARRAY and depth < MAX_NESTING:
             element, _, count = struct.unpack_from(self._order + "III", self._raw, at + 12)
             return self._size(element, depth + 1)[0] * count, count
-        return (size if kind in (_INT, _STRUCT, _UNION, _ENUM, _ENUM64, _FLOAT) else 0), 0
+        return (size if kind in (INT, STRUCT, UNION, ENUM, ENUM64, FLOAT) else 0), 0
 
     def _members(self, number: int, base: int, found: dict[str, Member], depth: int = 0) -> None:
         at, _, _, count, _ = self._type(number)
@@ -122,11 +136,11 @@ class _Reader:
         return builder.types
 
     def _take(self, number: int, name: str, kind: int, builder: TypesBuilder) -> None:
-        if kind == _STRUCT:
+        if kind == STRUCT:
             builder.struct(name, lambda: self._struct(number))
-        elif kind == _ENUM:
+        elif kind == ENUM:
             builder.enum(name, lambda: self._enum(number))
-        elif kind == _TYPEDEF:
+        elif kind == TYPEDEF:
             builder.typedef(name, lambda: self._size(number)[0], lambda: None)
 
     def _struct(self, number: int) -> Struct:

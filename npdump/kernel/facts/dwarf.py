@@ -18,6 +18,7 @@ import numpy as np
 
 from npdump.errors import FactError
 from npdump.kernel.facts.elf_symbols import damage_as_fact_error
+from npdump.kernel.facts.graph import Kind
 from npdump.kernel.facts.types import Member, Struct, Types, TypesBuilder
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from elftools.elf.elffile import ELFFile
 
-__all__ = ["read_types"]
+__all__ = ["member_offset", "name_of", "number_of", "read_types", "subrange_count"]
 
 # A function (or the first of them that there is) of each source file whose types are wanted.
 _FUNCTIONS = (
@@ -36,10 +37,10 @@ _FUNCTIONS = (
     ("free_uts_ns", "copy_utsname"),  # kernel/utsname.c
     ("x86_numa_init", "numa_add_cpu", "arch_numa_init", "numa_clear_node"),  # where node_data is defined
 )
-_ALIASES = {"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type", "DW_TAG_restrict_type"}
-_RECORDS = {"DW_TAG_structure_type", "DW_TAG_union_type"}
-_MAX_NESTING = 32
-_LANG_RUST = 0x1C
+ALIASES = {"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type", "DW_TAG_restrict_type"}
+RECORDS = {"DW_TAG_structure_type": Kind.STRUCT, "DW_TAG_union_type": Kind.UNION}
+MAX_NESTING = 32
+LANG_RUST = 0x1C
 
 
 def read_types(elf: ELFFile, symbols: dict[str, int]) -> Types:
@@ -74,7 +75,7 @@ class _Dwarf:
         builder = TypesBuilder()
         for unit in self._units():
             top = unit.get_top_DIE()
-            if _number(top, "DW_AT_language") == _LANG_RUST:
+            if number_of(top, "DW_AT_language") == LANG_RUST:
                 continue
             for die in top.iter_children():
                 self._take(die, builder)
@@ -82,7 +83,7 @@ class _Dwarf:
 
     def _file(self, die: Any) -> str | None:
         """Return the source file that a DIE is declared in, as a path from the top of the kernel's sources."""
-        number = _number(die, "DW_AT_decl_file")
+        number = number_of(die, "DW_AT_decl_file")
         program = self._info.line_program_for_CU(die.cu)
         if number is None or program is None:
             return None
@@ -123,13 +124,13 @@ class _Dwarf:
     def _take(self, die: Any, builder: TypesBuilder) -> None:
         # A variable that was declared in a header has its name there only.
         is_named_elsewhere = "DW_AT_specification" in die.attributes
-        name = _name(die.get_DIE_from_attribute("DW_AT_specification") if is_named_elsewhere else die)
+        name = name_of(die.get_DIE_from_attribute("DW_AT_specification") if is_named_elsewhere else die)
         if name is None or "DW_AT_declaration" in die.attributes:
             return
-        if die.tag in _RECORDS:
+        if die.tag in RECORDS:
             builder.struct(name, lambda: self._struct(die))
         elif die.tag == "DW_TAG_enumeration_type":
-            builder.enum(name, lambda: (_number(die, "DW_AT_byte_size") or 0, _enumerators(die)))
+            builder.enum(name, lambda: (number_of(die, "DW_AT_byte_size") or 0, _enumerators(die)))
         elif die.tag == "DW_TAG_typedef":
             builder.typedef(name, lambda: self._size(die)[0], lambda: self._file(die))
         elif die.tag == "DW_TAG_variable":
@@ -138,28 +139,28 @@ class _Dwarf:
     def _struct(self, die: Any) -> Struct:
         members: dict[str, Member] = {}
         self._members(die, 0, members)
-        return Struct(_number(die, "DW_AT_byte_size") or 0, members)
+        return Struct(number_of(die, "DW_AT_byte_size") or 0, members)
 
     def _type(self, die: Any) -> Any:
         """Return the type of a DIE without typedefs and qualifiers, None for void."""
-        for _ in range(_MAX_NESTING):
+        for _ in range(MAX_NESTING):
             if "DW_AT_type" not in die.attributes:
                 return None
             die = die.get_DIE_from_attribute("DW_AT_type")
-            if die.tag not in _ALIASES:
+            if die.tag not in ALIASES:
                 return die
         raise FactError("its debug information is damaged: types go round in a circle")
 
     def _size(self, die: Any, depth: int = 0) -> tuple[int, int]:
         """Return the bytes of a DIE's type, and its elements if it's an array, else 0."""
         of = self._type(die)
-        if of is None or depth > _MAX_NESTING:
+        if of is None or depth > MAX_NESTING:
             return 0, 0
         if of.tag == "DW_TAG_pointer_type":
             return self._word_nbytes, 0
         if of.tag != "DW_TAG_array_type":
-            return _number(of, "DW_AT_byte_size") or 0, 0
-        counts = [_count(child) for child in of.iter_children() if child.tag == "DW_TAG_subrange_type"]
+            return number_of(of, "DW_AT_byte_size") or 0, 0
+        counts = [subrange_count(child) for child in of.iter_children() if child.tag == "DW_TAG_subrange_type"]
         element, _ = self._size(of, depth + 1)
         return element * int(np.prod(counts, dtype=object)), counts[0] if counts else 0
 
@@ -167,40 +168,44 @@ class _Dwarf:
         for child in die.iter_children():
             if child.tag != "DW_TAG_member":
                 continue
-            offset = base + _member_offset(child)
-            name = _name(child)
+            offset = base + member_offset(child)
+            name = name_of(child)
             if name is not None:
                 found.setdefault(name, Member(offset, *self._size(child)))
-            elif depth < _MAX_NESTING:
+            elif depth < MAX_NESTING:
                 inner = self._type(child)
-                if inner is not None and inner.tag in _RECORDS:
+                if inner is not None and inner.tag in RECORDS:
                     self._members(inner, offset, found, depth + 1)
 
 
-def _name(die: Any) -> str | None:
+def name_of(die: Any) -> str | None:
+    """Return the name of a DIE."""
     attribute = die.attributes.get("DW_AT_name")
     return os.fsdecode(attribute.value) if attribute is not None else None
 
 
-def _number(die: Any, key: str) -> int | None:
+def number_of(die: Any, key: str) -> int | None:
+    """Return an attribute that is a number."""
     attribute = die.attributes.get(key)
     return attribute.value if attribute is not None and isinstance(attribute.value, int) else None
 
 
 def _enumerators(die: Any) -> dict[str, int]:
-    return {str(_name(child)): _number(child, "DW_AT_const_value") or 0 for child in die.iter_children()}
+    return {str(name_of(child)): number_of(child, "DW_AT_const_value") or 0 for child in die.iter_children()}
 
 
-def _count(subrange: Any) -> int:
-    count = _number(subrange, "DW_AT_count")
+def subrange_count(subrange: Any) -> int:
+    """Return how many elements an array has; 0 if that is not said."""
+    count = number_of(subrange, "DW_AT_count")
     if count is not None:
         return count
-    upper = _number(subrange, "DW_AT_upper_bound")
+    upper = number_of(subrange, "DW_AT_upper_bound")
     return 0 if upper is None else upper + 1
 
 
-def _member_offset(die: Any) -> int:
-    bits = _number(die, "DW_AT_data_bit_offset")
+def member_offset(die: Any) -> int:
+    """Return where a member is in its struct, in bytes."""
+    bits = number_of(die, "DW_AT_data_bit_offset")
     if bits is not None:
         return bits // 8
     attribute = die.attributes.get("DW_AT_data_member_location")

@@ -16,18 +16,15 @@ import numpy as np
 from elftools.elf.elffile import ELFFile
 
 from npdump.errors import FactError
+from npdump.layouts.elf import SYM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from npdump.layouts import ByteOrder
 
-__all__ = ["banner", "build_id", "byte_order", "damage_as_fact_error", "open_elf", "section", "symbols"]
+__all__ = ["banner", "build_id", "byte_order", "damage_as_fact_error", "has_dwarf", "open_elf", "section", "symbols"]
 
-_SYMBOL = {
-    64: np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]),
-    32: np.dtype([("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]),
-}
 _BANNER_NBYTES = 512
 
 
@@ -108,6 +105,12 @@ def section(elf: ELFFile, name: str) -> bytes | None:
         return None if found is None else bytes(found.data())
 
 
+def has_dwarf(elf: ELFFile) -> bool:
+    """Return whether a file has debug information in its own sections."""
+    with damage_as_fact_error("its section headers are damaged"):
+        return bool(elf.has_dwarf_info(strict=True))
+
+
 def symbols(elf: ELFFile) -> dict[str, int]:
     """Return the addresses of all symbols that are defined; of two of a name, the first.
 
@@ -122,7 +125,7 @@ def symbols(elf: ELFFile) -> dict[str, int]:
             return {}
         names = elf.get_section(section["sh_link"]).data()
         raw = section.data()
-        dtype = _SYMBOL[elf.elfclass].newbyteorder(byte_order(elf))
+        dtype = SYM[elf.elfclass].newbyteorder(byte_order(elf))
         table = np.frombuffer(raw, dtype, len(raw) // dtype.itemsize)
         table = table[(table["name"] != 0) & (table["shndx"] != 0) & (table["info"] & 0xF < 3)]
         found: dict[str, int] = {}

@@ -6,12 +6,14 @@ What was read from a vmlinux is kept (`npdump.kernel.facts.vmlinux_cache`).
 
 from __future__ import annotations
 
+import glob
 import gzip
 import lzma
+import re
 import shutil
 import tempfile
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from npdump.codecs.zstd import open_frames
@@ -24,9 +26,10 @@ from npdump.observer import SILENT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from npdump.kernel.facts.graph import TypeGraph
     from npdump.observer import Observer
 
-__all__ = ["load_external", "read_vmlinux"]
+__all__ = ["load_external", "module_debug_file", "open_graphs", "read_vmlinux"]
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/local/lib/debug")
 MAX_VMCOREINFO_NBYTES = 1 << 20
@@ -131,6 +134,56 @@ def read_vmlinux(path: str, work_dir: str | None = None, observer: Observer = SI
 
 
 @contextmanager
+def open_graphs(path: str, work_dir: str | None = None) -> Iterator[tuple[list[TypeGraph], dict[str, int]]]:
+    """Open a kernel's own file, or a module's, for all types that its debug information tells.
+
+    Parameters
+    ----------
+    path : str
+        May be compressed; its debug information may be in a file of its own.
+    work_dir : str, optional
+        Where to unpack it.
+
+    Yields
+    ------
+    graphs : list of TypeGraph
+        The best one first; empty if there is no debug information.
+    symbols : dict of str to int
+        Addresses, as linked.
+
+    Raises
+    ------
+    SourceError, FactError
+        If it cannot be read, or is damaged.
+    """
+    from npdump.kernel.facts.btf_graph import BtfGraph  # seldom needed
+    from npdump.kernel.facts.dwarf_graph import DwarfGraph
+
+    with ExitStack() as stack:
+        try:
+            elf = elf_symbols.open_elf(stack.enter_context(_opened(path, work_dir)))
+            candidates = [elf]
+            for debug_path in _debug_files(elf_symbols.build_id(elf)):
+                with suppress(OSError, FactError):
+                    candidates.append(elf_symbols.open_elf(stack.enter_context(_opened(debug_path, work_dir))))
+            graphs: list[TypeGraph] = []
+            symbols: dict[str, int] = {}
+            for candidate in candidates:
+                symbols = symbols or elf_symbols.symbols(candidate)
+                if not graphs and elf_symbols.has_dwarf(candidate):
+                    graphs.append(DwarfGraph(candidate))
+            raw = elf_symbols.section(elf, ".BTF")
+            if raw is not None and elf["e_type"] != "ET_REL":
+                graphs.append(BtfGraph(raw, elf_symbols.byte_order(elf), elf.elfclass // 8))
+        except FactError as error:
+            raise FactError(f"{path}: {error}") from error
+        except (OSError, EOFError, CodecError, lzma.LZMAError, zlib.error) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise SourceError(f"{path}: can't be read: {reason}") from error
+        yield graphs, symbols
+
+
+@contextmanager
 def _opened(path: str, work_dir: str | None) -> Iterator[IO[bytes]]:
     """Open a file; one that is compressed is unpacked to a temporary file first, which has no name."""
     with open(path, "rb") as file:
@@ -203,6 +256,19 @@ def _read(file: IO[bytes], debug: IO[bytes]) -> Vmlinux:
         origin = "symbols" if raw is None else "BTF"
         types = Types.none() if raw is None else btf.parse(raw, elf_symbols.byte_order(elf), elf.elfclass // 8)
     return Vmlinux(elf_symbols.build_id(elf), banner, symbols, types, origin)
+
+
+def module_debug_file(name: str, release: str | None) -> str | None:
+    """Return the path of a module's debug information, None if it isn't where distributions install it."""
+    if not release or "/" in release:
+        return None
+    # In a file's name an underscore may be a hyphen.
+    pattern = f"{glob.escape(release)}/**/{re.sub('[-_]', '[-_]', glob.escape(name))}.ko*"
+    for directory in DEBUG_DIRECTORIES:
+        found = glob.glob(f"{directory}/lib/modules/{pattern}", recursive=True)
+        if found:
+            return min(found)
+    return None
 
 
 def _debug_files(build_id: str | None) -> list[str]:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a dump must not have."""
+
+from npdump.cli.commands import FILTER
+from npdump.cli.flags._declare import Rule, flag
+
+TITLE = "erasing"
+
+FLAGS = (
+    flag(
+        "--config",
+        metavar="FILE",
+        help="overwrite kernel data that FILE names (makedumpfile.conf(5)) with the letter X; what VMCORE does not "
+        "tell of symbols and types is taken from -x VMLINUX; a command that finds nothing is said, and with --strict "
+        "an error",
+    ),
+    flag(
+        "--check-config",
+        action="store_true",
+        help="with --config, write nothing, but say for each command of FILE what it would erase of VMCORE, and how "
+        "many bytes",
+    ),
+)
+
+RULES = (
+    Rule(
+        lambda o: o.command == "check_config" and o.config is None,
+        "--check-config without --config FILE: there is nothing to check",
+    ),
+    Rule(
+        lambda o: o.config is not None and o.command not in (FILTER, "check_config"),
+        "--config: nothing is written that it could erase something of",
+    ),
+    Rule(
+        lambda o: o.config is not None and o.reassemble,
+        "--reassemble with --config: it copies pages as they are; filter the parts",
+    ),
+)
