@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man docs dist clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man docs dist deb rpm zipapp test-guests clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -21,9 +21,13 @@ help:
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=420"
+	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
 	@echo "make docs   make the documentation in build/docs"
 	@echo "make man    make man/npdump.8"
 	@echo "make dist   make the source archive and the wheel in dist/"
+	@echo "make deb    make the Debian package in build/deb/ (dpkg-buildpackage and what debian/control names)"
+	@echo "make rpm    make the RPM package in build/rpm/ (rpmbuild)"
+	@echo "make zipapp make build/npdump.pyz: all of npdump in one file, which needs Python and NumPy"
 	@echo "make core-asan  run the compiled core with damaged pages under AddressSanitizer"
 	@echo "make clean  remove everything that was made, $(VENV) too"
 
@@ -68,6 +72,9 @@ bench: $(VENV)/.test
 faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults
 
+test-guests: deb $(VENV)/.test
+	$(BIN)/python -m tests.guests --package build/deb/npdump_$(VERSION)_*.deb --folder build/guests
+
 SECONDS ?= 420
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
@@ -95,15 +102,42 @@ dist: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
+# Built in a copy of what git knows, with the manual page, which Debian has no generator for; by the system's Python.
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' npdump/__init__.py)
+SYSTEM_PATH := PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+deb: man/npdump.8
+	rm -rf build/deb
+	mkdir -p build/deb/npdump-$(VERSION)/man
+	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --directory=build/deb/npdump-$(VERSION)
+	cp man/npdump.8 build/deb/npdump-$(VERSION)/man/
+	cd build/deb/npdump-$(VERSION) && env -u PYTHONDONTWRITEBYTECODE $(SYSTEM_PATH) dpkg-buildpackage -b -us -uc
+	@ls -l build/deb/*.deb
+
+# --nodeps: the names in the file are those of Fedora and openSUSE; what is missing ends the build all the same.
+rpm: man/npdump.8
+	rm -rf build/rpm
+	mkdir -p build/rpm/SOURCES
+	(git ls-files --cached --others --exclude-standard; echo man/npdump.8) | \
+	    tar --create --gzip --files-from=- --transform='s|^|npdump-$(VERSION)/|' --file=build/rpm/SOURCES/npdump-$(VERSION).tar.gz
+	$(SYSTEM_PATH) rpmbuild -bb --nodeps --define "_topdir $(CURDIR)/build/rpm" --define "npdump_version $(VERSION)" \
+	    rpm/npdump.spec
+	@find build/rpm/RPMS -name '*.rpm' -exec ls -l {} +
+
+zipapp: build/npdump.pyz
+
+build/npdump.pyz: tools/pack_zipapp.py $(VENV)/.npdump $(shell git ls-files npdump)
+	$(BIN)/python tools/pack_zipapp.py $@
+
 clean:
-	rm -rf $(VENV) build dist man/npdump.8 npdump.egg-info
+	rm -rf $(VENV) build dist man/npdump.8 completions npdump.egg-info
 
 $(DEMO)/vmcore: tests/fixtures/$(FIXTURE).distilled tests/fixtures/expand.py | $(VENV)/.npdump
 	@mkdir -p $(@D)
 	$(BIN)/python tests/fixtures/expand.py $(FIXTURE) $@
 
 man/npdump.8: $(wildcard npdump/cli/flags/*.py) man/npdump.include setup.cfg $(VENV)/.dev
-	$(BIN)/python -c "import setuptools; setuptools.setup()" --quiet build_manpages
+	$(BIN)/python setup.py --quiet build_manpages
 
 # The stamps stand for "installed as setup.cfg says"; the package itself is used in place.
 $(VENV)/.venv:

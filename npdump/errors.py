@@ -46,6 +46,10 @@ class MissingDependency(NpdumpError):
     """An optional library is needed and not installed; the message names the package and the extra."""
 
 
+class PackingError(NpdumpError):
+    """Modules of npdump itself are missing: whoever packed it left them out."""
+
+
 class SourceError(NpdumpError):
     """The input cannot be read or is not what it claims to be."""
 

@@ -20,6 +20,8 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from npdump.errors import PackingError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,13 +39,24 @@ def names(package: str) -> tuple[str, ...]:
     package : str
         Such as ``npdump.codecs``.
 
+    Raises
+    ------
+    PackingError
+        If there are none: a program that packs npdump into a file left them out.
+
     Examples
     --------
     >>> names("npdump.codecs")
     ('lzo', 'raw', 'snappy', 'zlib', 'zstd')
     """
     path = importlib.import_module(package).__path__
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_")))
+    found = tuple(sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_")))
+    if not found:
+        raise PackingError(
+            f"{package}: none of its modules is here: npdump was packed without them; pack it with all of its modules "
+            "(PyInstaller: --collect-submodules npdump)"
+        )
+    return found
 
 
 def each(package: str, attribute: str, first: str | None = None) -> Iterator[Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
 
-__all__ = ["run"]
+__all__ = ["run", "script"]
 
 
 class _Option(NamedTuple):
@@ -28,7 +28,13 @@ class _Option(NamedTuple):
 
 
 def run(options: Options, report: Reporter) -> None:
-    """Print the script for a shell.
+    """Print the script for a shell."""
+    (shell,) = options.shells
+    report.answer(script(shell))
+
+
+def script(shell: str) -> str:
+    """Return the script for a shell; packages install them, made while they are built.
 
     Raises
     ------
@@ -36,11 +42,10 @@ def run(options: Options, report: Reporter) -> None:
         If it's no shell that npdump knows.
     """
     makers = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    (shell,) = options.shells
     make = makers.get(shell)
     if make is None:
         raise UsageError(f"{shell}: no such shell: completion is for {', '.join(makers)}")
-    report.answer(make(_options()))
+    return make(_options())
 
 
 def _options() -> list[_Option]:
