@@ -124,6 +124,14 @@ HELP = {
         'Print a completion script: put it where the shell looks for such, or run eval "$(npdump completion bash)".',
         ("--help",),
     ),
+    "collector": Help(
+        "npdump collector check | files | install FOLDER",
+        "Prepare a capture kernel. check says whether all that npdump needs there is there, how large it is and how "
+        "much memory to reserve; the exit code is 0 if it is, else 1. files lists the files that a run opens. install "
+        "copies them into FOLDER, the top of an initramfs that is being made, with Python modules as byte code, and "
+        "makes FOLDER/usr/bin/npdump.",
+        ("--help",),
+    ),
 }
 """By the name of the command; the others share one text."""
 

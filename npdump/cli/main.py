@@ -120,21 +120,42 @@ def _show_version(options: Options, report: Reporter) -> None:
 
 
 def _check_params(options: Options, report: Reporter) -> None:
-    """Look for the libraries that the options need; raises as the run would."""
-    from importlib.util import find_spec
+    """Load all that the run would load: what is missing is said now and not after a crash; raises as the run would."""
+    from importlib import import_module
 
-    from npdump import codecs
-    from npdump.cli.commands import FILTER
+    from npdump import codecs, core, plugins
+    from npdump.cli import commands
+    from npdump.errors import MissingDependency
 
-    if find_spec("numpy") is None:
-        raise ModuleNotFoundError(name="numpy")
-    if options.command == FILTER:
+    why = core.failure()
+    if why is not None:
+        raise MissingDependency(f"the compiled core is there and can't be loaded: {why}; reinstall npdump")
+    if options.command == commands.FILTER:
+        # NumPy and the codec first: of what is missing, they have the best advice.
+        import_module("numpy")
+
         engine = options.zlib_engine if options.codec == "zlib" else None
         codecs.get(options.codec).encoder(4096, engine, options.codec_level)
+        import_module("npdump.cli.outputs")
+    else:
+        commands.get(options.command)
+    for package, attribute in _PLUG_INS:
+        for _ in plugins.each(package, attribute):
+            pass
     if options.lz4:
         from npdump.storage.lz4 import Frame
 
         Frame()
+
+
+_PLUG_INS = (
+    ("npdump.storage", "CONTAINER"),
+    ("npdump.sources", "FORMAT"),
+    ("npdump.arch", "ARCH"),
+    ("npdump.kernel.memmap", "MODEL"),
+    ("npdump.writers", "WRITER"),
+)
+"""What a run looks through, by the attribute that is asked for."""
 
 
 def _did_you_mean(options: Options) -> str:

@@ -33,6 +33,8 @@ class Options(NamedTuple):
     dumpfiles: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
     shells: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
     vtop: int | None = None
     partial_dmesg: bool = False
     vmcoreinfo: str | None = None

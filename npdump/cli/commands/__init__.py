@@ -55,6 +55,7 @@ COMMANDS = {
     "skeleton": Command(("vmcores",), 1, "vmcores"),
     "report": Command(("vmcores", "dumpfiles"), 2, "vmcores", has_json=False),
     "fleet": Command(("vmcores",), 1, "vmcores"),
+    "collector": Command(("tasks", "folders"), 1, has_json=False),
 }
 """By the name of the module that does it."""
 
@@ -70,6 +71,7 @@ SUBCOMMANDS = (
     "check",
     "fleet",
     "completion",
+    "collector",
 )
 """Commands that makedumpfile does not have: the first argument names them. A vmcore of that name is ``./info``."""
 

@@ -43,7 +43,8 @@ USAGE = (
     "       npdump check [--json] VMCORE...\n"
     "       npdump fleet [--do LIST] [--to DIR] [--catalogue FILE] [OPTION]... SOURCE...\n"
     "       npdump fleet report CATALOGUE PAGE.html|TABLE.parquet\n"
-    "       npdump completion bash|zsh|fish"
+    "       npdump completion bash|zsh|fish\n"
+    "       npdump collector check | files | install FOLDER"
 )
 
 DESCRIPTION = """\

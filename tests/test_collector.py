@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""In the capture kernel: the files that a run opens, and npdump-collect, which saves whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import harness
+from tests.readers import open_dump
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "x86_64-6.1"
+COLLECT = harness.REPOSITORY / "collector" / "npdump-collect"
+
+RUNS = (
+    "-l -d 31 {vmcore} {out}",
+    "-c -d 11 --num-threads 2 {vmcore} {out}",
+    "-E -d 31 {vmcore} {out}",
+    "-F -z -d 31 {vmcore}",
+    "--split -p -d 31 {vmcore} {out} {out}2",
+    "--message-level 31 -d 31 -L 1M {vmcore} {out}",
+    "--dump-dmesg {vmcore} {out}",
+    "--message-level 8 -F --dump-dmesg {vmcore}",
+    "--check-params -l -d 31 {vmcore} {out}",
+    "-d 31 /proc/self/nothing {out}",
+    "-d 31 /proc/version {out}",
+)
+"""What the scripts of distributions call, and what goes wrong: capture kernels do nothing else with npdump."""
+
+OPENED = """\
+import json, sys
+from importlib.util import source_from_cache
+opened = set()
+def note(event, arguments):
+    if event in ("open", "import"):
+        path = arguments[0 if event == "open" else 1]
+        if isinstance(path, str) and path.endswith((".py", ".pyc", ".so")):
+            opened.add(source_from_cache(path) if path.endswith(".pyc") else path)
+sys.addaudithook(note)
+from npdump.__main__ import main
+main(sys.argv[2:])
+files = sorted(opened)
+with open(sys.argv[1], "w") as file:
+    json.dump(files, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def files():
+    """What `npdump collector files` prints."""
+    return set(harness.run_ok("collector", "files").stdout.split("\n"))
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_every_file_that_a_run_opens_is_listed(line, files, distilled, tmp_path):
+    values = {"vmcore": distilled(NAME), "out": tmp_path / "out"}
+    noted = tmp_path / "opened"
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        f"import sys\nsys.path.insert(0, {str(harness.REPOSITORY)!r})\n{OPENED}",
+        str(noted),
+        *(word.format(**values) for word in line.split()),
+    ]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    opened = {os.path.realpath(name) for name in json.loads(noted.read_text())}
+    assert opened - {os.path.realpath(name) for name in files} == set()
+    assert opened  # so that the hook works
+
+
+def test_no_more_is_listed_than_a_capture_kernel_runs(files):
+    for name in ("matplotlib", "pandas", "elftools", "npdump/compare", "npdump/report", "npdump/cli/commands/info"):
+        assert not [path for path in files if name in path]
+
+
+def test_an_installed_root_is_enough(distilled, npdump, tmp_path):
+    """A root with these files alone makes the same dump."""
+    if os.getuid() != 0:
+        pytest.skip("chroot needs root")
+    root, vmcore = tmp_path / "root", distilled(NAME)
+    root.mkdir()
+    (root / "proc").mkdir()  # is there in every capture kernel
+    harness.run_ok("collector", "install", root)
+    assert not list(root.rglob("*.py"))
+    shutil.copy(vmcore, root / "vmcore")
+    for arguments in (["-l", "-d31", "/vmcore", "/out"], ["--dump-dmesg", "/vmcore", "/log"]):
+        done = subprocess.run(
+            [shutil.which("chroot"), root, "/usr/bin/npdump", *arguments], capture_output=True, env={}, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    harness.run_ok("-l", "-d31", vmcore, tmp_path / "out")
+    assert (root / "out").read_bytes() == (tmp_path / "out").read_bytes()
+    assert (root / "log").read_text() == harness.run_ok("--dump-dmesg", vmcore).stdout
+
+
+def test_a_folder_that_is_not_there(npdump, tmp_path):
+    result = npdump("collector", "install", tmp_path / "none")
+    assert result.returncode == 1
+    assert "no such folder" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["install"], ["check", "folder"], ["nothing"], []])
+def test_wrong_arguments(arguments, npdump):
+    result = npdump("collector", *arguments)
+    assert result.returncode == 1
+    assert len([line for line in result.stderr.splitlines() if line.startswith("npdump: ")]) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_check_tells_what_is_there(npdump):
+    lines = npdump("collector", "check").stdout.splitlines()
+    assert {line.split()[0] for line in lines} >= {"core", "lzo", "zstd", "files", "makedumpfile", "reserved", "kdump"}
+
+
+def script(path: Path, text: str) -> Path:
+    """A shell script in the place of a program."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def collect(tmp_path, distilled):
+    """Run npdump-collect; what npdump and makedumpfile are, is given as shell text. Its folder and its lines."""
+
+    def run(npdump: str, makedumpfile: str = "exit 1", targets: list[str] | None = None, copy: str = "yes"):
+        crash = tmp_path / "crash"
+        script(
+            tmp_path / "npdump",
+            f'npdump() {{ PYTHONPATH={harness.REPOSITORY} {sys.executable} -m npdump "$@"; }}\n{npdump}',
+        )
+        script(tmp_path / "makedumpfile", makedumpfile)
+        conf = tmp_path / "conf"
+        conf.write_text(f"NPDUMP={tmp_path}/npdump\nMAKEDUMPFILE={tmp_path}/makedumpfile\nCOPY={copy}\n")
+        to = [word for target in targets or [str(crash)] for word in ("--to", target)]
+        command = ["sh", COLLECT, "--config", conf, "--vmcore", distilled(NAME), *to]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        made = {
+            path.name.partition(".")[0] + path.suffix * path.name.endswith(".incomplete"): path
+            for path in crash.glob("*/*")
+        }
+        said = [line for line in done.stdout.splitlines() if line.startswith("npdump-collect: ")]
+        return done.returncode, made, said
+
+    return run
+
+
+NPDUMP = 'npdump "$@"'
+DIES = 'case $1 in --dump-dmesg) npdump "$@" ;; *) kill -9 $$ ;; esac'
+#: What makedumpfile would do, for where it isn't installed.
+STANDS_IN = 'for last; do :; done; case $1 in --dump-dmesg) echo log >"$last" ;; *) echo a dump >"$last" ;; esac'
+
+
+def test_collect_saves_log_and_dump(collect):
+    code, made, said = collect(NPDUMP)
+    assert code == 0
+    assert set(made) == {"dmesg", "dump"}
+    assert "Kernel panic" in made["dmesg"].read_text()
+    assert open_dump(made["dump"]).kept.any()
+    assert [line.split(":")[1].strip() for line in said] == ["log", "dump"]
+    assert all("saved by npdump" in line for line in said)
+
+
+def test_makedumpfile_takes_over(collect):
+    code, made, said = collect(DIES, STANDS_IN)
+    assert code == 0
+    assert made["dump"].read_text() == "a dump\n"
+    assert [text for text in said if "npdump was killed by signal 9" in text]
+
+
+def test_makedumpfile_reads_the_log_if_npdump_is_not_there(collect):
+    code, made, _ = collect("exit 127", STANDS_IN)
+    assert code == 0
+    assert made["dmesg"].read_text() == "log\n"
+
+
+def test_all_of_memory_is_copied_in_the_end(collect, distilled):
+    code, made, said = collect(DIES)
+    assert code == 0
+    assert made["dump"].stat().st_size == distilled(NAME).stat().st_size
+    assert "saved by cp" in said[-1]
+
+
+def test_the_largest_part_stays(collect):
+    parts = 'for last; do :; done; case $1 in --dump-dmesg) exit 1 ;; *) echo {} >"$last"; exit 1 ;; esac'
+    code, made, said = collect(parts.format("a long part"), parts.format("short"), copy="no")
+    assert code == 1
+    assert set(made) == {"dump.incomplete"}
+    assert made["dump.incomplete"].read_text() == "a long part\n"
+    assert [line for line in said if "log: not saved" in line]
+
+
+def test_the_next_target_is_tried(collect, tmp_path, npdump):
+    (tmp_path / "file").write_text("no folder")
+    got = tmp_path / "got"
+    got.mkdir()
+    code, _, said = collect(NPDUMP, targets=[f"{tmp_path}/file/crash", "relative", f'pipe:cat >{got}/"$NAME"'])
+    assert code == 0
+    names = {path.name.partition(".")[0]: path for path in got.iterdir()}
+    assert "Kernel panic" in names["dmesg"].read_text()
+    harness.run_ok("-E", names["dump"], tmp_path / "core")  # npdump reads a stream as it came
+    assert len([line for line in said if "not all was saved there" in line]) == 2
+
+
+def test_a_stream_whose_sender_dies_is_not_whole(collect, tmp_path):
+    got = tmp_path / "got"
+    got.mkdir()
+    code, _, said = collect(DIES, targets=[f'pipe:cat >{got}/"$NAME"'], copy="no")
+    assert code == 1
+    assert [line for line in said if "npdump was killed by signal 9" in line]
+
+
+@pytest.mark.parametrize("number", range(int(os.environ.get("NPDUMP_DEATHS", "2"))))
+def test_death_at_a_random_moment(number, collect):
+    """Whatever dies when, there are a log and a dump. NPDUMP_DEATHS says how often it is tried."""
+    seconds = random.Random(number).uniform(0, 1.2)
+    dies = f'npdump "$@" & sleep {seconds:.3f}; kill -9 $! 2>/dev/null; wait $!'
+    code, made, _ = collect(dies, 'exec makedumpfile "$@"' if shutil.which("makedumpfile") else STANDS_IN)
+    assert code == 0
+    assert set(made) == {"dmesg", "dump"}
+    assert made["dmesg"].stat().st_size
+
+
+def test_nothing_to_save(tmp_path):
+    done = subprocess.run(["sh", COLLECT, "--vmcore", tmp_path / "none"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no memory of a crashed kernel" in done.stdout
+
+
+def test_a_core_that_does_not_load(tmp_path, distilled, npdump):
+    """--check-params says it; a run does without it if it can, and makes no file if it can't."""
+    shutil.copytree(harness.REPOSITORY / "npdump", tmp_path / "npdump", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (tmp_path / "npdump").glob("_core*.so"):
+        path.unlink()
+    (tmp_path / "npdump/_core.abi3.so").write_text("no library")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    checked = npdump("--check-params", "-l", "-d31", "a", "b", env=environment, cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "core is there and can't be loaded" in checked.stderr
+    environment |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path}/hidden"}
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden/sitecustomize.py").write_text("import sys\nsys.modules['lzo'] = None\n")
+    ran = npdump("-l", "-d31", distilled(NAME), tmp_path / "out", env=environment, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert not (tmp_path / "out").exists()
