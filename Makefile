@@ -44,7 +44,7 @@ test: $(VENV)/.test
 	@echo "npdump: running all tests on all CPUs: dumps are built, filtered and read back by other programs if they are"
 	@echo "installed. That takes some eight minutes on two CPUs, more the first time, and some GB in $${TMPDIR:-/tmp},"
 	@echo "where dumps stay for the next time (NPDUMP_TEST_CACHE names another folder)."
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # What other Pythons and other releases of libraries could change, in about a minute: make quick VENV=… PYTHON=…
 QUICK := $(addsuffix .py,arrays bitmap blocks codecs dedup facts gate options paging policy report selfcheck split table) \
@@ -52,7 +52,7 @@ QUICK := $(addsuffix .py,arrays bitmap blocks codecs dedup facts gate options pa
 	machines.py::test_all_levels_keep_what_the_reference_keeps
 
 quick: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses auto $(QUICK:%=tests/test_%) npdump
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(QUICK:%=tests/test_%) npdump
 
 lint: lint-ruff lint-mypy lint-imports
 

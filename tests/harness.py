@@ -15,11 +15,12 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from tests.fixtures.expand import expand
+from tests.forked import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ REPOSITORY = TESTS.parent
 FIXTURES = TESTS / "fixtures"
 #: Expanded dumps are big and always the same: they stay from one run of the tests to the next.
 CACHE = Path(os.environ.get("NPDUMP_TEST_CACHE", f"{tempfile.gettempdir()}/npdump-tests-{os.getuid()}"))
+_MATTER_AT_THE_START = ("LD_", "NPDUMP_", "PYTHON")
 CODEC_FLAGS = {"raw": None, "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
 
 
@@ -43,6 +45,12 @@ def is_npdump() -> bool:
     return "NPDUMP_COMMAND" not in os.environ
 
 
+@cache
+def _server() -> Server:
+    """What forks for each command of this process's tests."""
+    return Server(REPOSITORY)
+
+
 def run(
     *args: str | os.PathLike[str],
     timeout: float = 120,
@@ -50,25 +58,47 @@ def run(
     file_nbytes: int | None = None,
     unprivileged: bool = False,
     command: list[str] | None = None,
-    **options,
+    env: dict[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stdout: IO | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run npdump with its output captured.
+    """Run npdump with its output captured, or the standard output in a file.
 
     `memory_nbytes` limits the address space, `file_nbytes` the size of files; `unprivileged` takes root's right to
-    read everything.
+    read everything. It is a process of its own each time; one that Python itself is started for where another `command`
+    or variables of the environment that matter at the start are given.
     """
-    wanted = {"--as": memory_nbytes, "--fsize": file_nbytes}
-    limits = [f"{name}={value}:{value}" for name, value in wanted.items() if value is not None]
-    argv = ["prlimit", *limits] if limits else []
-    if unprivileged and os.getuid() == 0:
-        argv += ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    argv += [*(command or npdump_command()), *map(os.fspath, args)]
+    limits = {"RLIMIT_AS": memory_nbytes, "RLIMIT_FSIZE": file_nbytes}
+    limits = {name: nbytes for name, nbytes in limits.items() if nbytes is not None}
+    arguments = [os.fspath(arg) for arg in args]
     # Another command is not to find this npdump.
     paths = {"PYTHONPATH": str(REPOSITORY)} if is_npdump() else {}
-    environment = os.environ | paths | options.pop("env", {})
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    environment = os.environ | paths | (env or {})
+    is_usual = command is None and is_npdump() and not (unprivileged and os.getuid() == 0)
+    if is_usual and not any(name.startswith(_MATTER_AT_THE_START) for name in env or {}):
+        request = {
+            "arguments": arguments,
+            "directory": os.path.abspath(cwd or "."),
+            "environment": dict(environment),
+            "limits": limits,
+        }
+        return subprocess.CompletedProcess(arguments, *_server().run(request, stdout, timeout))
+    argv = (
+        ["prlimit", *(f"--{name[7:].lower()}={nbytes}:{nbytes}" for name, nbytes in limits.items())] if limits else []
+    )
+    if unprivileged and os.getuid() == 0:
+        argv += ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    argv += [*(command or npdump_command()), *arguments]
     return subprocess.run(
-        argv, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False, **options
+        argv,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout or subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
     )
 
 
