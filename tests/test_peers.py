@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,17 @@ def make_form(form, vmcore, directory):
     return [path]
 
 
-def some_pages(machine, path):
-    """A few kept pages with content, and their digests out of the model."""
-    pfns = [pfn for pfn in open_dump(path).kept.tolist() if machine.bitmap1[pfn] and any(machine.page(pfn))]
-    pfns = pfns[:: len(pfns) // 25]
-    return pfns, [hashlib.sha256(machine.page(pfn)).hexdigest() for pfn in pfns]
+@pytest.fixture(scope="module")
+def some_pages(machine):
+    """some_pages(path): a few kept pages with content, and their digests out of the model."""
+    written = {pfn for pfn in machine.bitmap1.nonzero()[0].tolist() if any(machine.page(pfn))}
+
+    def choose(path):
+        pfns = [pfn for pfn in open_dump(path).kept.tolist() if pfn in written]
+        pfns = pfns[:: len(pfns) // 25]
+        return pfns, [hashlib.sha256(machine.page(pfn)).hexdigest() for pfn in pfns]
+
+    return choose
 
 
 def ask(python, script, path, pfns, reason):
@@ -104,9 +111,9 @@ def ask(python, script, path, pfns, reason):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_libkdumpfile(name, dumps, machine):
+def test_libkdumpfile(name, dumps, machine, some_pages):
     path = dumps(name)
-    pfns, digests = some_pages(machine, path)
+    pfns, digests = some_pages(path)
     python = sys.executable if importlib.util.find_spec("kdumpfile") else "/usr/bin/python3"
     if not Path(python).exists():
         pytest.skip(f"no {python}, which would have libkdumpfile's module")
@@ -121,9 +128,9 @@ def test_libkdumpfile(name, dumps, machine):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_drgn(name, dumps, machine):
+def test_drgn(name, dumps, machine, some_pages):
     path = dumps(name)
-    pfns, digests = some_pages(machine, path)
+    pfns, digests = some_pages(path)
     facts = ask(sys.executable, WITH_DRGN, path, pfns, "drgn is not installed")
     assert facts["release"] == machine.keys["OSRELEASE"]
     assert facts["vmcoreinfo"].encode() == machine.vmcoreinfo
@@ -131,19 +138,19 @@ def test_drgn(name, dumps, machine):
 
 
 @pytest.mark.parametrize("form", ["flattened", "flattened elf"])
-def test_drgn_reads_flattened(form, machine, tmp_path):
+def test_drgn_reads_flattened(form, machine, some_pages, tmp_path):
     [path] = make_form(form, machine.path, tmp_path)
-    pfns, digests = some_pages(machine, make_form("lzo", machine.path, tmp_path / "whole")[0])
+    pfns, digests = some_pages(make_form("lzo", machine.path, tmp_path / "whole")[0])
     facts = ask(sys.executable, WITH_DRGN, path, pfns, "drgn is not installed")
     assert facts["release"] == machine.keys["OSRELEASE"]
     assert facts["pages"] == digests
 
 
 @pytest.mark.parametrize("form", ["elf", "elf of kdump"])
-def test_gdb_reads_elf(form, machine, tool, tmp_path):
+def test_gdb_reads_elf(form, machine, some_pages, tool, tmp_path):
     gdb = tool("gdb")
     [path] = make_form(form, machine.path, tmp_path)
-    pfns, _ = some_pages(machine, path)
+    pfns, _ = some_pages(path)
     offset = next(load.vaddr - load.start for load in machine.loads[1:])
     commands = [f"core-file {path}", "info registers rip", *(f"x/2gx {pfn * 4096 + offset:#x}" for pfn in pfns)]
     argv = [gdb, "-batch", "-nx", *(part for command in commands for part in ("-ex", command))]
@@ -184,45 +191,64 @@ def real():
     return path, peers.vmlinux_of(release), release
 
 
-@pytest.mark.parametrize("form", ["lzo", "elf", "elf of kdump", "split", "flattened", "flattened elf"])
-def test_crash(form, real, tool, tmp_path):
-    """crash opens it, has the log, the panicked task's backtrace and the tasks, and reads the right bytes."""
-    vmcore, vmlinux, release = real
+@pytest.fixture(scope="module")
+def crash_says(real, tool, tmp_path_factory):
+    """What crash says of the real vmcore at level 31 in some form: facts, log, backtrace, tasks and some pages' bytes.
+
+    Returns that, and the numbers of the pages. It is asked once for each form, since it takes seconds to begin.
+    """
+    vmcore, vmlinux, _ = real
     program = tool("crash")
-    paths = make_form(form, vmcore, tmp_path)
-    [whole] = make_form("lzo", vmcore, tmp_path / "whole")
+    [whole] = make_form("lzo", vmcore, tmp_path_factory.mktemp("crash"))
     dump = open_dump(whole)
-    pfns = [pfn for pfn in dump.kept.tolist() if any(dump.page(pfn))]
-    pfns = pfns[:: len(pfns) // 10]
+    pfns = [pfn for pfn in dump.kept[:: len(dump.kept) // 20].tolist() if any(dump.page(pfn))]
     commands = ["sys", "log", "bt", "ps", *(f"rd -p {pfn * 4096:x} 2" for pfn in pfns), "quit"]
-    script = tmp_path / "commands"
+    script = whole.with_name("commands")
     script.write_text("\n".join(commands) + "\n")
-    argv = [program, "-s", "-i", script, vmlinux, *paths]
-    result = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=300, check=False
-    )
-    said = result.stdout
-    assert result.returncode == 0, said[-1000:] + result.stderr
+
+    @cache
+    def says(form):
+        paths = make_form(form, vmcore, tmp_path_factory.mktemp("form"))
+        argv = [program, "-s", "-i", script, vmlinux, *paths]
+        result = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=300, check=False
+        )
+        assert result.returncode == 0, result.stdout[-1000:] + result.stderr
+        return result.stdout, pfns
+
+    return says
+
+
+@pytest.mark.parametrize("form", ["lzo", "elf", "elf of kdump", "split", "flattened", "flattened elf"])
+def test_crash(form, real, crash_says):
+    """crash opens it, has the log, the panicked task's backtrace and the tasks, and reads the right bytes."""
+    vmcore, _, release = real
+    said, pfns = crash_says(form)
     assert f"RELEASE: {release}" in said
     assert "Kernel panic - not syncing" in said
     assert re.search(r"^ *#\d+ \[[0-9a-f]+\] panic at ", said, re.MULTILINE)
     assert "[swapper/0]" in said
-    source = ElfDump(vmcore)
     assert len(pfns) > 5
-    for pfn in pfns:
-        first, second = (int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8))
-        assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", said, re.MULTILINE)
+    assert wrongly_read(said, pfns, vmcore) == []
 
 
-def test_crash_prints_the_same_log(npdump, real, tool, tmp_path):
+def wrongly_read(said, pfns, vmcore):
+    """Those pages of which crash didn't print the two first words."""
+    source = ElfDump(vmcore)
+    words = {pfn: [int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8)] for pfn in pfns}
+    return [
+        pfn
+        for pfn, (first, second) in words.items()
+        if not re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", said, re.MULTILINE)
+    ]
+
+
+def test_crash_prints_the_same_log(npdump, real, crash_says):
     """This crash prints no callers, and indents the second line of a message by what it prints before the first."""
-    vmcore, vmlinux, _ = real
-    script = tmp_path / "commands"
-    script.write_text("log\nquit\n")
-    argv = [tool("crash"), "-s", "-i", script, vmlinux, vmcore]
-    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True)
-    said = result.stdout
-    theirs = [line.lstrip() for line in said[said.index("[    0.000000]") :].splitlines()]
+    vmcore, _, _ = real
+    said, _ = crash_says("lzo")
+    log = said[said.index("[    0.000000]") :]
+    theirs = [line.lstrip() for line in log[: re.search(r"^PID: ", log, re.MULTILINE).start()].splitlines()]
     ours = re.sub(r"(?m)^(\[ *\d+\.\d{6}\] )\[ *[TC]\d+\] ", r"\1", npdump("--dump-dmesg", vmcore).stdout)
     assert [line.lstrip() for line in ours.splitlines()] == theirs
     assert len(theirs) > 300
@@ -259,10 +285,7 @@ def test_crash_opens_a_dump_that_lacks_little(format, real, tool, tmp_path):
     assert "may be truncated" not in result.stdout
     assert f"RELEASE: {release}" in result.stdout
     assert len(pages) > 5
-    source = ElfDump(vmcore)
-    for pfn in pages:
-        first, second = (int.from_bytes(source.read(pfn * 4096 + at, 8), "little") for at in (0, 8))
-        assert re.search(rf"^ *{pfn * 4096:x}: +{first:016x} {second:016x} ", result.stdout, re.MULTILINE)
+    assert wrongly_read(result.stdout, pages, vmcore) == []
 
 
 def test_drgn_with_debug_information(npdump, real, tmp_path):
