@@ -131,13 +131,13 @@ class Server:
                 os.close(writer)
             pid = int(self._connection.recv(64))
             try:
-                said = _read_all(readers, deadline)
+                out, err = _read_all(readers, deadline)
             except TimeoutError:
                 os.kill(pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(request["arguments"], timeout) from None
             finally:
                 code = int(self._connection.recv(64))
-        return code, *said
+        return code, out, err
 
 
 def _read_all(readers: list[IO[bytes]], deadline: float) -> list[str]:
