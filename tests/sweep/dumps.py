@@ -7,13 +7,13 @@ import os
 import re
 import struct
 import subprocess
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tests import harness
 from tests.readers.elf import PT_NOTE, ElfDump
 
 if TYPE_CHECKING:
-    import mmap
     from pathlib import Path
 
     from tests.sweep.changes import Change
@@ -28,8 +28,10 @@ def names() -> list[str]:
     return sorted(str(path.relative_to(root).with_suffix("")) for path in found)
 
 
-def _texts_in(data: mmap.mmap) -> list[tuple[int, str]]:
+@cache
+def _texts_in(path: Path) -> list[tuple[int, str]]:
     """Where in the file there are texts of VMCOREINFO, in its note and in the memory of the kernel."""
+    data = ElfDump(path).data
     found = []
     for match in re.finditer(rb"OSRELEASE=[^\0\n]+\n", data):
         text = data[match.start() : match.start() + _LONGEST_TEXT].split(b"\0")[0]
@@ -38,11 +40,12 @@ def _texts_in(data: mmap.mmap) -> list[tuple[int, str]]:
     return found
 
 
+@cache
 def vmcoreinfo_of(path: Path) -> str:
     """The VMCOREINFO of a dump: that of its note, or else the one in memory."""
     dump = ElfDump(path)
     note = dump.vmcoreinfo.rstrip(b"\0").decode()
-    return note or max((text for _, text in _texts_in(dump.data)), key=len)
+    return note or max((text for _, text in _texts_in(path)), key=len)
 
 
 class Altered:
@@ -63,7 +66,7 @@ class Altered:
         index = next(index for index, header in enumerate(dump.headers) if header.p_type == PT_NOTE)
         notes_at = dump.headers[index].offset
         in_notes = range(notes_at, notes_at + len(self._notes))
-        self._in_memory = [(at, text) for at, text in _texts_in(dump.data) if at not in in_notes]
+        self._in_memory = [(at, text) for at, text in _texts_in(vmcore) if at not in in_notes]
         # p_offset, p_vaddr, p_paddr and p_filesz of the notes' program header.
         is_64_bit = dump.data[4] == 2
         self._header_at = dump.phoff + index * (56 if is_64_bit else 32) + (8 if is_64_bit else 4)
