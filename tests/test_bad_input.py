@@ -98,11 +98,32 @@ HEADER_CHANGES = {
     "size of program headers 7": {54: b"\x07\x00"},
     "no PT_NOTE": {64: struct.pack("<I", 0)},
     "notes of 1 EiB": {64 + 32: struct.pack("<QQ", 1 << 60, 1 << 60)},
-    "a PT_LOAD of 16 EiB": {64 + 56 * 2 + 32: struct.pack("<QQ", (1 << 64) - 1, (1 << 64) - 1)},
-    "a PT_LOAD at the end of addresses": {64 + 56 * 2 + 24: struct.pack("<Q", (1 << 64) - 4096)},
-    "a PT_LOAD at 2^62": {64 + 56 * 2 + 24: struct.pack("<Q", 1 << 62)},
-    "p_filesz beyond p_memsz": {64 + 56 * 2 + 40: struct.pack("<Q", 4096)},
 }
+
+
+SEGMENT_CHANGES = {
+    "16 EiB": ({32: struct.pack("<QQ", (1 << 64) - 1, (1 << 64) - 1)}, True),
+    "more in the file than in memory": ({40: struct.pack("<Q", 4096)}, True),
+    "at the end of addresses": ({24: struct.pack("<Q", (1 << 64) - 4096)}, False),
+    "at 2^62": ({24: struct.pack("<Q", 1 << 62)}, False),
+}
+
+
+@pytest.mark.parametrize("name", SEGMENT_CHANGES)
+def test_one_segment_that_no_machine_has_costs_no_other(name, npdump, whole, spoiled, tmp_path):
+    changes, keeps_all = SEGMENT_CHANGES[name]
+    out = tmp_path / "out"
+    vmcore = spoiled({64 + 56 * 2 + at: value for at, value in changes.items()})
+    result = npdump("-E", "-d0", vmcore, out)
+    assert result.returncode == 0
+    assert "warning" in result.stderr and "corrupt program header" in result.stderr
+    dump, wanted = open_dump(out), open_dump(whole.path)
+    if keeps_all:
+        assert dict(dump.contents()) == dict(wanted.contents())
+    else:
+        assert dump.status & 1
+        kept = dict(dump.contents())
+        assert kept and kept.items() <= dict(wanted.contents()).items()
 
 
 @pytest.mark.parametrize("name", HEADER_CHANGES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +19,8 @@ from npdump.layouts.machine import machine_named
 from npdump.sources import SEGMENT, Header
 from tests.builders import notes as note
 from tests.builders.kdump import Form, build
-from tests.harness import run, run_ok
-from tests.readers import open_dump
+from tests.harness import distilled_vmcore, run, run_ok
+from tests.readers import ElfDump, open_dump
 
 UTSNAME, UTSNAME_NBYTES = 12, 6 * 65
 #: What only kernels of each machine have in VMCOREINFO, by word size and byte order.
@@ -215,3 +216,24 @@ def test_arm_whose_first_memory_is_not_in_the_dump():
     # QEMU gives no addresses, or physical ones.
     assert space_of("armv7l", [(0, 0x40000000)], text).ram_base == 0x40000000
     assert space_of("armv7l", [(0xE0000000, 0xE0000000)], text).ram_base == 0xE0000000
+
+
+def test_memory_of_a_device_above_all_sections(tmp_path):
+    """Nearly 2**29 sections of RISC-V's lie below it: more than there is room for."""
+    vmcore, far = distilled_vmcore("machines/riscv64-6.12"), tmp_path / "far"
+    subprocess.run(["cp", "--sparse=always", vmcore, far], check=True)
+    dump = ElfDump(vmcore)
+    at = vmcore.stat().st_size
+    headers = dump.data[dump.phoff : dump.headers_end]
+    segment = struct.pack("<2I6Q", 1, 7, at + len(headers) + 56, 0, (1 << 56) - 65536, 65536, 65536, 0)
+    with open(far, "r+b") as file:
+        file.seek(at)
+        file.write(headers + segment + b"\x11" * 65536)
+        file.seek(32)
+        file.write(struct.pack("<Q", at))
+        file.seek(56)
+        file.write(struct.pack("<H", len(dump.headers) + 1))
+    with npdump.open(vmcore) as true, npdump.open(far) as dump_of_device:
+        wanted, counts = true.scan(31), dump_of_device.scan(31)
+        assert counts.counts == wanted.counts
+        assert counts.n_ram == wanted.n_ram + 65536 // true.source.page_size

@@ -62,6 +62,19 @@ def test_parts_are_all_page_frames_and_about_even(
         assert n_block_less < ideal or at_floor or follows
 
 
+def test_memory_that_is_not_there_takes_no_room() -> None:
+    """Some pages at the bottom and some at 2**50, as of a device: a count for each block would be 128 TiB."""
+    far = 1 << 50
+    windows = []
+    for start in (0, far):
+        bitmap = Bitmap(start, start + 4 * STEP)
+        bitmap.put(start, np.ones(4 * STEP, bool))
+        windows.append(SimpleNamespace(kept=bitmap))
+    scan: Any = SimpleNamespace(max_mapnr=far + 4 * STEP, windows=lambda: iter(windows))
+    assert Split(2).ranges(scan, PAGE) == [(0, 4 * STEP), (4 * STEP, far + 4 * STEP)]
+    assert Split(4).ranges(scan, PAGE)[2] == (4 * STEP, far + 2 * STEP)
+
+
 @pytest.mark.parametrize(("kib", "page_size", "npages"), [(None, 4096, 64), (256, 4096, 64), (4096, 65536, 64)])
 def test_block_sizes(kib: int | None, page_size: int, npages: int) -> None:
     assert Split(2, kib).block_npages(page_size) == npages

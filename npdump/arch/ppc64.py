@@ -166,7 +166,9 @@ def _space(source: Source, facts: Facts) -> AddressSpace:
     page_shift = source.page_size.bit_length() - 1
     if page_shift not in (12, 16):
         raise FactError(f"VMCOREINFO says PAGESIZE={source.page_size}, which POWER doesn't have: it is damaged")
-    linear = Region(PAGE_OFFSET, PAGE_OFFSET + source.max_mapnr * source.page_size, 0)
+    # Hypervisors put memory of devices higher; there the addresses are those of vmalloc and the memory map.
+    linear_nbytes = min(source.max_mapnr * source.page_size, 1 << _max_physmem_bits(facts))
+    linear = Region(PAGE_OFFSET, PAGE_OFFSET + linear_nbytes, 0)
     root = facts.need("SYMBOL(swapper_pg_dir)", "to find the page tables") - PAGE_OFFSET
     if root < 0:
         raise FactError(f"VMCOREINFO puts the page tables at {root + PAGE_OFFSET:#x}: it is damaged")

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, Records, Runs, count, subtract
+from npdump.arrays import I64, Bool, Records, Runs, count, subtract
 from npdump.sources._extents import page_runs
 
 if TYPE_CHECKING:
     from npdump.storage import Storage
 
-__all__ = ["Memory", "bound_claims", "memory_of"]
+__all__ = ["Memory", "bound_claims", "memory_of", "possible"]
+
+MAX_PADDR = 1 << 56
+"""No machine has more physical address bits (RISC-V, SV57)."""
 
 MAX_CLAIM_NBYTES = 1 << 40
 CLAIM_PER_BYTE = 4096
@@ -46,6 +49,41 @@ class Memory(NamedTuple):
     ram_runs: Runs
     data_runs: Runs
     n_lost: int
+
+
+def possible(storage: Storage, segments: Records) -> tuple[Records, tuple[str, ...]]:
+    """Put segments right that no machine can have, by what of them is in the file; the others are taken out.
+
+    Returns
+    -------
+    segments : ndarray of dtype SEGMENT
+    doubts : tuple of str
+        A line about each kind of what was wrong.
+    """
+    segments = segments.copy()
+    paddr, filesz, memsz = segments["paddr"], segments["filesz"], segments["memsz"]
+    offset = segments["offset"].astype(np.int64)
+    # An offset past 2**63 is negative here.
+    in_file = np.where(offset < 0, 0, np.maximum(storage.nbytes - offset, 0)).astype(np.uint64)
+    doubts = []
+
+    def doubt(which: Bool, words: str) -> None:
+        if which.any():
+            at = np.flatnonzero(which)[0]
+            doubts.append(
+                f"{storage.path}: corrupt program header: memory at {paddr[at]:#x}, {memsz[at]:#x} bytes{words}"
+            )
+
+    more_in_file = filesz > memsz
+    doubt(more_in_file, ", would have more in the file: what is there is taken")
+    memsz[more_in_file] = filesz[more_in_file] = np.minimum(filesz, in_file)[more_in_file]
+    is_too_high = paddr > MAX_PADDR
+    doubt(is_too_high, ", is beyond what any machine has: it is left out")
+    # Compared by subtraction: a sum of damaged fields may wrap around.
+    is_too_large = ~is_too_high & (memsz > MAX_PADDR - np.minimum(paddr, MAX_PADDR))
+    doubt(is_too_large, ", is beyond what any machine has: what is in the file is taken")
+    memsz[is_too_large] = filesz[is_too_large] = np.minimum(filesz, in_file)[is_too_large]
+    return segments[~is_too_high], tuple(doubts)
 
 
 def bound_claims(storage: Storage, segments: Records) -> tuple[Records, tuple[str, ...]]:

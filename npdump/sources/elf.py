@@ -15,7 +15,7 @@ from npdump.sources import SEGMENT, Header, History, Source
 from npdump.sources._extents import PageExtents
 from npdump.sources._image import Image
 from npdump.sources._notes import find_eraseinfo, note_area, page_size_of, parse_notes
-from npdump.sources._segments import bound_claims, memory_of
+from npdump.sources._segments import bound_claims, memory_of, possible
 from npdump.sources._vmcoreinfo_scan import complete, has_text
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ __all__ = ["FORMAT"]
 
 MAX_NOTES_NBYTES = 1 << 28
 """Bound on what is read as notes; device dumps (NT_VMCOREDD, Linux 4.18) may take megabytes."""
-
-MAX_PADDR = 1 << 56
-"""No machine has more physical address bits (RISC-V, SV57)."""
 
 _ALL_ONES = {32: (1 << 32) - 1, 64: (1 << 64) - 1}
 _NT_AUXV = 6
@@ -55,8 +52,9 @@ class _ElfFile:
                 path=self._path,
             )
         headers = self._read_program_headers()
-        segments = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
-        self.segments, self.doubts = bound_claims(storage, segments)
+        segments, doubts = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
+        self.segments, more_doubts = bound_claims(storage, segments)
+        self.doubts = (*doubts, *more_doubts)
         self.notes = note_area(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]), self.byte_order)
 
     def _corrupt(self, what: str) -> CorruptDump:
@@ -115,30 +113,19 @@ class _ElfFile:
             areas.append(self.storage.read(offset, min(nbytes, max(self.storage.nbytes - offset, 0))))
         return b"".join(areas)
 
-    def _segments(self, headers: Records) -> Records:
+    def _segments(self, headers: Records) -> tuple[Records, tuple[str, ...]]:
         # /proc/kcore marks what has no physical address (vmalloc, modules) with all ones.
         headers = headers[headers["p_paddr"] != _ALL_ONES[self.bits]]
         segments = np.empty(len(headers), SEGMENT)
         for name in SEGMENT.names or ():
             segments[name] = headers[f"p_{name}"]
-        if (segments["filesz"] > segments["memsz"]).any():
-            worst = segments[segments["filesz"] > segments["memsz"]][0]
-            raise self._corrupt(
-                f"corrupt program header: memory at {worst['paddr']:#x} has {worst['memsz']:#x} bytes, "
-                f"of which {worst['filesz']:#x} would be in the file"
-            )
-        if not segments["memsz"].any():
+        if not segments["memsz"].any() and not segments["filesz"].any():
             raise self._corrupt("has no PT_LOAD program header: no memory was dumped")
-        paddr, memsz = segments["paddr"], segments["memsz"]
-        # Compared by subtraction: a sum of damaged fields may wrap around.
-        too_high = (paddr > MAX_PADDR) | (memsz > MAX_PADDR - np.minimum(paddr, MAX_PADDR))
-        if too_high.any():
-            worst = segments[too_high][0]
-            raise self._corrupt(
-                f"corrupt program header: memory at {worst['paddr']:#x}, {worst['memsz']:#x} bytes, "
-                "is beyond what any machine has"
-            )
-        return segments
+        possible_segments, doubts = possible(self.storage, segments)
+        if not possible_segments["memsz"].any():
+            raise CorruptDump(doubts[-1], path=self._path)
+        self.n_left_out = len(segments) - len(possible_segments)
+        return possible_segments, doubts
 
 
 def _open(storage: Storage) -> Image:
@@ -162,7 +149,7 @@ def _open(storage: Storage) -> Image:
 def _image(file: _ElfFile, page_size: int) -> Image:
     memory = memory_of(file.storage, file.segments, page_size)
     e_flags = int(file.header["e_flags"])
-    is_incomplete = memory.n_lost or e_flags & elf.DUMP_ELF_INCOMPLETE
+    is_incomplete = memory.n_lost or file.n_left_out or e_flags & elf.DUMP_ELF_INCOMPLETE
     return Image(
         path=file.storage.path,
         format_name="ELF",

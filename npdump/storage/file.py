@@ -198,7 +198,7 @@ class FileStorage:
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
             raise TruncatedDump(
-                f"{self.path}: ends at byte {self.nbytes}, but bytes {offset} to {offset + nbytes} are needed: "
+                f"{self.path}: ends at byte {self.nbytes}, but {nbytes} bytes at byte {offset} are needed: "
                 "the file was cut short; copy it again",
                 path=self.path,
                 offset=offset,

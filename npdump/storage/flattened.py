@@ -119,7 +119,7 @@ class FlattenedStorage:
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
             raise TruncatedDump(
-                f"{self.path}: ends at byte {self.nbytes}, but bytes {offset} to {offset + nbytes} are needed: "
+                f"{self.path}: ends at byte {self.nbytes}, but {nbytes} bytes at byte {offset} are needed: "
                 "it was cut short; copy it again",
                 path=self.path,
                 offset=offset,

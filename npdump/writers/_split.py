@@ -76,25 +76,28 @@ class Split(NamedTuple):
                 f"--split into {n_parts} files: memory has {n_blocks} blocks of {block_npages} pages: name fewer "
                 "files, or a smaller --splitblock-size"
             )
-        counts = np.zeros(n_blocks, np.int64)
-        for window in scan.windows():
-            for runs in window.kept.runs():
-                _add(counts, runs[:, 0], runs[:, 1], block_npages)
-        totals = np.cumsum(counts)
-        wanted = np.arange(1, n_parts) * totals[-1] / n_parts
+        n_kept = sum(window.kept.count() for window in scan.windows())
+        # By rank among the kept pages: a count for each block would take room for memory that isn't there.
+        last_ranks = np.array([max(-(-part * n_kept // n_parts) - 1, 0) for part in range(1, n_parts)], np.int64)
+        last_blocks = _pfns_of(scan, last_ranks) // block_npages
         # Each part has a block at least.
         n_before = np.arange(n_parts - 1)
-        edges = np.maximum.accumulate(np.searchsorted(totals, wanted) - n_before)
+        edges = np.maximum.accumulate(last_blocks - n_before)
         edges = np.minimum(edges, n_blocks - n_parts) + n_before + 1
         pfns = [0, *(edges * block_npages).tolist(), scan.max_mapnr]
         return list(pairwise(pfns))
 
 
-def _add(counts: I64, starts: I64, stops: I64, block_npages: int) -> None:
-    """Add the pages of runs to the counts of their blocks."""
-    first, last = starts // block_npages, (stops - 1) // block_npages
-    np.add.at(counts, first, np.minimum(stops, (first + 1) * block_npages) - starts)
-    crossing = last > first
-    np.add.at(counts, last[crossing], stops[crossing] - last[crossing] * block_npages)
-    for start, stop in zip(first[last - first > 1], last[last - first > 1], strict=True):
-        counts[start + 1 : stop] += block_npages
+def _pfns_of(scan: PageScan, ranks: I64) -> I64:
+    """Return the page frames of the kept pages with these ranks, which ascend; 0 where there is none."""
+    pfns = np.zeros(len(ranks), np.int64)
+    n_before = n_found = 0
+    for window in scan.windows():
+        for runs in window.kept.runs():
+            stops = n_before + np.cumsum(runs[:, 1] - runs[:, 0])
+            n_before = int(stops[-1]) if len(stops) else n_before
+            here = ranks[n_found : int(np.searchsorted(ranks, n_before))]
+            last = np.searchsorted(stops, here, side="right")
+            pfns[n_found : n_found + len(here)] = runs[last, 1] - (stops[last] - here)
+            n_found += len(here)
+    return pfns

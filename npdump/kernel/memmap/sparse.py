@@ -10,6 +10,7 @@ Linux ``include/linux/mmzone.h`` (struct mem_section, SECTION_MAP_MASK) and ``mm
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from npdump.errors import AddressError, FactError, MemmapError
 from npdump.kernel.kernel import Kernel, MemMap
 
 if TYPE_CHECKING:
-    from npdump.arrays import U64
+    from npdump.arrays import I64, U64
     from npdump.facts import Facts
 
 __all__ = ["MODEL"]
@@ -30,7 +31,10 @@ N_FLAG_BITS = 5
 """Flags in the low bits of ``section_mem_map`` as of Linux 5.12 (4 before, 3 before 5.3, 2 before 4.13)."""
 
 MAX_SECTIONS = 1 << 24
-"""Bound on what a damaged VMCOREINFO can make us look at: 2 PiB in sections of 128 MiB."""
+"""Bound on an array of sections that a damaged VMCOREINFO can make us read; no kernel without roots has as many."""
+
+MAX_ROOTS = 1 << 23
+"""The same of roots: RISC-V's 2**56 bytes in sections of 128 MiB have half as many."""
 
 
 class Sparse:
@@ -80,8 +84,6 @@ class _Sections:
         # The kernel has no section above MAX_PHYSMEM_BITS; hypervisors put the memory of devices there.
         self._max_mapnr = max_mapnr = min(max_mapnr, 1 << physmem_bits - page_shift)
         self._n_sections = -(-max_mapnr >> self._shift)
-        if self._n_sections > MAX_SECTIONS:
-            raise MemmapError(f"memory up to {max_mapnr << page_shift:#x} would have {self._n_sections} sections")
         self._section_nbytes = facts.need("SIZE(mem_section)", "to find the struct pages")
         self._map_offset = facts.need("OFFSET(mem_section.section_mem_map)", "to find the struct pages")
         word_nbytes = arch.bits // 8
@@ -97,16 +99,18 @@ class _Sections:
     def decode(self, mem_section: int) -> MemMap:
         """Decode the sections, taking ``mem_section`` for the address of the array (of roots, if EXTREME)."""
         if self._is_extreme:
-            maps = self._read_extreme(mem_section)
+            numbers, maps = self._read_extreme(mem_section)
         else:
-            maps = self._read_sections(mem_section, self._n_sections)
-        numbers = np.flatnonzero(maps & np.uint64(HAS_MEM_MAP))
+            maps = self._read_sections(mem_section, min(self._n_sections, MAX_SECTIONS))
+            numbers = np.arange(len(maps))
+        exist = (maps & np.uint64(HAS_MEM_MAP)) != 0
+        numbers, maps = numbers[exist], maps[exist]
         npages = 1 << self._shift
         # A section's piece is aligned like its size (up to a page), so all bits below that are flags, even those that
         # kernels yet to come may add.
         piece_nbytes = npages * self._struct_nbytes
         alignment = max(min(piece_nbytes & -piece_nbytes, self._kernel.page_size), 1 << N_FLAG_BITS)
-        pieces = (maps[numbers] & ~np.uint64(alignment - 1)) + numbers.astype(np.uint64) * np.uint64(piece_nbytes)
+        pieces = (maps & ~np.uint64(alignment - 1)) + numbers.astype(np.uint64) * np.uint64(piece_nbytes)
         good = np.fromiter(map(self._kernel.memory.is_kernel_vaddr, pieces.tolist()), np.bool_, len(pieces))
         starts = numbers[good].astype(np.int64) << self._shift
         stops = np.minimum(starts + npages, self._max_mapnr)
@@ -117,16 +121,42 @@ class _Sections:
         word = self._kernel.memory.word
         return np.ndarray(count, word, raw, self._map_offset, (self._section_nbytes,)).astype(np.uint64)
 
-    def _read_extreme(self, vaddr: int) -> U64:
-        n_roots = -(-self._n_sections // self._per_root)
-        word = self._kernel.memory.word
-        roots = np.frombuffer(self._kernel.memory.read(vaddr, n_roots * word.itemsize), word)
-        maps = np.zeros(n_roots * self._per_root, np.uint64)
-        for i in np.flatnonzero(roots).tolist():
+    def _read_extreme(self, vaddr: int) -> tuple[I64, U64]:
+        """Return the numbers of the sections that have a root, and their ``section_mem_map``."""
+        n_roots = min(-(-self._n_sections // self._per_root), MAX_ROOTS)
+        roots = self._read_roots(vaddr, n_roots)
+        there = np.flatnonzero(roots)
+        maps = np.zeros((len(there), self._per_root), np.uint64)
+        for row, i in zip(maps, there.tolist(), strict=True):
             if not self._kernel.memory.is_kernel_vaddr(int(roots[i])):
                 raise AddressError(f"mem_section root {i} is {int(roots[i]):#x}, which isn't a kernel address")
-            maps[i * self._per_root : (i + 1) * self._per_root] = self._read_sections(int(roots[i]), self._per_root)
-        return maps[: self._n_sections]
+            row[:] = self._read_sections(int(roots[i]), self._per_root)
+        numbers = (there[:, None] * self._per_root + np.arange(self._per_root)).ravel()
+        below = numbers < self._n_sections
+        return numbers[below], maps.ravel()[below]
+
+    def _read_roots(self, vaddr: int, count: int) -> U64:
+        """Return the addresses of the roots; those that are not in the dump are 0, as those of no memory."""
+        memory, word = self._kernel.memory, self._kernel.memory.word
+        try:
+            return np.frombuffer(memory.read(vaddr, count * word.itemsize), word)
+        except AddressError:
+            pass
+        roots = np.zeros(count, word)
+        page_size = self._kernel.page_size
+        is_there = False
+        at, stop = vaddr, vaddr + count * word.itemsize
+        while at < stop:
+            page_stop = min(at - at % page_size + page_size, stop)
+            with suppress(AddressError):
+                piece = np.frombuffer(memory.read(at, page_stop - at), word)
+                first = (at - vaddr) // word.itemsize
+                roots[first : first + len(piece)] = piece
+                is_there = True
+            at = page_stop
+        if not is_there:
+            raise AddressError(f"mem_section at {vaddr:#x} is not in the dump")
+        return roots
 
 
 MODEL = Sparse()
