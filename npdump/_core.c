@@ -16,6 +16,7 @@
 #define LANES 8 /* enough to hide the time of a multiplication */
 #define MULTIPLIER UINT64_C(0x9E3779B97F4A7C15)
 #define MAX_ARGUMENTS 10
+#define PLACE_WORDS 3 /* of which the last is left alone */
 enum zlib { Z_STREAM_END = 1, Z_FINISH = 4 };
 
 typedef struct {
@@ -137,13 +138,13 @@ static PyObject *digests(PyObject *self, PyObject *args)
     return done(&call, NULL, 0);
 }
 
-/* look_up(keys, pfns, index_keys, index_pfns, slots, originals) */
+/* look_up(keys, pfns, index_keys, index_pfns, slots, originals): returns how many have the key of an earlier page */
 static PyObject *look_up(PyObject *self, PyObject *args)
 {
     Call call;
     Array *keys = call.arrays, *pfns = keys + 1, *index_keys = keys + 2, *index_pfns = keys + 3, *slots = keys + 4,
           *originals = keys + 5;
-    int shift = 64;
+    Py_ssize_t shift = 64, n_found = 0;
 
     if (!take(&call, args, "qqQQQQ"))
         return NULL;
@@ -165,9 +166,10 @@ static PyObject *look_up(PyObject *self, PyObject *args)
         is_known = key && index_keys->u64[slot] == key;
         slots->i64[i] = is_known ? (int64_t)slot : -1;
         originals->i64[i] = is_known && index_pfns->i64[slot] != pfns->i64[i] ? index_pfns->i64[slot] : -1;
+        n_found += originals->i64[i] >= 0;
     }
     Py_END_ALLOW_THREADS
-    return done(&call, NULL, 0);
+    return done(&call, NULL, n_found);
 }
 
 /* equal(page_size, pages, rows, others, other_rows, equal) */
@@ -193,36 +195,31 @@ static PyObject *equal(PyObject *self, PyObject *args)
     return done(&call, is_bad ? "a row is out of range" : NULL, 0);
 }
 
-/* place(offset, sizes, words, rows, slots, duplicates, original_slots, index_places, places)
-   A place is an offset and a word. Stored pages get theirs first, duplicates the one in their original's slot. */
+/* place(offset, sizes, words, rows, slots, shared, index, places)
+   A place is an offset and a word. Pages of any bytes get the next one, shared ones the one in their slot. */
 static PyObject *place(PyObject *self, PyObject *args)
 {
     Call call;
-    Array *a = call.arrays, *sizes = a + 1, *words = a + 2, *rows = a + 3, *slots = a + 4, *duplicates = a + 5,
-          *original_slots = a + 6, *index = a + 7, *places = a + 8;
+    Array *a = call.arrays, *sizes = a + 1, *words = a + 2, *rows = a + 3, *slots = a + 4, *shared = a + 5,
+          *index = a + 6, *places = a + 7;
     int is_bad = 0;
 
-    if (!take(&call, args, "niqqqqqQQ"))
+    if (!take(&call, args, "niqqqbQQ"))
         return NULL;
-    if (words->n != rows->n || sizes->n != rows->n || slots->n != rows->n || original_slots->n != duplicates->n)
+    if (sizes->n != rows->n || words->n != rows->n || slots->n != rows->n || shared->n != rows->n)
         return done(&call, "arrays differ in length", 0);
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < rows->n && !is_bad; i++) {
-        int64_t row = rows->i64[i], slot = slots->i64[i];
+    for (Py_ssize_t i = 0; i < rows->n; i++) {
+        int64_t row = rows->i64[i], slot = slots->i64[i], *own;
+        int is_shared = shared->bytes[i] != 0;
 
-        if ((is_bad = row < 0 || row >= places->n / 2 || slot >= index->n / 2))
+        if ((is_bad = row < 0 || row >= places->n / PLACE_WORDS || slot >= index->n / 2 || (is_shared && slot < 0)))
             break;
-        if (sizes->u32[i])
-            places->i64[2 * row] = call.numbers[0], places->i64[2 * row + 1] = words->i64[i];
+        own = &places->i64[PLACE_WORDS * row];
+        if (sizes->u32[i] && !is_shared)
+            own[0] = call.numbers[0], own[1] = words->i64[i], call.numbers[0] += sizes->u32[i];
         if (slot >= 0)
-            memcpy(&index->i64[2 * slot], &places->i64[2 * row], 16);
-        call.numbers[0] += sizes->u32[i];
-    }
-    for (Py_ssize_t i = 0; i < duplicates->n && !is_bad; i++) {
-        int64_t row = duplicates->i64[i], slot = original_slots->i64[i];
-
-        if (!(is_bad = row < 0 || row >= places->n / 2 || slot < 0 || slot >= index->n / 2))
-            memcpy(&places->i64[2 * row], &index->i64[2 * slot], 16);
+            memcpy(is_shared ? own : &index->i64[2 * slot], is_shared ? &index->i64[2 * slot] : own, 16);
     }
     Py_END_ALLOW_THREADS
     return done(&call, is_bad ? "a row or slot is out of range" : NULL, call.numbers[0]);
@@ -245,6 +242,7 @@ typedef int Uncontext(void *, const char *, size_t, char *, size_t, size_t *);
 typedef int Reset(void *), Run(void *, int), Run32(void *);
 
 #define FUNCTION(type) ((type *)(uintptr_t)engine->function)
+
 /* Run a stream over one page from its beginning; return the bytes that it made, 0 if it did not come to its end. */
 static size_t stream(const Engine *engine, const char *from, size_t n, char *to, size_t room)
 {
@@ -290,10 +288,7 @@ static int uncompress_page(const Engine *engine, const char *from, size_t n, cha
     size_t made = room;
 
     switch (engine->call) {
-    case COPY:
-        if (n == room)
-            memcpy(to, from, n);
-        return n == room;
+    case COPY: return n == room && memcpy(to, from, n);
     case WORK: return !FUNCTION(Work)(from, n, to, &made, NULL) && made == room;
     case PLAIN: return !FUNCTION(Plain)(from, n, to, &made) && made == room;
     case LEVEL: return FUNCTION(Unlevel)(context, to, room, from, n) == room;
@@ -325,8 +320,8 @@ static PyObject *compress(PyObject *self, PyObject *args)
         if ((is_bad = row < 0 || row >= pages->n))
             break;
         made = compress_page(&call.engine, pages->bytes + row * n, (size_t)n, out->bytes + at, (size_t)room);
-        if (!made || made >= (size_t)n)
-            memcpy(out->bytes + at, pages->bytes + row * n, made = (size_t)n);
+        if (!made || made >= (size_t)n) /* pages that stay as they are may be moved up where they lie */
+            memmove(out->bytes + at, pages->bytes + row * n, made = (size_t)n);
         sizes->u32[i] = (uint32_t)made;
         at += (Py_ssize_t)made;
     }
@@ -360,7 +355,7 @@ static PyObject *uncompress(PyObject *self, PyObject *args)
     return done(&call, is_bad ? "a row or a place is out of range" : NULL, n_bad);
 }
 
-/* read_ranges(fd, offsets, sizes, out): returns how many ranges were read whole */
+/* read_ranges(fd, offsets, sizes, out): returns how many ranges were read whole; neighbours are read together */
 static PyObject *read_ranges(PyObject *self, PyObject *args)
 {
     Call call;
@@ -373,10 +368,15 @@ static PyObject *read_ranges(PyObject *self, PyObject *args)
     if (offsets->n != sizes->n)
         return done(&call, "arrays differ in length", 0);
     Py_BEGIN_ALLOW_THREADS
-    for (; i < offsets->n; i++) {
-        int64_t n = sizes->i64[i];
+    for (Py_ssize_t next; i < offsets->n; i = next) {
+        int64_t n = 0, more = sizes->i64[next = i];
 
-        is_bad = n < 0 || n > out->n - at;
+        while ((is_bad = more < 0 || more > out->n - at - n) == 0) {
+            n += more;
+            if (++next == offsets->n || (uint64_t)offsets->i64[next] != (uint64_t)offsets->i64[i] + (uint64_t)n)
+                break;
+            more = sizes->i64[next];
+        }
         if (is_bad || pread((int)call.numbers[0], out->bytes + at, (size_t)n, offsets->i64[i]) != n)
             break;
         at += n;

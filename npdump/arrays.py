@@ -215,6 +215,10 @@ def intersect(one: Runs, other: Runs) -> Runs:
     >>> intersect(np.array([[0, 4], [6, 9]]), np.array([[2, 7]])).tolist()
     [[2, 4], [6, 7]]
     """
+    if len(one) == 1:
+        start, stop = one[0]
+        met = other[other[:, 1].searchsorted(start, side="right") : other[:, 0].searchsorted(stop)]
+        return met.clip(start, stop)
     first = np.searchsorted(other[:, 1], one[:, 0], side="right")
     n_met = np.maximum(np.searchsorted(other[:, 0], one[:, 1], side="left") - first, 0)
     met, of = other[expand(first, n_met)], np.repeat(one, n_met, axis=0)
@@ -259,7 +263,10 @@ def expand(starts: I64 | Index, lengths: I64 | Index) -> I64:
     >>> expand(np.array([5, 1]), np.array([2, 3])).tolist()
     [5, 6, 1, 2, 3]
     """
-    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+    if len(starts) == 1:
+        return np.arange(int(starts[0]), int(starts[0]) + int(lengths[0]))
+    stops = lengths.cumsum()
+    return (starts - stops + lengths).repeat(lengths) + np.arange(int(stops[-1]) if len(stops) else 0)
 
 
 def unique(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:

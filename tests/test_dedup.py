@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from npdump.core import CORE
 from npdump.encode import dedup
-from npdump.encode.dedup import NO_SLOT, PageIndex, StoredRows, are_equal, digests
+from npdump.encode.dedup import NO_SLOT, PageIndex, PlacedRows, are_equal, digests
 
 #: Few different pages, so that many are seen again, and keys whose upper bits meet in a slot.
 KEYS = st.one_of(st.just(0), st.integers(1, 4), st.integers(0, 7).map(lambda top: top << 60 | 5))
@@ -57,17 +57,23 @@ def test_places_are_those_of_the_slots() -> None:
     index = PageIndex(N_PAGES)
     keys = np.array([1 << 60, 2 << 60, 0], np.uint64)
     found = index.look_up(keys, np.array([7, 8, 9]))
-    none = np.empty(0, np.intp)
-    places = np.zeros((4, 2), np.int64)
-    stored = StoredRows(np.array([0, 1, 3]), found.slots, np.array([10, 0, 5], np.uint32), np.array([1, 2, 3]))
-    index.place(1000, stored, none, none, places)
-    assert places.tolist() == [[1000, 1], [0, 0], [0, 0], [1010, 3]], "a page of no bytes keeps the place it has"
+    own = np.zeros(3, np.bool_)
+    places = np.zeros((4, 3), np.int64)
+    stored = PlacedRows(np.array([0, 1, 3]), found.slots, own, np.array([10, 0, 5], np.uint32), np.array([1, 2, 3]))
+    index.place(1000, stored, places)
+    assert places.tolist() == [[1000, 1, 0], [0, 0, 0], [0, 0, 0], [1010, 3, 0]], "no bytes: the place it has"
     again = index.look_up(keys[:2], np.array([17, 18]))
     assert (again.duplicates.tolist(), again.pfns.tolist()) == ([0, 1], [7, 8])
-    later = np.full((2, 2), -1, np.int64)
-    nothing = StoredRows(none, none, np.empty(0, np.uint32), np.empty(0, np.int64))
-    index.place(2000, nothing, np.array([1, 0]), again.slots[again.duplicates], later)
-    assert later.tolist() == [[0, 0], [1000, 1]]
+    later = np.full((3, 3), -1, np.int64)
+    shared = PlacedRows(
+        np.array([0, 1, 2]),
+        np.array([again.slots[1], NO_SLOT, again.slots[0]]),
+        np.array([True, False, True]),
+        np.array([0, 7, 0], np.uint32),
+        np.array([0, 4, 0]),
+    )
+    index.place(2000, shared, later)
+    assert later.tolist() == [[0, 0, -1], [2000, 4, -1], [1000, 1, -1]]
 
 
 def test_a_full_table_forgets_nothing() -> None:

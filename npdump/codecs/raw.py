@@ -32,7 +32,7 @@ class Raw:
 
         def encode(pages: Any, rows: Any, out: Any, sizes: Any) -> int:
             made: int = len(rows) * page_size
-            pages.take(rows, axis=0, out=out[:made].reshape(-1, page_size))
+            out[:made] = pages[rows].reshape(-1)  # a copy first: both may be the same memory
             sizes[:] = page_size
             return made
 

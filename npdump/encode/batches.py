@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, Index, Runs, count, expand
+from npdump.arrays import I64, U8, Bool, Index, Runs, expand
 from npdump.sources import refuse
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from npdump.bitmap import Bitmap
     from npdump.sources import Loss, Source
 
-__all__ = ["BATCH_NBYTES", "PageBatch", "batches", "is_zero", "read_pages", "read_what_is_there"]
+__all__ = ["BATCH_NBYTES", "PageBatch", "ReadPages", "batches", "is_zero", "read_pages", "read_what_is_there"]
 
 BATCH_NBYTES = 2 << 20
 """Bytes of pages in a batch: enough that NumPy's cost per call vanishes, few enough to stay in the CPU's cache."""
@@ -26,16 +26,12 @@ class PageBatch(NamedTuple):
     """Pages that are worked on together.
 
     ``rank`` is the number of kept pages before the first of these; ``runs`` (shape (k, 2), int64) are their page
-    frames.
+    frames, ascending, and ``npages`` is how many they are.
     """
 
     rank: int
     runs: Runs
-
-    @property
-    def npages(self) -> int:
-        """How many pages."""
-        return count(self.runs)
+    npages: int
 
     @property
     def pfns(self) -> I64:
@@ -73,34 +69,51 @@ def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
         edges = np.searchsorted(ranks, np.arange(first_rank + npages, end_rank + 1, npages))
         at = 0
         for edge in edges.tolist():
-            yield PageBatch(first_rank, np.concatenate([*waiting, pieces[at:edge]]))
+            yield PageBatch(first_rank, np.concatenate([*waiting, pieces[at:edge]]), npages)
             waiting = []
             first_rank += npages
             at = edge
         if at < len(pieces):
             waiting.append(pieces[at:])
     if waiting:
-        yield PageBatch(first_rank, np.concatenate(waiting))
+        yield PageBatch(first_rank, np.concatenate(waiting), next_rank - first_rank)
+
+
+class ReadPages(NamedTuple):
+    """Pages of a batch that were read.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m,), dtype intp
+        Which of the batch's pages.
+    pfns : ndarray of shape (m,), dtype int64
+    pages : ndarray of shape (m, page_size), dtype uint8
+    losses : sequence of Loss
+        Those of ``pages`` that can't be had.
+    """
+
+    rows: Index
+    pfns: I64
+    pages: U8
+    losses: Sequence[Loss]
 
 
 def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = True) -> tuple[Index, U8]:
-    """Read the pages of a batch, all of them.
+    """Read the pages of a batch, all of them, and return their rows and themselves.
 
-    The parameters, and what it returns, are those of `read_what_is_there`, but for the losses.
+    The parameters are those of `read_what_is_there`.
 
     Raises
     ------
     LostPage
         If one can't be had.
     """
-    rows, pages, losses = read_what_is_there(source, batch, room, drops_zero)
-    refuse(losses)
-    return rows, pages
+    read = read_what_is_there(source, batch, room, drops_zero)
+    refuse(read.losses)
+    return read.rows, read.pages
 
 
-def read_what_is_there(
-    source: Source, batch: PageBatch, room: U8, drops_zero: bool
-) -> tuple[Index, U8, Sequence[Loss]]:
+def read_what_is_there(source: Source, batch: PageBatch, room: U8, drops_zero: bool) -> ReadPages:
     """Read the pages of a batch.
 
     Parameters
@@ -114,20 +127,18 @@ def read_what_is_there(
 
     Returns
     -------
-    rows : ndarray of shape (m,), dtype intp
-        Which of the batch's pages were read.
-    pages : ndarray of shape (m, page_size), dtype uint8
-        A view of ``room``.
-    losses : sequence of Loss
-        Those of ``pages`` that can't be had.
+    ReadPages
+        Its ``pages`` are a view of ``room``.
     """
+    pfns = batch.pfns
     runs = source.maybe_nonzero(batch.runs) if drops_zero else batch.runs
     if runs is batch.runs:
-        rows = np.arange(batch.npages)
+        rows = np.arange(len(pfns))
     else:
-        rows = np.searchsorted(batch.pfns, expand(runs[:, 0], runs[:, 1] - runs[:, 0]))
+        all_pfns, pfns = pfns, expand(runs[:, 0], runs[:, 1] - runs[:, 0])
+        rows = all_pfns.searchsorted(pfns)
     pages = room[: len(rows)]
-    return rows, pages, source.gather(runs, pages)
+    return ReadPages(rows, pfns, pages, source.gather(runs, pages))
 
 
 _N_SAMPLES = 8

@@ -19,13 +19,17 @@ from npdump.core import CORE
 if TYPE_CHECKING:
     from npdump.arrays import I64, U8, U32, U64, Bool, Index
 
-__all__ = ["NO_SLOT", "Found", "PageIndex", "StoredRows", "are_equal", "digests", "keys_of"]
+__all__ = ["NO_SLOT", "PLACE_WORDS", "Found", "PageIndex", "PlacedRows", "are_equal", "digests", "keys_of"]
 
 MAX_SLOTS_SHIFT = 19
 """Half a million pages are remembered at most, in 16 MiB."""
 
 _LOAD_SHIFT = 2
 NO_SLOT = -1
+PLACE_WORDS = 3
+"""Words of a place: an offset, another that is noted with it, and one that nothing is noted in."""
+
+_NONE: Index = np.empty(0, np.int64)
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, whose powers spread like random numbers."""
@@ -50,14 +54,24 @@ class Found(NamedTuple):
     pfns: I64
 
 
-class StoredRows(NamedTuple):
-    """Pages that are stored, in the order of their bytes: their rows, slots, sizes, and the second word of a place.
+class PlacedRows(NamedTuple):
+    """Pages that get a place in the file, or share one, in the order of their bytes; all of shape (m,).
 
-    All of shape (m,); the sizes are of dtype uint32, the others of int64.
+    Attributes
+    ----------
+    rows, slots : ndarray of dtype int64
+        Their rows among the places, and where `PageIndex` has them or, if they share, the page that they equal.
+    shared : ndarray of dtype bool
+        Whether they equal an earlier page.
+    sizes : ndarray of dtype uint32
+        How many bytes of their own they have.
+    words : ndarray of dtype int64
+        The second word of a place.
     """
 
     rows: Index
     slots: Index
+    shared: Bool
     sizes: U32
     words: I64
 
@@ -93,8 +107,9 @@ class PageIndex:
         """
         if CORE is not None:
             slots, originals = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
-            CORE.look_up(keys, pfns, self._keys, self._pfns, slots, originals)
-            duplicates = np.flatnonzero(originals >= 0)
+            if not CORE.look_up(keys, pfns, self._keys, self._pfns, slots, originals):
+                return Found(slots, _NONE, _NONE)
+            duplicates = (originals >= 0).nonzero()[0]
             return Found(slots, duplicates, originals[duplicates])
         slots = (keys >> self._key_shift).astype(np.intp)
         # Of several that want a slot the first gets it: it's written last.
@@ -107,30 +122,27 @@ class PageIndex:
         slots[~has_slot] = NO_SLOT
         return Found(slots, duplicates, known[duplicates])
 
-    def place(self, offset: int, stored: StoredRows, duplicates: Index, originals: Index, places: I64) -> None:
-        """Note where pages are in the file, in two words each: an offset, and another.
+    def place(self, offset: int, pages: PlacedRows, places: I64) -> None:
+        """Note where pages are in the file.
 
         Parameters
         ----------
         offset : int
-            Where the first one is.
-        stored : StoredRows
-            Pages that have a place of their own.
-        duplicates, originals : ndarray of shape (k,), dtype intp
-            Rows of pages that equal an earlier one, and the slots of these.
-        places : ndarray of shape (n, 2), dtype int64
-            Where to note it; rows of pages of no bytes stay as they are.
+            Where the first one is that has bytes.
+        pages : PlacedRows
+        places : ndarray of shape (n, 3), dtype int64
+            Where to note it; what has no bytes and shares none stays as it is.
         """
-        rows, slots, sizes, words = stored
+        rows, slots, shared, sizes, words = pages
         if CORE is not None:
-            CORE.place(offset, sizes, words, rows, slots, duplicates, originals, self._places, places)
+            CORE.place(offset, sizes, words, rows, slots, shared, self._places, places)
             return
         used = np.flatnonzero(sizes)
         places[rows[used], 0] = (np.cumsum(sizes, dtype=np.int64) - sizes + offset)[used]
         places[rows[used], 1] = words[used]
-        has_slot = slots != NO_SLOT
-        self._places[slots[has_slot]] = places[rows[has_slot]]
-        places[duplicates] = self._places[originals]
+        has_slot = (slots != NO_SLOT) & ~shared
+        self._places[slots[has_slot]] = places[rows[has_slot], :2]
+        places[rows[shared], :2] = self._places[slots[shared]]
 
 
 def digests(pages: U8) -> U64:

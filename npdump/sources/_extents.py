@@ -63,6 +63,8 @@ class PageExtents:
         self._starts: I64 = first[whole]
         self._stops: I64 = last[whole]
         self._offsets: I64 = (offset + (first << shift) - start)[whole]
+        # Where page frame 0 would be.
+        self._zero_offsets: I64 = self._offsets - (self._starts << shift)
         self._fragments = self._find_fragments(start, stop, offset)
 
     def _find_fragments(self, start: I64, stop: I64, offset: I64) -> dict[int, list[tuple[int, int, int]]]:
@@ -125,20 +127,25 @@ class PageExtents:
         if i < 0 or stop > self._stops[i]:
             return runs
         shift = self._page_shift
-        zero_offset = int(self._offsets[i]) - (int(self._starts[i]) << shift)
-        data = self._storage.data_ranges(zero_offset + (start << shift), zero_offset + (stop << shift)) - zero_offset
-        pages = np.column_stack((data[:, 0] >> shift, -(-data[:, 1] >> shift)))
+        zero_offset = int(self._zero_offsets[i])
+        lowest, end = zero_offset + (start << shift), zero_offset + (stop << shift)
+        data = self._storage.data_ranges(lowest, end)
+        if len(data) == 1 and data[0, 0] == lowest and data[0, 1] == end:
+            return runs
+        pages = data - zero_offset
+        pages[:, 1] += self._page_size - 1
+        pages >>= shift
         # A page may hold the end of one range and the start of the next.
         np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
         return intersect(runs, pages[pages[:, 0] < pages[:, 1]])
 
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""
-        i = np.searchsorted(self._starts, runs[:, 0], side="right") - 1
+        i = self._starts.searchsorted(runs[:, 0], side="right") - 1
         if len(self._starts) and (i >= 0).all() and (runs[:, 1] <= self._stops[i]).all():
-            offsets = self._offsets[i] + ((runs[:, 0] - self._starts[i]) << self._page_shift)
+            bounds = runs << self._page_shift
             try:
-                self._storage.gather(offsets, (runs[:, 1] - runs[:, 0]) << self._page_shift, out.reshape(-1))
+                self._storage.gather(bounds[:, 0] + self._zero_offsets[i], bounds[:, 1] - bounds[:, 0], out.reshape(-1))
             except ReadError:
                 return self._gather_singly(runs, out)
             return ()

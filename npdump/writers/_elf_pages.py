@@ -75,10 +75,10 @@ class _NonzeroWorker:
 
     def read(self, batch: PageBatch, room: U8) -> None:
         """See `npdump.encode.job.Worker.read`; pages that can't be had stay, to be missed when they are copied."""
-        rows, pages, losses = read_what_is_there(self._source, batch, room, drops_zero=True)
-        stays = ~is_zero(pages)
-        stays[[loss.row for loss in losses]] = True
-        self._runs = runs_of_numbers(batch.pfns[rows[stays]])
+        read = read_what_is_there(self._source, batch, room, drops_zero=True)
+        stays = ~is_zero(read.pages)
+        stays[[loss.row for loss in read.losses]] = True
+        self._runs = runs_of_numbers(read.pfns[stays])
 
     def look_up(self) -> None:
         """Do nothing: no batch depends on another."""

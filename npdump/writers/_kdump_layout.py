@@ -8,6 +8,7 @@ makedumpfile ``IMPLEMENTATION`` and ``diskdump_mod.h``; what crash and libkdumpf
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["KdumpLayout", "ceil_div"]
 
 _U32_MAX = 0xFFFFFFFF
+_HOST_ORDER = "<" if sys.byteorder == "little" else ">"
 
 
 class KdumpLayout:
@@ -63,7 +65,10 @@ class KdumpLayout:
         self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
         self.zero_offset = self._desc_offset + n_kept * self._desc_nbytes
         self.data_offset = self.zero_offset + block * dump.drops_zero
-        self._zero_place = self.zero_offset, int(self.words(np.array([block], np.uint32), np.array([0], np.uint32))[0])
+        self._size_half = int(self._byte_order != _HOST_ORDER)
+        word = int(self.words(np.array([block], np.uint32), np.array([0], np.uint32))[0])
+        self._zero_place = self.zero_offset, word, 0
+        self._zero_places: I64 = np.empty((0, 3), np.int64)
 
     def disk_header(self, complete: bool) -> Placement:
         """Return block 0.
@@ -134,13 +139,16 @@ class KdumpLayout:
 
     def words(self, sizes: U32, flags: U32) -> I64:
         """Return the second words of the descriptors of stored pages; the first are their offsets."""
-        # Of two 32-bit fields the first is the lower half of a little-endian word.
-        lower, upper = (sizes, flags) if self._byte_order == "<" else (flags, sizes)
-        return upper.astype(np.int64) << 32 | lower
+        words = np.empty((len(sizes), 2), np.uint32)
+        # Here as this machine has the halves of a word; of a big-endian dump the first is the upper one.
+        words[:, self._size_half], words[:, 1 - self._size_half] = sizes, flags
+        return words.view(np.int64).reshape(-1)
 
     def zero_places(self, n: int) -> I64:
-        """Return those of ``n`` zero pages, which share one; shape (n, 2)."""
-        return np.full((n, 2), self._zero_place)
+        """Return those of ``n`` zero pages, which share one; shape (n, 3), as descriptors."""
+        if n > len(self._zero_places):
+            self._zero_places = np.tile(np.array([self._zero_place], np.int64), (n, 1))
+        return self._zero_places[:n].copy()
 
     def descriptors(self, rank: int, places: I64) -> Placement:
         """Return page descriptors.
@@ -149,11 +157,10 @@ class KdumpLayout:
         ----------
         rank : int
             Number of kept pages before the first of these.
-        places : ndarray of shape (n, 2), dtype int64
-            Their offsets, and `words`.
+        places : ndarray of shape (n, 3), dtype int64
+            Their offsets, `words`, and flags of which there are none.
         """
-        desc = np.zeros((len(places), self._desc_nbytes // 8), np.dtype(np.int64).newbyteorder(self._byte_order))
-        desc[:, :2] = places
+        desc = places if self._byte_order == _HOST_ORDER else places.byteswap()
         return self._desc_offset + rank * self._desc_nbytes, desc.view(np.uint8).reshape(-1)
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import runs_of_numbers
 from npdump.codecs import out_nbytes
 from npdump.encode.batches import PageBatch, is_zero, read_what_is_there
-from npdump.encode.dedup import NO_SLOT, PageIndex, StoredRows, are_equal, digests, keys_of
+from npdump.encode.dedup import NO_SLOT, PageIndex, PlacedRows, are_equal, digests, keys_of
 from npdump.encode.job import Done, Encoded
 from npdump.errors import LostPage, NoSpace, ReadError
 from npdump.layouts.page_flag import PageFlag
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PageJob", "StoredJob"]
 
-RECALLED_NBYTES = 1 << 18
+RECALLED_NBYTES = 1 << 19
 """Bytes of earlier pages that are read together to be compared: few enough to stay in the CPU's cache."""
 
 VERIFIED_NBYTES = 1 << 18
@@ -39,8 +38,6 @@ VERIFIED_NBYTES = 1 << 18
 
 ZERO_RATIO = 16
 """Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
-
-NONE: Index = np.empty(0, np.intp)
 
 _PART_SHIFT = 56
 """No file has so large an offset."""
@@ -54,26 +51,23 @@ class Batch(NamedTuple):
     rank : int
         Number of kept pages before the first of these.
     npages : int
-    rows : ndarray of shape (m,), dtype intp
-        The pages that are stored, in the order of the data.
-    slots : ndarray of shape (m,), dtype intp
-        Where `PageIndex` has each of them.
-    duplicates : ndarray of shape (k,), dtype intp
-        The pages that equal an earlier one. Pages that are in neither are zero.
-    original_slots : ndarray of shape (k,), dtype intp
-        Where `PageIndex` has the earlier one.
+    rows : ndarray of shape (m,), dtype int64
+        Pages of the batch, ascending, in the order of the data. Those that are missing are zero.
+    slots : ndarray of shape (m,), dtype int64
+        Where `PageIndex` has each of them, or the earlier one that it equals.
+    shared : ndarray of shape (m,), dtype bool
+        Whether it equals an earlier one.
     sizes, flags : ndarray of shape (m,), dtype uint32
-        Bytes of each page as stored, 0 for a zero page, which isn't; its `PageFlag`.
+        Bytes of each page as stored, 0 for zero pages and shared ones; its `PageFlag`.
     losses : sequence of Loss
-        Pages that can't be had; their rows are those of the batch, and of no others above.
+        Pages that can't be had; their rows are those of the batch.
     """
 
     rank: int
     npages: int
     rows: Index
     slots: Index
-    duplicates: Index
-    original_slots: Index
+    shared: Bool
     sizes: U32
     flags: U32
     losses: Sequence[Loss] = ()
@@ -87,6 +81,7 @@ class _Job:
         self.options = options
         self.index = PageIndex(n_pages if options.share else 0)
         self.codec_flag = np.uint32(options.codec.flag)
+        self.is_raw = options.codec.flag == PageFlag.RAW
         self._sink = sink
         self._layout = layout
 
@@ -97,7 +92,8 @@ class _Job:
 
     def make_room(self) -> U8:
         """See `npdump.encode.job.Job.make_room`."""
-        return np.empty(out_nbytes(self.options.batch_npages, self.dump.source.page_size), np.uint8)
+        page_size = self.dump.source.page_size
+        return page_buffer(-(-out_nbytes(self.options.batch_npages, page_size) // page_size), page_size).reshape(-1)
 
     def make_encoder(self) -> EncodePages:
         """Return a new encoder, for one thread."""
@@ -112,10 +108,10 @@ class _Job:
         """Write the descriptors of a batch."""
         places = self._layout.zero_places(batch.npages)
         words = self._layout.words(batch.sizes, batch.flags)
-        stored = StoredRows(batch.rows, batch.slots, batch.sizes, words)
-        # A page whose descriptor is zero is lost, and so is one that shares its place.
-        places[[loss.row for loss in batch.losses]] = 0
-        self.index.place(offset, stored, batch.duplicates, batch.original_slots, places)
+        if batch.losses:
+            # A page whose descriptor is zero is lost, and so is one that shares its place.
+            places[[loss.row for loss in batch.losses]] = 0
+        self.index.place(offset, PlacedRows(batch.rows, batch.slots, batch.shared, batch.sizes, words), places)
         desc_offset, desc = self._layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
@@ -127,7 +123,7 @@ class _Job:
             raise
         # Without a zero page the first stored one is where it would be.
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self.dump.drops_zero else 0
-        n_shared, nbytes = len(batch.duplicates), int(batch.sizes.sum())
+        n_shared, nbytes = int(np.count_nonzero(batch.shared)), int(batch.sizes.sum())
         return Done(batch.npages, n_zero, n_shared, nbytes, losses=batch.losses)
 
     def finish_partial(self, batch: Batch, offset: int, n_written: int) -> Done:
@@ -135,20 +131,18 @@ class _Job:
         if not self._sink.can_rewrite:
             return Done(0, 0, 0, 0)
         stops = np.cumsum(batch.sizes, dtype=np.int64)
-        n_stored = int(np.searchsorted(stops, n_written, side="right"))
-        self._sink.truncate(offset + int(stops[:n_stored].max(initial=0)))
-        n = int(batch.rows[n_stored]) if n_stored < len(stops) else batch.npages
+        n_fitting = int(np.searchsorted(stops, n_written, side="right"))
+        self._sink.truncate(offset + int(stops[:n_fitting].max(initial=0)))
+        n = int(batch.rows[n_fitting]) if n_fitting < len(stops) else batch.npages
         if not n:
             return Done(0, 0, 0, 0)
-        fits = batch.duplicates < n
         first = batch._replace(
             npages=n,
-            rows=batch.rows[:n_stored],
-            slots=batch.slots[:n_stored],
-            duplicates=batch.duplicates[fits],
-            original_slots=batch.original_slots[fits],
-            sizes=batch.sizes[:n_stored],
-            flags=batch.flags[:n_stored],
+            rows=batch.rows[:n_fitting],
+            slots=batch.slots[:n_fitting],
+            shared=batch.shared[:n_fitting],
+            sizes=batch.sizes[:n_fitting],
+            flags=batch.flags[:n_fitting],
             losses=[loss for loss in batch.losses if loss.row < n],
         )
         return self.finish(first, offset)
@@ -172,77 +166,87 @@ class _PageWorker:
     def __init__(self, job: PageJob) -> None:
         self._source, self._index = job.dump.source, job.index
         self._drops_zero, self._shares = job.dump.drops_zero, job.options.share
-        page_size, npages = self._source.page_size, job.options.batch_npages
-        self._buffer = page_buffer(npages, page_size)
-        self._recalled = page_buffer(max(RECALLED_NBYTES // page_size, 1), page_size)
+        self._page_size, npages = self._source.page_size, job.options.batch_npages
+        # Pages that stay as they are are read to where they are written from.
+        self._buffer = None if job.is_raw else page_buffer(npages, self._page_size)
+        self._recalled = page_buffer(max(RECALLED_NBYTES // self._page_size, 1), self._page_size)
         self._encode = job.make_encoder()
         self._codec_flag = job.codec_flag
 
     def read(self, batch: PageBatch, room: U8) -> None:
         """See `npdump.encode.job.Worker.read`."""
         self._batch = batch
-        self._pfns = batch.pfns
-        found = read_what_is_there(self._source, batch, self._buffer, self._drops_zero)
-        self._read, self._pages, losses = found
+        buffer = self._buffer
+        if buffer is None:
+            buffer = room[: batch.npages * self._page_size].reshape(-1, self._page_size)
+        self._rows, self._pfns, self._pages, losses = read_what_is_there(self._source, batch, buffer, self._drops_zero)
         if self._drops_zero or self._shares:
             self._keys = digests(self._pages)
-        self._lost = np.array([loss.row for loss in losses], np.intp)
-        self._losses = [loss._replace(row=int(self._read[loss.row])) for loss in losses]
+        self._losses = [loss._replace(row=int(self._rows[loss.row])) for loss in losses]
+        self._lost = [loss.row for loss in losses]
 
     def look_up(self) -> None:
         """See `npdump.encode.job.Worker.look_up`."""
         if self._shares:
-            self._found = self._index.look_up(self._keys, self._pfns[self._read])
+            self._found = self._index.look_up(self._keys, self._pfns)
 
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
-        is_stored = self._keys != 0 if self._drops_zero else np.ones(len(self._pages), np.bool_)
-        is_stored[self._lost] = False
-        rows, duplicates, original_slots = np.flatnonzero(is_stored), NONE, NONE
+        n = len(self._pages)
+        is_stored = self._keys != 0 if self._drops_zero else np.ones(n, np.bool_)
+        if self._lost:
+            is_stored[self._lost] = False
+        shared = np.zeros(n, np.bool_)
         if self._shares:
             slots, suspects, originals = self._found
             if len(suspects):
-                is_equal = self._are_equal(suspects, originals)
-                duplicates = suspects[is_equal]
-                original_slots = slots[duplicates]
-                slots[suspects[~is_equal]] = NO_SLOT
-                is_stored[duplicates] = False
-                rows = np.flatnonzero(is_stored)
-            slots = slots[rows]
+                self._compare(suspects, originals, slots, shared)
+                is_stored &= ~shared
         else:
-            slots = np.full(len(rows), NO_SLOT)
-        sizes = np.empty(len(rows), np.uint32)
-        n = self._encode(self._pages, rows, room, sizes)
-        page_size = self._pages.shape[1]
-        flags = np.where(sizes == page_size, np.uint32(0), self._codec_flag)
-        read, rank = self._read, self._batch.rank
-        stored = (read[rows], slots, read[duplicates], original_slots, sizes, flags)
-        known = Batch(rank, len(self._pfns), *stored, self._losses)
-        return Encoded(room[:n].data, known)
+            slots = np.full(n, NO_SLOT, np.int64)
+        stored = is_stored.nonzero()[0]
+        made = np.empty(len(stored), np.uint32)
+        nbytes = self._encode(self._pages, stored, room, made)
+        sizes, flags = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+        sizes[stored] = made
+        flags[stored] = (made != self._page_size) * self._codec_flag
+        known = Batch(self._batch.rank, self._batch.npages, self._rows, slots, shared, sizes, flags, self._losses)
+        return Encoded(room[:nbytes].data, known)
 
-    def _are_equal(self, rows: Index, originals: I64) -> Bool:
-        """Compare some pages with earlier ones, byte for byte."""
-        is_equal = np.empty(len(rows), np.bool_)
-        pfns = self._pfns[self._read]
+    def _compare(self, suspects: Index, originals: I64, slots: Index, shared: Bool) -> None:
+        """Compare some pages with earlier ones, byte for byte, and note which are shared; the others lose their slot.
+
+        Parameters
+        ----------
+        suspects : ndarray of shape (k,), dtype intp
+            Their rows.
+        originals : ndarray of shape (k,), dtype int64
+            Page frames of the earlier ones.
+        slots, shared : ndarray of shape (n,)
+            Those of all pages of the batch.
+        """
         # Those of this batch are compared where they are.
-        here = np.minimum(np.searchsorted(pfns, originals), len(pfns) - 1)
-        is_here = pfns[here] == originals
-        near = np.flatnonzero(is_here)
-        is_equal[near] = are_equal(self._pages, rows[near], self._pages, here[near])
-        # Many pages may equal the same one, which is read once then.
-        far = np.flatnonzero(~is_here)
-        far = far[np.argsort(originals[far], kind="stable")]
+        here = np.minimum(self._pfns.searchsorted(originals), len(self._pfns) - 1)
+        is_here = self._pfns[here] == originals
+        near, far = is_here.nonzero()[0], (~is_here).nonzero()[0]
+        if len(near):
+            rows = suspects[near]
+            shared[rows] = are_equal(self._pages, rows, self._pages, here[near])
         step = len(self._recalled)
         for at in range(0, len(far), step):
             these = far[at : at + step]
-            wanted = originals[these]
-            is_new = np.append(True, wanted[1:] != wanted[:-1])
+            rows, wanted = suspects[these], originals[these]
+            # One after the other may equal the same page, which is read once then.
+            is_new = np.ones(len(wanted), np.bool_)
+            np.not_equal(wanted[1:], wanted[:-1], out=is_new[1:])
             distinct = wanted[is_new]
+            runs = np.empty((len(distinct), 2), np.int64)
+            runs[:, 0], runs[:, 1] = distinct, distinct + 1
             recalled = self._recalled[: len(distinct)]
             # What can't be had any more is zero, and equals none.
-            self._source.gather(runs_of_numbers(distinct), recalled)
-            is_equal[these] = are_equal(self._pages, rows[these], recalled, np.cumsum(is_new) - 1)
-        return is_equal
+            self._source.gather(runs, recalled)
+            shared[rows] = are_equal(self._pages, rows, recalled, is_new.cumsum() - 1)
+        slots[suspects[~shared[suspects]]] = NO_SLOT
 
 
 class StoredJob(_Job):
@@ -272,24 +276,26 @@ class _StoredWorker:
     def look_up(self) -> None:
         """See `npdump.encode.job.Worker.look_up`."""
         stored = self._stored
-        rows = np.flatnonzero(~stored.is_zero) if self._drops_zero else np.arange(len(stored))
-        slots, duplicates, original_slots = np.full(len(rows), NO_SLOT), NONE, NONE
-        if self._job.options.share:
-            # Pages that share their place in the input do so again: here the place is the key.
-            positions = stored.offsets[rows] + (stored.numbers[rows].astype(np.int64) << _PART_SHIFT)
-            keys = keys_of(positions.view(np.uint64))
-            slots, suspects, _ = self._job.index.look_up(keys, self._batch.rank + rows)
-            rows, slots, duplicates, original_slots = _split_duplicates(rows, slots, suspects)
-        self._found = rows, slots, duplicates, original_slots
+        self._rows = np.flatnonzero(~stored.is_zero) if self._drops_zero else np.arange(len(stored))
+        self._shared = np.zeros(len(self._rows), np.bool_)
+        if not self._job.options.share:
+            self._slots = np.full(len(self._rows), NO_SLOT, np.int64)
+            return
+        # Pages that share their place in the input do so again: here the place is the key.
+        positions = stored.offsets[self._rows] + (stored.numbers[self._rows].astype(np.int64) << _PART_SHIFT)
+        keys = keys_of(positions.view(np.uint64))
+        self._slots, suspects, _ = self._job.index.look_up(keys, self._batch.rank + self._rows)
+        self._shared[suspects] = True
 
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
-        rows, slots, duplicates, original_slots = self._found
+        rows, own = self._rows, np.flatnonzero(~self._shared)
         self._losses: list[Loss] = []
-        sizes, flags, data = self._encoded_good(self._stored[rows], room)
-        losses = [loss._replace(row=int(rows[loss.row])) for loss in self._losses]
-        found = (rows, slots, duplicates, original_slots, sizes, flags)
-        return Encoded(data, Batch(self._batch.rank, len(self._stored), *found, losses))
+        sizes, flags = np.zeros(len(rows), np.uint32), np.zeros(len(rows), np.uint32)
+        sizes[own], flags[own], data = self._encoded_good(self._stored[rows[own]], room)
+        losses = [loss._replace(row=int(rows[own[loss.row]])) for loss in self._losses]
+        known = (rows, self._slots, self._shared, sizes, flags, losses)
+        return Encoded(data, Batch(self._batch.rank, len(self._stored), *known))
 
     def _encoded_good(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
         """Do as `_encoded`, for those that uncompress: of what is only copied, nobody would see it otherwise."""
@@ -372,12 +378,3 @@ class _StoredWorker:
             # The file's writer didn't look for zero pages: these may be some.
             stays &= (flags != PageFlag.RAW) & (sizes > self._page_size // ZERO_RATIO)
         return stays
-
-
-def _split_duplicates(rows: Index, slots: Index, duplicates: Index) -> tuple[Index, Index, Index, Index]:
-    """Part pages, of which ``duplicates`` equal an earlier one: the others' rows and slots, then theirs."""
-    if not len(duplicates):
-        return rows, slots, NONE, NONE
-    is_other = np.ones(len(rows), np.bool_)
-    is_other[duplicates] = False
-    return rows[is_other], slots[is_other], rows[duplicates], slots[duplicates]
