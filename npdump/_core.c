@@ -391,7 +391,7 @@ static PyMethodDef methods[] = {METHOD(digests),  METHOD(look_up),    METHOD(equ
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_methods = methods, .m_slots = slots,
+    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_doc = "interface 2", .m_methods = methods, .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

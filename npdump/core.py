@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["CORE", "description", "failure"]
 
 
+INTERFACE = "interface 2"
+"""What the core says of itself; another number, with each change of what its functions take."""
+
+
 def _load() -> ModuleType | None:
+    core = _find()
+    if core is not None and core.__doc__ != INTERFACE:
+        _failures.append("built from other source: reinstall")
+        return None
+    return core
+
+
+def _find() -> ModuleType | None:
     if os.environ.get("NPDUMP_CORE") == "0":
         return None
     try:

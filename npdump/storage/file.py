@@ -48,8 +48,8 @@ def page_buffer(npages: int, page_size: int) -> U8:
     """Return an array to read pages into, of shape (npages, page_size), page aligned.
 
     Pages begin where the memory's do. What the allocator returns is 16 bytes off, and AMD's processors copy three and a
-    half times slower where the target's address is a few bytes ahead of the source's, modulo 4096. It is the allocator's
-    all the same: what was used before is given out again, where new memory takes up to 2 µs for each page of it.
+    half times slower where the target's address is a few bytes ahead of the source's, modulo 4096. It is of the
+    allocator's all the same: what was used before is given out again, and new memory takes up to 2 µs for each page.
     """
     raw = np.empty(npages * page_size + mmap.PAGESIZE, np.uint8)
     skip = -raw.ctypes.data % mmap.PAGESIZE
