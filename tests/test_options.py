@@ -180,7 +180,6 @@ def test_a_dry_run_needs_no_dumpfile() -> None:
 MAKEDUMPFILE_ONLY = [
     "-e --work-dir /tmp vmcore dumpfile",
     "-X vmcore dumpfile",
-    "--diskset=vmcore1 --diskset=vmcore2 dumpfile",
     "--eppic macro vmcore dumpfile",
     "--extension e.so vmcore dumpfile",
     "--xen-syms xen-syms vmcore dumpfile",
@@ -294,3 +293,8 @@ def test_commands(line: str, command: str, expected: dict[str, object]) -> None:
 )
 def test_commands_that_make_no_sense(line: str) -> None:
     assert refusal(*line.split())
+
+
+def test_disks_of_a_set_are_inputs() -> None:
+    options = parse(["--diskset=disk1", "-l", "--diskset", "disk2", "dumpfile"])
+    assert (options.vmcores, options.dumpfiles) == (("disk1", "disk2"), ("dumpfile",))

@@ -143,7 +143,6 @@ OTHERS = {
     "VirtualBox": b"\x7fVirtualBox SavedState V2.0\n",
     "Xen": xen_core(),
     "s390": struct.pack(">Q", 0xA8190173618F23FD),
-    "sadump": struct.pack("<II", 0x75646173, 0x0000706D),
     "tar": b"vmcore".ljust(257, b"\0") + b"ustar  \0",
     "zip": b"PK\3\4",
     "bzip2": b"BZh91AY&SY",

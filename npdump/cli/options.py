@@ -114,6 +114,9 @@ def parse(argv: Sequence[str]) -> Options:
     del values["vmcore"], values["dumpfile"]  # these are in the operands
     values["command"] = _command(word, values)
     refused = values.pop("refused")
+    disks = values.pop("diskset") or []
+    if disks and (values["split"] or values["reassemble"]):
+        raise usage_error("--diskset with --split or --reassemble: make one dump of the disks first")
     if values["show_help"] or values["show_version"]:
         return Options(values["command"], show_help=values["show_help"], show_version=values["show_version"])
     if refused is not None:
@@ -123,7 +126,7 @@ def parse(argv: Sequence[str]) -> Options:
     command = COMMANDS[values["command"]]
     if values["command"] == FILTER:
         command = _FLATTEN if values["flatten"] else _SPLIT if values["split"] else command
-    options = Options(**(values | _sort_operands(command, operands)))
+    options = Options(**(values | _sort_operands(command, [*disks, *operands])))
     _check(options)
     return options._replace(
         message_level=_message_level(options),

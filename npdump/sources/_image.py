@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from npdump.arrays import subtract
+from npdump.layouts.elf import PF_RWX
 from npdump.layouts.machine import Machine, machine_named
 from npdump.layouts.machine import page_size_of as fitting_page_size
+from npdump.sources import SEGMENT
 from npdump.sources._notes import page_size_of, with_text, without_eraseinfo
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from npdump.sources import CompressedPages, Header, History, Loss, NoteArea, VmcoreinfoText
     from npdump.sources._erased import ErasePlan
 
-__all__ = ["Image", "Pages"]
+__all__ = ["Image", "Pages", "segments_of"]
 
 
 class Pages(Protocol):
@@ -108,3 +110,12 @@ class Image:
 def _lines(text: bytes) -> bytes:
     """Return a text whose last line has an end."""
     return text if not text or text.endswith(b"\n") else text + b"\n"
+
+
+def segments_of(ram_runs: Runs, page_size: int) -> Records:
+    """Return memory as an ELF file of it would have it, where the file has no segments."""
+    segments = np.zeros(len(ram_runs), SEGMENT)
+    segments["paddr"] = ram_runs[:, 0] * page_size
+    segments["flags"] = PF_RWX
+    segments["filesz"] = segments["memsz"] = (ram_runs[:, 1] - ram_runs[:, 0]) * page_size
+    return segments

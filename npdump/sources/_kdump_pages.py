@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,13 @@ class Part(NamedTuple):
     header: KdumpHeader
 
 
-def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = MAX_RUNS) -> Runs:
+def read_bitmap(
+    storage: Storage,
+    offset: int,
+    max_mapnr: int,
+    max_runs: int = MAX_RUNS,
+    bitorder: Literal["little", "big"] = "little",
+) -> Runs:
     """Return the page frames whose bits are set, as disjoint ascending runs.
 
     Raises
@@ -57,7 +63,7 @@ def read_bitmap(storage: Storage, offset: int, max_mapnr: int, max_runs: int = M
     for at in _pieces_with_data(storage, offset, -(-max_mapnr // 8)):
         packed = storage.view(offset + at, min(_PIECE_NBYTES, -(-max_mapnr // 8) - at))
         if packed.any():
-            bits = np.unpackbits(packed, bitorder="little", count=min(max_mapnr - at * 8, _PIECE_NBYTES * 8))
+            bits = np.unpackbits(packed, bitorder=bitorder, count=min(max_mapnr - at * 8, _PIECE_NBYTES * 8))
             found.append(runs_of(bits.view(np.bool_)) + at * 8)
             n_runs += len(found[-1])
             if n_runs > max_runs:

@@ -4,7 +4,7 @@
 References
 ----------
 The magics are those of each format's own reader: libvirt ``qemu_saveimage.h``, LiME ``lime.h``, AVML, Volatility
-for VMware, Xen ``xenctrl.h`` and ``libxc-migration-stream``, s390-tools ``zgetdump``, makedumpfile ``sadump_mod.h``,
+for VMware, Xen ``xenctrl.h`` and ``libxc-migration-stream``, s390-tools ``zgetdump``,
 QEMU ``block/``, the Android sparse image and Linux ``kernel/power/swap.c``.
 """
 
@@ -57,10 +57,6 @@ _FORMS = (
         0,
         (bytes.fromhex("a8190173618f23ed"), bytes.fromhex("ed238f61730119a8")),
         "an LKCD dump: crash reads it, npdump doesn't",
-    ),
-    _Form(0, (b"sadump",), "a Fujitsu stand-alone dump (sadump): makedumpfile makes a dump of it"),
-    _Form(
-        4096, (b"sadump\0\0",), "a Fujitsu stand-alone dump (sadump) on backup media: makedumpfile makes a dump of it"
     ),
     _Form(257, (b"ustar",), f"a tar archive: {_UNPACK}"),
     _Form(0, (b"070701", b"070702", b"070707"), f"a cpio archive: {_UNPACK}"),

@@ -10,11 +10,10 @@ import numpy as np
 
 from npdump.errors import CorruptDump
 from npdump.layouts import kdump
-from npdump.layouts.elf import PF_RWX
 from npdump.layouts.machine import COUNTS_FROM_RAM_BASE, Machine
 from npdump.layouts.page_flag import STATUS_INCOMPLETE
-from npdump.sources import SEGMENT, Header, History, Source, refuse
-from npdump.sources._image import Image
+from npdump.sources import Header, History, Source, refuse
+from npdump.sources._image import Image, segments_of
 from npdump.sources._kdump_header import incomplete_mark, read_header
 from npdump.sources._kdump_pages import PageTable, Part, read_bitmap
 from npdump.sources._machine import tell_machine
@@ -23,7 +22,7 @@ from npdump.sources._vmcoreinfo_scan import complete
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from npdump.arrays import U8, Records, Runs
+    from npdump.arrays import U8, Runs
     from npdump.storage import Storage
 
 __all__ = ["FORMAT"]
@@ -118,7 +117,7 @@ def _image(parts: Sequence[Part], machine: Machine | None) -> Image:
         ),
         page_size=header.page_size,
         notes=header.notes,
-        segments=_segments(ram_runs, header.page_size),
+        segments=segments_of(ram_runs, header.page_size),
         max_mapnr=header.max_mapnr + first_pfn,
         ram_runs=ram_runs,
         data_runs=table.data_runs,
@@ -128,14 +127,6 @@ def _image(parts: Sequence[Part], machine: Machine | None) -> Image:
         with_machine=partial(_open, [part.storage for part in parts]),
     )
     return complete(image)
-
-
-def _segments(ram_runs: Runs, page_size: int) -> Records:
-    segments = np.zeros(len(ram_runs), SEGMENT)
-    segments["paddr"] = ram_runs[:, 0] * page_size
-    segments["flags"] = PF_RWX
-    segments["filesz"] = segments["memsz"] = (ram_runs[:, 1] - ram_runs[:, 0]) * page_size
-    return segments
 
 
 def _history(parts: Sequence[Part], table: PageTable) -> History:

@@ -7,6 +7,12 @@ TITLE = "kernel facts"
 
 FLAGS = (
     flag(
+        "--diskset",
+        metavar="VMCORE",
+        action="append",
+        help="a disk of a sadump disk set; given for each of them, in any order. DUMPFILE is the only operand then",
+    ),
+    flag(
         "-x",
         dest="vmlinux",
         metavar="VMLINUX",

@@ -15,7 +15,6 @@ class UnsupportedOption(NamedTuple):
 UNSUPPORTED_OPTIONS = (
     UnsupportedOption("-e", None, "it excludes the page structs of excluded pages"),
     UnsupportedOption("-X", None, "it excludes the pages of Xen's user domains"),
-    UnsupportedOption("--diskset", "VMCORE", "it reads sadump disk sets"),
     UnsupportedOption("--eppic", "MACRO", "it erases kernel data"),
     UnsupportedOption("--extension", "FILE", "it loads a makedumpfile extension"),
     UnsupportedOption("--xen-syms", "FILE", "it reads the hypervisor's facts"),
