@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from npdump.answers.memory_map import MemoryMap
     from npdump.answers.usage import MemoryUsage
     from npdump.erase import Outcome
+    from npdump.erase.resolve import Found
+    from npdump.extensions import Rules
     from npdump.kernel import dmesg
     from npdump.kernel.facts.types import Types
     from npdump.kernel.kernel import Kernel
@@ -368,6 +370,7 @@ class Dump(Opened):
         codec_level: int | None = None,
         n_threads: int | None = None,
         config: str | os.PathLike[str] | None = None,
+        extensions: Sequence[str | os.PathLike[str]] = (),
         observer: Observer | None = None,
     ) -> Summary:
         """Make a dump file of the pages that stay.
@@ -396,6 +399,8 @@ class Dump(Opened):
             Threads that read and compress; by default as many as pay.
         config : str or path-like, optional
             A file that says what is to be erased, see `erasing`.
+        extensions : sequence of str or path-like
+            Python files with rules about pages, or names of installed ones; see `npdump.extensions`.
         observer : Observer, optional
             By default that of the dump.
 
@@ -429,6 +434,7 @@ class Dump(Opened):
             split=Split(len(paths)) if more else None,
             scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),
             config=None if config is None else os.fspath(config),
+            extensions=[os.fspath(extension) for extension in extensions],
             observer=observer,
         )
 
@@ -467,6 +473,7 @@ class Dump(Opened):
         split: Split | None = None,
         scanning: ScanOptions = DEFAULT_SCAN,
         config: str | None = None,
+        extensions: Sequence[str] = (),
         observer: Observer | None = None,
         **options: Any,
     ) -> Summary:
@@ -483,6 +490,8 @@ class Dump(Opened):
         scanning : ScanOptions
         config : str or None
             A file that says what is to be erased.
+        extensions : sequence of str
+            Python files with rules about pages, or names of installed ones; see `npdump.extensions`.
         **options
             See `npdump.pipeline.write_options`.
 
@@ -499,6 +508,10 @@ class Dump(Opened):
             self.source.history.n_lost and not scanning.strict
         )
         kernel = None if how.copy_compressed else self.find_kernel(required=required, observer=heard_by)
+        rules = self._rules(extensions, heard_by, scanning.strict)
+        erased = [] if rules is None else rules.erased()
+        if config is not None:
+            erased = [*self._erased(config, heard_by, scanning.strict), *erased]
         return pipeline.filter_dump(
             self.source,
             self.arch,
@@ -508,22 +521,49 @@ class Dump(Opened):
             open_sinks,
             scanning=scanning,
             split=split,
-            erasing=None if config is None else self._erase_plan(config, heard_by, scanning.strict),
+            erasing=self._erase_plan(erased, heard_by) if erased else None,
+            decider=rules.decider if rules is not None and rules.decides else None,
             observer=heard_by,
         )
 
-    def _erase_plan(self, config: str, observer: Observer, strict: bool) -> ErasePlan:
+    def _erased(self, config: str, observer: Observer, strict: bool) -> list[Found]:
         """Return what a configuration erases; what of it finds nothing is said, or is an error."""
-        from npdump import erase
-
         outcome = self.erasing(config)
         for text in outcome.problem_texts():
             if strict:
                 raise ConfigError(f"{text}: nothing is written, as --strict asks")
             observer.warn(f"{text}: it erases nothing")
-        plan = erase.make_plan(outcome.found)
-        observer.message(f"{config}: erases {count(plan.filled) + count(plan.zeroed)} bytes.")
+        return outcome.found
+
+    @staticmethod
+    def _erase_plan(found: list[Found], observer: Observer) -> ErasePlan:
+        from npdump import erase
+
+        plan = erase.make_plan(found)
+        observer.message(f"{count(plan.filled) + count(plan.zeroed)} bytes are erased.")
         return plan
+
+    def _rules(self, extensions: Sequence[str], observer: Observer, strict: bool) -> Rules | None:
+        """Return what extensions say of this dump, None if there are none, or the dump does not tell of its kernel."""
+        if not extensions:
+            return None
+        from npdump.extensions import Crashed, Rules, load
+
+        loaded = []
+        for name in extensions:
+            try:
+                loaded.append(load(name))
+            except ConfigError as error:
+                if strict:
+                    raise
+                observer.warn(f"{error}: the extension is skipped")
+        try:
+            return Rules(loaded, Crashed(self.names, observer), observer, strict)
+        except (FactError, AddressError) as error:
+            if strict:
+                raise
+            observer.warn(f"{error}: extensions are skipped")
+            return None
 
 
 def _check_levels(levels: Sequence[int]) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
+    from npdump.pages.scan import Decide
     from npdump.sinks import Sink
     from npdump.sources import Source
     from npdump.sources._erased import ErasePlan
@@ -141,6 +142,7 @@ def filter_dump(
     scanning: ScanOptions = DEFAULT_SCAN,
     split: Split | None = None,
     erasing: ErasePlan | None = None,
+    decider: Callable[[], Decide] | None = None,
     observer: Observer = SILENT,
 ) -> Summary:
     """Make a dump file.
@@ -161,6 +163,8 @@ def filter_dump(
         Divide the dump among several outputs.
     erasing : ErasePlan or None
         Bytes that the dump must not have.
+    decider : callable or None
+        Makes what has the last word about which pages stay, for each dump level that is tried.
     observer : Observer
 
     Returns
@@ -175,7 +179,7 @@ def filter_dump(
     """
     recorder = Recorder(observer)
     _report_history(source, levels[0], options.copy_compressed, recorder)
-    run = _Run(source, arch, kernel, options, open_sinks, scanning, split, erasing, recorder)
+    run = _Run(source, arch, kernel, options, open_sinks, scanning, split, erasing, decider, recorder)
     recorder.debug(f"{source.path}: {source.format_name}, {arch.name}, kernel {run.release or 'unknown'}")
     for level, next_level in pairwise(levels):
         try:
@@ -200,6 +204,7 @@ class _Run(NamedTuple):
     scanning: ScanOptions
     split: Split | None
     erasing: ErasePlan | None
+    decider: Callable[[], Decide] | None
     recorder: Recorder
 
     @property
@@ -213,6 +218,8 @@ class _Run(NamedTuple):
         with recorder.stage(SCAN_STAGE):
             asked = level & ~source.history.level
             scan, verdict = open_checked_scan(source, self.kernel, asked, self.scanning, recorder)
+            if self.decider is not None:
+                scan = scan.deciding(self.decider())
             plan = self._plan(scan, verdict.level | source.history.level)
             plans = [plan]
             if self.split is not None:
@@ -266,6 +273,7 @@ class _Run(NamedTuple):
             n_free=count[PageClass.FREE] + count[PageClass.UNACCEPTED],
             n_hwpoison=count[PageClass.HWPOISON],
             n_offline=count[PageClass.OFFLINE],
+            n_extension=count[PageClass.EXTENSION],
             n_elf_excluded=parts[0].n_left_out,
             written_nbytes=nbytes,
             seconds_by_stage=self.recorder.seconds_by_stage,

@@ -24,8 +24,9 @@ from npdump.errors import PackingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
-__all__ = ["each", "get", "names"]
+__all__ = ["each", "get", "module", "names"]
 
 _METADATA = (".dist-info", ".egg-info")
 
@@ -76,9 +77,9 @@ def each(package: str, attribute: str, first: str | None = None) -> Iterator[Any
         Those of other distributions come last: looking for them takes as long as importing all of npdump does.
     """
     for name in sorted(names(package), key=lambda name: name != first):
-        module = importlib.import_module(f"{package}.{name}")
-        if hasattr(module, attribute):
-            yield getattr(module, attribute)
+        plugin = importlib.import_module(f"{package}.{name}")
+        if hasattr(plugin, attribute):
+            yield getattr(plugin, attribute)
     for target in _added(package).values():
         yield getattr(importlib.import_module(target), attribute)
 
@@ -91,8 +92,13 @@ def get(package: str, name: str, attribute: str) -> Any:
     ModuleNotFoundError
         If there is no plug-in of that name.
     """
+    return getattr(module(package, name), attribute)
+
+
+def module(package: str, name: str) -> ModuleType:
+    """Return the module of one plug-in; raises as `get`."""
     target = f"{package}.{name}" if name in names(package) else _added(package).get(name, f"{package}.{name}")
-    return getattr(importlib.import_module(target), attribute)
+    return importlib.import_module(target)
 
 
 @cache

@@ -181,7 +181,6 @@ MAKEDUMPFILE_ONLY = [
     "-e --work-dir /tmp vmcore dumpfile",
     "-X vmcore dumpfile",
     "--eppic macro vmcore dumpfile",
-    "--extension e.so vmcore dumpfile",
     "--xen-syms xen-syms vmcore dumpfile",
     "--xen-vmcoreinfo vmcoreinfo vmcore dumpfile",
     "--xen_phys_start 0xcee00000 vmcore dumpfile",

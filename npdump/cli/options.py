@@ -43,6 +43,7 @@ class Options(NamedTuple):
     vmlinux: str | None = None
     new_vmcoreinfo: str | None = None
     config: str | None = None
+    extensions: tuple[str, ...] = ()
     strict: bool = False
     codec: str = "raw"
     dump_level: int = 0
@@ -123,6 +124,7 @@ def parse(argv: Sequence[str]) -> Options:
         raise usage_error(f"option {refused.flag} is not supported by npdump yet: {refused.purpose}")
     values["dump_level"], *values["retry_levels"] = values["dump_level"]
     values["retry_levels"] = tuple(values["retry_levels"])
+    values["extensions"] = tuple(values["extensions"])
     command = COMMANDS[values["command"]]
     if values["command"] == FILTER:
         command = _FLATTEN if values["flatten"] else _SPLIT if values["split"] else command

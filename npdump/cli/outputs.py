@@ -64,6 +64,7 @@ def _make(options: Options, dump: Dump) -> Summary:
         split=Split(len(options.dumpfiles), options.splitblock_kib) if options.split else None,
         scanning=ScanOptions(options.strict, _window_npages(options), options.work_dir),
         config=options.config,
+        extensions=options.extensions,
     )
 
 

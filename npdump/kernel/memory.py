@@ -83,7 +83,7 @@ class VirtualMemory:
             self._tables[paddr] = table
         return table
 
-    def _walk(self, paging: Paging, vaddrs: U64) -> Translation:
+    def _walk(self, paging: Paging, vaddrs: U64, root: int | None = None) -> Translation:
         inside = np.uint64(_TABLE_NBYTES - 1)
         entry_shift = np.uint64(paging.dtype.itemsize.bit_length() - 1)
 
@@ -98,7 +98,7 @@ class VirtualMemory:
                     words[rows] = self._table(int(frames[rows[0]]), paging.dtype)[index[rows]]
             return words
 
-        return walk(read_words, self.space.root & _U64_MAX, vaddrs, paging)
+        return walk(read_words, (self.space.root if root is None else root) & _U64_MAX, vaddrs, paging)
 
     def extents(self, vaddr: int, nbytes: int) -> list[Extent]:
         """Translate the range ``[vaddr, vaddr + nbytes)``.
@@ -152,6 +152,39 @@ class VirtualMemory:
             at = self._walk(paging, starts)
         ends = np.append(starts[1:], np.uint64(stop))
         return _merge(starts, ends, at.paddrs, at.mapped)
+
+    def user_extents(self, root: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the physical address and bytes of what page tables other than the kernel's map of ``[start, stop)``.
+
+        Only tables that are there are looked at: of most addresses nothing is mapped.
+
+        Parameters
+        ----------
+        root : int
+            Physical address of the top table.
+        start, stop : int
+            Virtual addresses.
+        """
+        paging = self.space.paging
+        assert paging is not None
+        # Addresses whose table at the level before leads on; at first all of the top table's.
+        tops = np.array([start], np.uint64)
+        found: list[tuple[int, int]] = []
+        shift_before = paging.levels[0].shift + paging.levels[0].bits
+        for level in paging.levels:
+            step = np.uint64(1 << level.shift)
+            inside = np.arange(1 << max(shift_before - level.shift, 0), dtype=np.uint64) * step
+            vaddrs = ((tops & ~np.uint64((1 << shift_before) - 1))[:, None] + inside).ravel()
+            vaddrs = vaddrs[(vaddrs + step > start) & (vaddrs < stop)]
+            at = self._walk(paging, vaddrs, root)
+            is_here = at.mapped & (at.shifts >= level.shift)
+            for vaddr, paddr in zip(vaddrs[is_here].tolist(), at.paddrs[is_here].tolist(), strict=True):
+                skip = max(start - vaddr, 0)
+                found.append((paddr + skip, min(vaddr + (1 << level.shift), stop) - vaddr - skip))
+            tops, shift_before = vaddrs[at.shifts < level.shift], level.shift
+            if not len(tops):
+                break
+        return found
 
     def read(self, vaddr: int, nbytes: int) -> bytes:
         """Copy the bytes ``[vaddr, vaddr + nbytes)``.

@@ -66,6 +66,8 @@ class PageClass(IntEnum):
     HWPOISON = 5
     OFFLINE = 6
     UNACCEPTED = 7
+    EXTENSION = 8
+    """Left out by a rule of the user's own (`npdump.extensions`)."""
 
 
 UNSAFE = (PageClass.HWPOISON, PageClass.OFFLINE, PageClass.UNACCEPTED)

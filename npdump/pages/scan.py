@@ -9,7 +9,7 @@ does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_WINDOW_NPAGES",
     "SCAN_STAGE",
+    "Decide",
     "PageScan",
     "ScanContext",
     "needs_struct_pages",
@@ -48,6 +49,24 @@ DEFAULT_WINDOW_NPAGES = 1 << 31
 
 SCAN_STAGE = "Excluding unnecessary pages"
 """What observers hear that a scan is called."""
+
+
+class Decide(Protocol):
+    """Somebody else's rule about which pages stay."""
+
+    def __call__(self, pfn_start: int, classes: U8, is_ram: Bool, has_data: Bool, records: Records | None) -> U8:
+        """Return the classes of pages from ``pfn_start`` on, in place of those that the dump level gives them.
+
+        Parameters
+        ----------
+        pfn_start : int
+        classes : ndarray of shape (n,), dtype uint8
+            `PageClass` of each; not to be written to. It is returned where nothing changes.
+        is_ram, has_data : ndarray of shape (n,), dtype bool
+            See `ClassBatch`.
+        records : ndarray of shape (n,), or None
+            Their struct pages; None if they are not looked at, or are not there.
+        """
 
 
 class ScanContext(NamedTuple):
@@ -71,6 +90,10 @@ class ScanContext(NamedTuple):
         Leave out memory that the guest has not accepted even where the level keeps free pages.
     edges : sequence of int
         Page frames, ascending, before and after which totals are kept apart.
+    all_struct_pages : StructPages or None
+        As ``struct_pages``, whether the level needs them or not.
+    decide : Decide or None
+        Has the last word about classes; asked once more for each pass over the pages.
     """
 
     source: Source
@@ -82,6 +105,8 @@ class ScanContext(NamedTuple):
     lowest_vaddr: int = 1
     drops_unaccepted: bool = False
     edges: Sequence[int] = ()
+    all_struct_pages: StructPages | None = None
+    decide: Decide | None = None
 
 
 def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = False) -> bool:
@@ -137,6 +162,13 @@ class PageScan:
         self._totals: Totals | None = None
         self.max_mapnr = context.max_mapnr
         self.level = context.level
+
+    def deciding(self, decide: Decide) -> PageScan:
+        """Return the same scan with somebody else's last word about classes."""
+        context = self._context._replace(decide=decide)
+        if context.all_struct_pages is None:
+            self._observer.warn("no struct pages can be read: rules that look at them have no say")
+        return PageScan(context, self._observer, window_npages=self._window_npages, allocate=self._allocate)
 
     @property
     def has_one_window(self) -> bool:
@@ -226,6 +258,11 @@ class PageScan:
                 has_data = mask_of(self._context.source.data_runs, start, stop) & is_ram
                 classes, carry = self._classify(records, start, stop, is_ram, carry)
                 batch = ClassBatch(start, stop, classes, is_ram, has_data, n_unreadable)
+            if self._context.decide is not None:
+                spare = self._context.all_struct_pages
+                seen = spare.read(start, stop) if records is None and spare is not None else records
+                classes = self._context.decide(start, batch.classes, batch.is_ram, batch.has_data, seen)
+                batch = batch._replace(classes=classes)
             self._observer.progress(SCAN_STAGE, stop, self.max_mapnr)
             yield batch
         if not has_read:
@@ -314,12 +351,14 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
     )
     if level & DumpLevel.FREE:
         context = context._replace(free_blocks=read_free_lists(kernel, memmap, page, observer))
+    struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+    context = context._replace(all_struct_pages=struct_pages)
     drops_unaccepted = context.drops_unaccepted and page.unaccepted is not None
     if not drops_unaccepted and not needs_struct_pages(page, level, context.free_blocks is not None):
         return context
     for gap in page.missing(level & ~DumpLevel.FREE if context.free_blocks else level):
         observer.warn(f"VMCOREINFO lacks {gap}")
-    return context._replace(struct_pages=StructPages(source, kernel.memory, memmap, page.dtype))
+    return context._replace(struct_pages=struct_pages)
 
 
 def _batch_starts(runs: Runs, max_mapnr: int) -> Iterator[int]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a dump must not have."""
+"""What a dump must not have, and what it must."""
 
 from npdump.cli.commands import FILTER
 from npdump.cli.flags._declare import Rule, flag
 
-TITLE = "erasing"
+TITLE = "erasing, and rules of your own"
 
 FLAGS = (
     flag(
@@ -20,6 +20,16 @@ FLAGS = (
         help="with --config, write nothing, but say for each command of FILE what it would erase of VMCORE, and how "
         "many bytes",
     ),
+    flag(
+        "--extension",
+        dest="extensions",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="ask the Python file FILE, or the installed extension of that name, which pages DUMPFILE has and what is "
+        "erased of them; may be given several times; an error in one is said and its rule skipped, and with --strict "
+        "an error",
+    ),
 )
 
 RULES = (
@@ -32,7 +42,11 @@ RULES = (
         "--config: nothing is written that it could erase something of",
     ),
     Rule(
-        lambda o: o.config is not None and o.reassemble,
-        "--reassemble with --config: it copies pages as they are; filter the parts",
+        lambda o: o.extensions and o.command != FILTER,
+        "--extension: nothing is written that it could decide about",
+    ),
+    Rule(
+        lambda o: (o.config is not None or o.extensions) and o.reassemble,
+        "--reassemble with --config or --extension: it copies pages as they are; filter the parts",
     ),
 )
