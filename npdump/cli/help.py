@@ -95,10 +95,10 @@ HELP = {
     "fleet": Help(
         "npdump fleet [OPTION]... SOURCE...\n       npdump fleet report CATALOGUE PAGE.html|TABLE.parquet",
         "Ask the same of many dumps, and make small ones of them, on all CPUs of this machine or on a Dask cluster. "
-        "SOURCE is a dump, a folder, a glob in quotes, or @FILE with one of these a line. The answers are rows of an "
-        "SQLite file, the catalogue; the same command started again goes on where it was. A damaged dump is named and "
-        "stops no other one; the exit code is 1 if there was one. fleet report makes a page of HTML, or a Parquet "
-        "file, of a catalogue.",
+        "SOURCE is a dump, a folder, a glob in quotes, @FILE with one of these a line, or a URL; one that ends with / "
+        "stands for all objects below it. The answers are rows of an SQLite file, the catalogue; the same command "
+        "started again goes on where it was. A damaged dump is named and stops no other one; the exit code is 1 if "
+        "there was one. fleet report makes a page of HTML, or a Parquet file, of a catalogue.",
         (
             "--do",
             "--to",

@@ -110,7 +110,7 @@ def map(
         Takes an opened `npdump.Dump`; what it returns is pickled, and best small. One that is defined in a notebook or
         script needs cloudpickle, which comes with the extra ``fleet``.
     sources : str, path-like, or iterable of these
-        Dumps, folders, globs and lists; see `npdump.fleet.find.find_dumps`.
+        Dumps, folders, globs, lists and URLs; see `npdump.fleet.find.find_dumps`.
     client : distributed.Client, optional
         Of the Dask cluster that does the work; by default it is done by processes of this machine.
     n_workers : int, optional

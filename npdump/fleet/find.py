@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which dumps a fleet has: those of folders, globs and lists; and where their outputs go."""
+"""Which dumps a fleet has: those of folders, globs, lists and stores; and where their outputs go."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from npdump.errors import SourceError, UsageError
+from npdump.storage import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +59,7 @@ def find_dumps(
     ----------
     sources : iterable of str or path-like
         Files, folders (all that is in them), globs (``*``, ``?``, ``[…]``, and ``**`` for any folders), ``@FILE`` for a
-        file with one of these a line.
+        file with one of these a line, and URLs of objects; one that ends with ``/`` stands for all below it.
     avoid : str, optional
         A folder that outputs go to, and whose files are no inputs.
 
@@ -80,6 +81,8 @@ def _expand(source: str, avoid: str | None) -> Iterator[Found]:
     if source.startswith("@"):
         for line in _lines(source[1:]):
             yield from _expand(line, avoid)
+    elif is_url(source):
+        yield from _of_url(source)
     elif os.path.isdir(source):
         yield from _in_folder(source, avoid)
     elif not os.path.lexists(source) and glob.has_magic(source):
@@ -94,6 +97,17 @@ def _lines(path: str) -> list[str]:
             return [line for text in file if (line := text.rstrip("\n")).strip()]
     except OSError as error:
         raise SourceError(f"{path}: the list of dumps can't be read: {error.strerror}", path=path) from error
+
+
+def _of_url(url: str) -> Iterator[Found]:
+    from npdump.storage._remote import list_objects, locate
+
+    if not url.endswith("/"):
+        yield Found(locate(url).url, None, 0, True, None)
+        return
+    for path, nbytes, mtime_ns in list_objects(url):
+        if not path.endswith(_OURS):
+            yield Found(path, nbytes, mtime_ns, False, locate(url).url.rstrip("/"))
 
 
 def _in_folder(folder: str, avoid: str | None) -> Iterator[Found]:

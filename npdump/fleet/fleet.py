@@ -11,6 +11,7 @@ from npdump.errors import NoSpace
 from npdump.fleet.child import Call, Failure, Limits, Outcome, dumps
 from npdump.fleet.run import FleetError, outcomes
 from npdump.fleet.work import Task
+from npdump.storage import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -153,7 +154,13 @@ class _Run:
             yield Task(path, output, one.is_named)
 
     def _is_in_the_way(self, path: str, output: str) -> bool:
-        return self.may_replace is not None and path not in self.may_replace and os.path.lexists(output)
+        if self.may_replace is None or path in self.may_replace:
+            return False
+        if is_url(output):
+            from npdump.storage._remote import exists
+
+            return exists(output)
+        return os.path.lexists(output)
 
     def note(self, one: Found, outcome: Outcome) -> None:
         """Write down what became of a dump, and say so if it failed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, NpdumpError, UnknownFormat
 from npdump.observer import Recorder
+from npdump.storage import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +112,7 @@ class Work:
 
     def _filter(self, dump: Dump, task: Task) -> Row:
         assert task.output is not None
-        is_remote = "://" in task.output
+        is_remote = is_url(task.output)
         if not is_remote:
             os.makedirs(os.path.dirname(task.output) or ".", mode=0o700, exist_ok=True)
         # Whether there was anything that must not be replaced was looked at before the task was handed out.

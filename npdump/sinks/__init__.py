@@ -22,9 +22,12 @@ class Sink(Protocol):
     can_rewrite : bool
         Whether what was placed may be replaced. Where it can't be, every byte must be placed once, and a file that
         was cut short is known by its missing end.
+    is_all_or_nothing : bool
+        Whether there is nothing to be seen of an output until it is closed, so that one that was cut short need not be.
     """
 
     can_rewrite: bool
+    is_all_or_nothing: bool
 
     def write(self, offset: int, data: Any) -> None:
         """Place the bytes of a buffer at ``offset``.

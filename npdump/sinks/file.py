@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
 from npdump.sinks._target import is_at, open_target
+from npdump.storage import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from npdump.sinks import Placement
+    from npdump.sinks import Placement, Sink
     from npdump.storage import Storage
 
 __all__ = ["FileSink", "open_files"]
@@ -52,6 +53,7 @@ class FileSink:
     """
 
     can_rewrite = True
+    is_all_or_nothing = False
 
     def __init__(
         self,
@@ -247,17 +249,25 @@ def open_files(
     inputs: Sequence[Storage],
     limit_nbytes: int | None = None,
     sync: bool = False,
-) -> list[FileSink]:
-    """Make several files: all of them or, with an error, none; the parameters are those of `FileSink`.
+) -> list[Sink]:
+    """Make several files or objects: all of them or, with an error, none; the parameters are those of `FileSink`.
 
     Raises
     ------
     SinkError
     """
-    sinks: list[FileSink] = []
+    sinks: list[Sink] = []
+    files: list[FileSink] = []
     try:
         for path in paths:
-            sinks.append(FileSink(path, force, inputs, limit_nbytes, sinks, sync=sync))
+            if is_url(path):
+                from npdump.sinks._remote import RemoteSink
+
+                max_nbytes = sum(storage.nbytes for storage in inputs)
+                sinks.append(RemoteSink(path, force, max_nbytes, limit_nbytes))
+            else:
+                files.append(FileSink(path, force, inputs, limit_nbytes, files, sync=sync))
+                sinks.append(files[-1])
     except BaseException:
         for sink in sinks:
             sink.discard()

@@ -40,6 +40,7 @@ class FlattenedSink:
     """
 
     can_rewrite = False
+    is_all_or_nothing = False
 
     def __init__(self, limit_nbytes: int | None = None, frame: Frame | None = None) -> None:
         if os.isatty(_STDOUT):

@@ -17,6 +17,7 @@ class NullSink:
     """See `npdump.sinks.Sink`."""
 
     can_rewrite = True
+    is_all_or_nothing = False
 
     def write(self, offset: int, data: Any) -> None:
         """Forget the bytes."""

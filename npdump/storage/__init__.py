@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from npdump.arrays import I64, U8, Bool, Runs
     from npdump.observer import Observer
 
-__all__ = ["Container", "ReadOptions", "Storage", "detect", "open_storage"]
+__all__ = ["Container", "ReadOptions", "Storage", "detect", "is_url", "open_storage"]
 
 _HEAD_NBYTES = 4096
 _MAX_DEPTH = 4
@@ -135,13 +135,24 @@ class ReadOptions:
     max_unpacked_nbytes: int | None = None
 
 
+def is_url(path: str) -> bool:
+    """Return whether a path is the URL of an object: ``./a://b`` is a file in a folder ``a:``.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/vmcore"), is_url("./s3://bucket/vmcore")
+    (True, False)
+    """
+    return path.partition("://")[0].isalnum() and "://" in path
+
+
 def open_storage(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
     """Open an input for random access.
 
     Parameters
     ----------
     path : str
-        A file, a device, a pipe, or ``-`` for the standard input.
+        A file, a device, a pipe, ``-`` for the standard input, or the URL of an object.
     options : ReadOptions
     observer : Observer
         Hears what was unpacked, and where to.
@@ -164,6 +175,14 @@ def open_storage(path: str, options: ReadOptions, observer: Observer, stack: Exi
 def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack) -> Storage:
     if path == _STDIN and sys.stdin is None:
         raise SourceError(f"{path}: can't be read: the standard input is closed")
+    if is_url(path):
+        from npdump.storage._remote import RemoteStorage, stream
+
+        remote = RemoteStorage(path)
+        stack.callback(remote.close)
+        if detect(remote.read(0, min(remote.nbytes, _HEAD_NBYTES))) is None:
+            return remote
+        return _spooled(stream(remote), remote.path, options, observer, stack, None)
     try:
         status = os.fstat(sys.stdin.fileno()) if path == _STDIN else os.stat(path)
         is_stream = path == _STDIN or stat.S_ISFIFO(status.st_mode)
@@ -176,6 +195,18 @@ def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"{path}: can't be opened: {why}", path=path) from error
+    return _spooled(raw, path, options, observer, stack, status)
+
+
+def _spooled(
+    raw: BinaryIO,
+    path: str,
+    options: ReadOptions,
+    observer: Observer,
+    stack: ExitStack,
+    origin: os.stat_result | None,
+) -> Storage:
+    """Return what a stream holds, out of what compresses it as a whole, in a temporary file."""
     counted = Counted(raw)
     stream = cast("BinaryIO", io.BufferedReader(counted))
     errors: tuple[type[Exception], ...] = ()
@@ -194,7 +225,7 @@ def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack)
         options.work_dir,
         errors,
         options.use_mmap,
-        status,
+        origin,
         lambda: _max_unpacked_nbytes(options, counted.nbytes),
     )
     stack.callback(spooled.close)

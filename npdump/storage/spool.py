@@ -30,7 +30,7 @@ class Spooled(FileStorage):
         What was unpacked, where, and how much room it takes.
     """
 
-    def __init__(self, file: BinaryIO, path: str, use_mmap: bool, origin: os.stat_result, note: str) -> None:
+    def __init__(self, file: BinaryIO, path: str, use_mmap: bool, origin: os.stat_result | None, note: str) -> None:
         super().__init__(f"/proc/self/fd/{file.fileno()}", use_mmap)
         self.path = path
         self.note = note
@@ -38,7 +38,7 @@ class Spooled(FileStorage):
 
     def same_file(self, other: os.stat_result) -> bool:
         """Tell whether ``other`` is the file that this one was made of."""
-        return os.path.samestat(self._origin, other)
+        return self._origin is not None and os.path.samestat(self._origin, other)
 
 
 class Counted(io.RawIOBase):
@@ -105,7 +105,7 @@ def spool(
     directory: str | None,
     errors: tuple[type[Exception], ...],
     use_mmap: bool,
-    origin: os.stat_result,
+    origin: os.stat_result | None,
     max_nbytes: Callable[[], int],
 ) -> Spooled:
     """Copy a stream into a temporary file.
@@ -120,8 +120,8 @@ def spool(
     errors : tuple of exception types
         What reading raises for damaged data.
     use_mmap : bool
-    origin : stat_result
-        Of the file that the stream comes from.
+    origin : stat_result or None
+        Of the file that the stream comes from, if it is one.
     max_nbytes : callable
         How many bytes there may be, as far as it was read.
 

@@ -64,20 +64,24 @@ class _Outputs:
         for sink in self._sinks[n_kept:]:
             sink.discard()
         if n_kept and not isinstance(error, Exception):
-            error.add_note(
-                "the output is incomplete, and marked so"
-                if self._sinks[0].can_rewrite
-                else "the stream has no end mark"
-            )
+            error.add_note(self._what_is_left())
         # If this fails too, the first error is what the user needs.
         with suppress(SinkError):
             if n_kept and self._unfinished is not None:
                 self._unfinished.mark_incomplete(self._sinks[n_kept - 1])
+        if n_kept and self._unfinished is not None and self._sinks[n_kept - 1].is_all_or_nothing:
+            n_kept -= 1
+            self._sinks[n_kept].discard()
         for sink in self._sinks[:n_kept]:
             # What can't be rewritten is known to be incomplete by its missing end.
             if sink.can_rewrite:
                 with suppress(SinkError):
                     sink.close()
+
+    def _what_is_left(self) -> str:
+        if self._sinks[0].is_all_or_nothing:
+            return "no object was made"
+        return "the output is incomplete, and marked so" if self._sinks[0].can_rewrite else "the stream has no end mark"
 
 
 def write_parts(

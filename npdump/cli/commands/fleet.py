@@ -18,6 +18,7 @@ from npdump.fleet.page import make_page
 from npdump.fleet.run import on_this_machine
 from npdump.fleet.work import ASKED, Work
 from npdump.sinks.file import FileSink
+from npdump.storage import is_url
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -51,10 +52,11 @@ def run(options: Options, report: Reporter) -> int:
     outputs = {}
     if folder is not None:
         outputs = {path: os.path.join(folder, name) for path, name in output_names(found).items()}
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if not is_url(folder):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
     start = time.monotonic()
     with (
-        Catalogue(options.catalogue or os.path.join(folder or "", _CATALOGUE)) as catalogue,
+        Catalogue(_catalogue(options)) as catalogue,
         _workers(options) as workers,
     ):
         report.message(f"{len(found)} files, {workers.words}, catalogue {catalogue.path}")
@@ -73,6 +75,12 @@ def run(options: Options, report: Reporter) -> int:
         report.answer(json.dumps(asdict(tally), indent=1))
     report.message(_words(tally, time.monotonic() - start))
     return 1 if tally.n_failed or tally.n_failed_before else 0
+
+
+def _catalogue(options: Options) -> str:
+    folder = options.output_folder
+    beside = folder if folder is not None and not is_url(folder) else ""
+    return options.catalogue or os.path.join(beside, _CATALOGUE)
 
 
 def _opening(options: Options) -> dict[str, object]:

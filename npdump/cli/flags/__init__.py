@@ -56,9 +56,11 @@ OPERANDS = {
     "vmcore": (
         "the memory image: /proc/vmcore, or a file, device or pipe that holds an ELF vmcore (kdump, QEMU) or a "
         "dump that was filtered before: kdump-compressed, ELF or flattened, each also compressed as a whole (.gz, .xz, "
-        ".zst, .lz4); several files are the parts of a split dump; - is the standard input"
+        ".zst, .lz4); several files are the parts of a split dump; - is the standard input; s3://, "
+        "gs://, az:// and https:// name objects in stores"
     ),
-    "dumpfile": "the file to make, readable by its owner only; left out with -F; may be left out with --dry-run",
+    "dumpfile": "the file to make, readable by its owner only, or the s3://, gs:// or az:// name of an object, "
+    "which is in the flattened format; left out with -F; may be left out with --dry-run",
 }
 
 

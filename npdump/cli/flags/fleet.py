@@ -39,13 +39,14 @@ FLAGS = (
         command="fleet",
         dest="output_folder",
         metavar="DIR",
-        help="with fleet, where the small dumps go, under the names that the dumps have below SOURCE",
+        help="with fleet, the folder, or the URL, where the small dumps go, under the names that the dumps have below "
+        "SOURCE",
     ),
     flag(
         "--catalogue",
         command="fleet",
         metavar="FILE",
-        help="with fleet, the SQLite file for the answers; by default fleet.sqlite in DIR of --to, or here",
+        help="with fleet, the SQLite file for the answers; by default fleet.sqlite in the folder of --to, or here",
     ),
     flag(
         "--jobs",

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Objects in a store (``s3://``, ``gs://``, ``az://``) or behind ``https://``, read by ranges.
+
+All of these are one library's, obstore: opening a store takes it 0.06 to 0.2 s, s3fs 1.4 s; 64 MiB in ranges of 8 MiB
+took 1.2 s of the same server, by s3fs 2.1 s; and it needs no library for each store. It finds credentials where the
+stores' own tools do, in the environment and from the machine's metadata, and resumes connections that break.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections import OrderedDict
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from npdump.errors import MissingDependency, ReadError, SourceError, TruncatedDump
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from npdump.arrays import I64, U8, Bool, Index, Runs
+
+__all__ = ["Place", "RemoteStorage", "exists", "explanation", "list_objects", "locate", "obstore", "stream"]
+
+BLOCK_NBYTES = 1 << 18
+"""Reads, and small views, fetch so much at a time, at multiples of it."""
+
+STREAM_NBYTES = 8 << 20
+_N_BLOCKS = 128
+_SMALL_NBYTES = 1 << 16
+"""Larger views are of struct pages and bitmaps, which are looked at once."""
+
+MAX_GAP_SHARE = 0.015
+"""How much of what is asked for may be read in vain, so that fewer requests are made."""
+
+_URL = re.compile(r"https?://\S+")
+_SECONDS = re.compile(r" in [\d.]+m?s\b")
+
+
+class Place(NamedTuple):
+    """An object, and how to get at it.
+
+    Attributes
+    ----------
+    url : str
+        What messages call it.
+    store : obstore.store.ObjectStore
+    key : str
+    """
+
+    url: str
+    store: Any
+    key: str
+
+
+def obstore() -> Any:
+    """Return the library.
+
+    Raises
+    ------
+    MissingDependency
+    """
+    try:
+        import obstore
+        import obstore.store
+    except ImportError as error:
+        text = "URLs need obstore, which is not installed: pip install 'npdump[remote]'"
+        raise MissingDependency(text) from error
+    return obstore
+
+
+def locate(url: str) -> Place:
+    """Return where a URL leads; nothing is asked of the store.
+
+    Raises
+    ------
+    MissingDependency
+    SourceError
+        If there are no such stores.
+    """
+    scheme, _, rest = url.partition("://")
+    root, _, key = rest.partition("/")
+    shown = f"{scheme}://{root.rpartition('@')[2]}/{key.partition('?')[0]}"
+    if "@" in root or "?" in key:
+        raise SourceError(
+            f"{shown}: a URL with a password or a query in it isn't taken: others would read it", path=shown
+        )
+    library = obstore()
+    options = {"client_options": {"allow_http": True}} if scheme == "http" else {}
+    try:
+        return Place(shown, library.store.from_url(f"{scheme}://{root}", **options), key)
+    except Exception as error:  # of whatever kind: it is the store's
+        raise SourceError(f"{shown}: {explanation(error)}", path=shown) from error
+
+
+def explanation(error: Exception) -> str:
+    """Return what a store's error says, in one line and without addresses: these may have signatures in them."""
+    kind = type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return "there is no such object"
+    if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+        return "the store refuses access: it takes the credentials of the environment"
+    first = _SECONDS.sub("", _URL.sub("…", str(error).partition("\n")[0]))
+    return f"{kind}: {first[:200]}"
+
+
+@contextmanager
+def _explained(url: str, what: str, offset: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # obstore's errors have no class of their own that all of them are of
+        kind = SourceError if offset is None else ReadError
+        raise kind(f"{url}: {what}: {explanation(error)}", path=url, offset=offset) from error
+
+
+def list_objects(url: str) -> Iterator[tuple[str, int, int]]:
+    """Yield URL, size and time (nanoseconds) of all objects below a URL.
+
+    Raises
+    ------
+    SourceError
+    """
+    place = locate(url)
+    root = place.url.removesuffix(place.key)
+    with _explained(place.url, "can't be listed"):
+        for chunk in obstore().list(place.store, place.key.rstrip("/") or None):
+            for entry in chunk:
+                yield root + entry["path"], entry["size"], int(entry["last_modified"].timestamp() * 1e9)
+
+
+def exists(url: str) -> bool:
+    """Return whether there is an object; raises SourceError if the store doesn't say."""
+    place = locate(url)
+    with _explained(place.url, "can't be looked up"):
+        try:
+            obstore().head(place.store, place.key)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+class RemoteStorage:
+    """Random access to the bytes of an object; see `npdump.storage.Storage`.
+
+    Parameters
+    ----------
+    url : str
+
+    Attributes
+    ----------
+    path, nbytes, may_have_holes
+        See `npdump.storage.Storage`.
+
+    Raises
+    ------
+    SourceError
+        If there is no such object.
+    """
+
+    may_have_holes = False
+
+    def __init__(self, url: str) -> None:
+        self._place = locate(url)
+        self.path = self._place.url
+        self._obstore = obstore()
+        with _explained(self.path, "can't be opened"):
+            self.nbytes = int(self._obstore.head(self._place.store, self._place.key)["size"])
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Forget what was read."""
+        self._blocks.clear()
+
+    def same_file(self, other: os.stat_result) -> bool:
+        """See `npdump.storage.Storage.same_file`: it is none of this machine's."""
+        return False
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `npdump.storage.Storage.read`; blocks are kept for a while, as what is near is often read next."""
+        self._check(offset, nbytes)
+        first, last = offset // BLOCK_NBYTES, (offset + max(nbytes, 1) - 1) // BLOCK_NBYTES
+        with self._lock:
+            blocks = self._blocks_of(range(first, last + 1))
+        start = offset - first * BLOCK_NBYTES
+        return b"".join(blocks)[start : start + nbytes]
+
+    def view(self, offset: int, nbytes: int) -> U8:
+        """See `npdump.storage.Storage.view`."""
+        self._check(offset, nbytes)
+        data = self.read(offset, nbytes) if nbytes <= _SMALL_NBYTES else self._fetch(offset, nbytes)
+        view = np.frombuffer(data, np.uint8)
+        view.flags.writeable = False
+        return view
+
+    def covers(self, offset: I64, nbytes: I64) -> Bool:
+        """See `npdump.storage.Storage.covers`."""
+        return (offset >= 0) & (nbytes >= 0) & (offset <= self.nbytes - nbytes)
+
+    def present(self, start: int, stop: int) -> Runs:
+        """See `npdump.storage.Storage.present`."""
+        return np.array([[start, min(stop, self.nbytes)]], np.int64)[: start < self.nbytes]
+
+    def data_ranges(self, start: int, stop: int) -> I64:
+        """See `npdump.storage.Storage.data_ranges`: a store has no holes."""
+        return np.array([[start, stop]])
+
+    def gather(self, offsets: I64, nbytes: I64, out: U8) -> None:
+        """See `npdump.storage.Storage.gather`; ranges that are near each other are asked for together."""
+        self._check(0, int((offsets + nbytes).max(initial=0)))
+        if not len(offsets):
+            return
+        order = np.argsort(offsets, kind="stable")
+        places = (np.cumsum(nbytes) - nbytes)[order]
+        offsets, nbytes = offsets[order], nbytes[order]
+        firsts = requests(offsets, offsets + nbytes)
+        stops = np.maximum.accumulate(offsets + nbytes)[np.append(firsts[1:], len(offsets)) - 1]
+        starts = offsets[firsts]
+        with _explained(self.path, f"can't be read at byte {starts[0]}", int(starts[0])):
+            fetched = self._obstore.get_ranges(
+                self._place.store, self._place.key, starts=starts.tolist(), ends=stops.tolist(), coalesce=0
+            )
+        owner = np.searchsorted(firsts, np.arange(len(offsets)), side="right") - 1
+        arrays = [np.frombuffer(data, np.uint8) for data in fetched]
+        within = offsets - starts[owner]
+        for i, at, place, n in zip(owner.tolist(), within.tolist(), places.tolist(), nbytes.tolist(), strict=True):
+            out[place : place + n] = arrays[i][at : at + n]
+
+    def _blocks_of(self, numbers: range) -> list[bytes]:
+        """Return blocks, those that are missing fetched in as few requests as may be."""
+        missing = [number for number in numbers if number not in self._blocks]
+        for _, group in groupby(enumerate(missing), lambda item: item[1] - item[0]):
+            run = [number for _, number in group]
+            start = run[0] * BLOCK_NBYTES
+            data = memoryview(self._fetch(start, min(len(run) * BLOCK_NBYTES, self.nbytes - start)))
+            for i, number in enumerate(run):
+                self._blocks[number] = bytes(data[i * BLOCK_NBYTES : (i + 1) * BLOCK_NBYTES])
+        blocks = [self._blocks[number] for number in numbers]
+        for number in numbers:
+            self._blocks.move_to_end(number)
+        while len(self._blocks) > _N_BLOCKS:
+            self._blocks.popitem(last=False)
+        return blocks
+
+    def _fetch(self, offset: int, nbytes: int) -> Any:
+        if nbytes <= 0:
+            return b""
+        with _explained(self.path, f"can't be read at byte {offset}", offset):
+            return self._obstore.get_range(self._place.store, self._place.key, start=offset, length=nbytes)
+
+    def _check(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
+            raise TruncatedDump(
+                f"{self.path}: ends at byte {self.nbytes}, but bytes {offset} to {offset + nbytes} are needed: "
+                "it was cut short; copy it again",
+                path=self.path,
+                offset=offset,
+            )
+
+
+class _Stream(io.RawIOBase):
+    """An object from its beginning to its end."""
+
+    def __init__(self, storage: RemoteStorage) -> None:
+        self._storage = storage
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        n = min(len(buffer), self._storage.nbytes - self._at)
+        buffer[:n] = self._storage.view(self._at, n).data
+        self._at += n
+        return n
+
+
+def stream(storage: RemoteStorage) -> BinaryIO:
+    """Return an object as a stream, read in large ranges."""
+    return io.BufferedReader(_Stream(storage), STREAM_NBYTES)
+
+
+def requests(starts: I64, stops: I64) -> Index:
+    """Return which of some ranges begin a request of their own: gaps are read too, as long as they are few bytes.
+
+    Parameters
+    ----------
+    starts, stops : ndarray of shape (n,), dtype int64
+        Ascending; ranges may overlap.
+
+    Examples
+    --------
+    >>> requests(np.array([0, 1000, 101000]), np.array([1000, 101000, 102000])).tolist()
+    [0]
+    >>> requests(np.array([0, 100_100, 300_000]), np.array([100_000, 200_000, 400_000])).tolist()
+    [0, 2]
+    """
+    gaps = np.maximum(starts[1:] - np.maximum.accumulate(stops)[:-1], 0)
+    ascending = np.sort(gaps)
+    budget = int((stops - starts).sum() * MAX_GAP_SHARE)
+    n_bridged = int(np.searchsorted(np.cumsum(ascending), budget, side="right"))
+    limit = int(ascending[n_bridged - 1]) if n_bridged else -1
+    # Gaps of the same size as the last one that fits would all go in: they may be one too many.
+    if n_bridged < len(ascending) and ascending[n_bridged] == limit:
+        limit -= 1
+    return np.flatnonzero(np.append(True, gaps > limit))
