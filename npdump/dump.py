@@ -29,7 +29,7 @@ from npdump.sinks.file import open_files
 from npdump.writers._split import Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from npdump.answers.estimate import Estimate
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from npdump.kernel import dmesg
     from npdump.kernel.facts.types import Types
     from npdump.kernel.kernel import Kernel
-    from npdump.pages.explain import PageExplanation
+    from npdump.pages.explain import Explainer, PageExplanation
     from npdump.pages.result import ScanResult
     from npdump.pages.selfcheck import Verdict
     from npdump.sinks import Sink
@@ -154,12 +154,17 @@ class Dump(Opened):
         ...     dump.page(0x100).is_memory
         True
         """
-        from npdump.pages.explain import explain_page
-
         if not 0 <= pfn < self.source.max_mapnr:
             raise AddressError(f"page frame {pfn:#x}: memory ends at page frame {self.source.max_mapnr:#x}")
+        return self._explainer.explain(pfn)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        from npdump.pages.explain import Explainer
+
         kernel = self._verdict.kernel or self.kernel
-        return explain_page(self.source, kernel, pfn, self._page_flags, self.observer, verdict=self._verdict)
+        types = self.external.types if self.external else None
+        return Explainer(self.source, kernel, self.observer, verdict=self._verdict, types=types)
 
     @cached_property
     def _verdict(self) -> Verdict:
@@ -167,12 +172,6 @@ class Dump(Opened):
         verdict = check(self.kernel, self.source, MAX_DUMP_LEVEL)
         announce(verdict, self.observer, strict=False)
         return verdict
-
-    @cached_property
-    def _page_flags(self) -> Mapping[str, int]:
-        from npdump.pages.explain import page_flags
-
-        return page_flags(self.kernel, self.external.types if self.external else None, self.observer)
 
     @cached_property
     def pages(self) -> MemoryMap:

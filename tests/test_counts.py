@@ -15,7 +15,7 @@ import pytest
 from tests import harness
 from tests.builders.elf import Load
 from tests.builders.kernels import KERNELS, SECTION_SIZE_BITS
-from tests.builders.own import write_own
+from tests.builders.own import TABLES, write_node, write_own
 from tests.builders.pages import Block
 from tests.builders.vmcore import PLAIN, Description, build
 from tests.scanning import opened
@@ -26,17 +26,12 @@ if TYPE_CHECKING:
     from tests.builders.memory import Memory
 
 SECTION = 1 << SECTION_SIZE_BITS
-TABLES = 0x800000
-"""Where the tables are, in physical memory."""
 BASE = PLAIN.page_offset
 STEXT = 0xFFFFFFFF81000000
 RESOURCE = {name: (8 * i, 8) for i, name in enumerate(("start", "end", "name", "flags", "parent", "sibling", "child"))}
 SYSTEM_RAM, MAY_BE_ADDED = 0x81000200, 0x09000200
 KERNEL = KERNELS["7.2"]
 FREE = [Block(0x2000, "free", 10, 4)]
-
-ZONE_NBYTES, SPANNED, VM_STAT, FREE_AREA, AREA_NBYTES = 512, 112, 128, 136, 24
-NODE = {"node_zones": 0, "nr_zones": 2048, "node_start_pfn": 2056, "node_spanned_pages": 2072}
 
 
 def with_resources(memory: Memory, resources: list[tuple[int, int, int]]) -> dict[str, int]:
@@ -48,42 +43,6 @@ def with_resources(memory: Memory, resources: list[tuple[int, int, int]]) -> dic
         memory.write(root + 64 * i, struct.pack("<7Q", start, stop - 1, 0, flags, 0, sibling, child))
     symbols = {"_stext": STEXT, "iomem_resource": BASE + root}
     return write_own(memory, TABLES, BASE, symbols, {"resource": (64, RESOURCE)})
-
-
-def with_node(memory: Memory, zones: list[tuple[int, int, int]], back: int = 16) -> dict[str, int]:
-    """Write a node with zones ``(pfn_start, pfn_stop, free)``; where one begins is ``back`` bytes before what it spans.
-
-    The word between, if there is one, is managed_pages.
-    """
-    node = TABLES + 0x20000
-    table = TABLES + 0x30000
-    first, last = zones[0][0], max(stop for _, stop, _ in zones)
-    for i, (start, stop, free) in enumerate(zones):
-        at = node + i * ZONE_NBYTES
-        memory.write(at + SPANNED - 8, struct.pack("<Q", stop - start - 1))
-        memory.write(at + SPANNED - back, struct.pack("<Q", start))
-        memory.write(at + SPANNED, struct.pack("<QQ", stop - start, stop - start))
-        memory.write(at + VM_STAT, struct.pack("<q", free))
-        for head in range(at + FREE_AREA, at + FREE_AREA + 11 * AREA_NBYTES, AREA_NBYTES):
-            # Empty: nothing is isolated.
-            memory.write(head, struct.pack("<2Q", BASE + head, BASE + head))
-    memory.write(node + NODE["nr_zones"], struct.pack("<I", len(zones)))
-    memory.write(node + NODE["node_start_pfn"], struct.pack("<Q", first))
-    memory.write(node + NODE["node_spanned_pages"], struct.pack("<Q", last - first))
-    memory.write(table, struct.pack("<Q", BASE + node))
-    return {
-        "SYMBOL(node_data)": BASE + table,
-        "LENGTH(node_data)": 1,
-        "SIZE(zone)": ZONE_NBYTES,
-        "OFFSET(zone.spanned_pages)": SPANNED,
-        "OFFSET(zone.vm_stat)": VM_STAT,
-        "OFFSET(zone.free_area)": FREE_AREA,
-        "SIZE(free_area)": AREA_NBYTES,
-        "OFFSET(free_area.free_list)": 0,
-        "LENGTH(free_area.free_list)": 1,
-        "NUMBER(NR_FREE_PAGES)": 0,
-        **{f"OFFSET(pglist_data.{name})": offset for name, offset in NODE.items()},
-    }
 
 
 def make(path: Path, ram: list[tuple[int, int]], blocks: list[Block], *writers, **more) -> Path:
@@ -120,7 +79,7 @@ def test_memory_that_was_taken_away_is_no_doubt(tmp_path, flags, is_known) -> No
         [(1 << 20, 2 * SECTION), (3 * SECTION, 4 * SECTION)],
         FREE,
         lambda memory: with_resources(memory, resources),
-        lambda memory: with_node(memory, [(0x100, 4 * SECTION >> 12, 4096)]),
+        lambda memory: write_node(memory, BASE, [(0x100, 4 * SECTION >> 12, 4096)]),
         loads=lambda loads: [*loads, Load(2 * SECTION, 3 * SECTION, BASE + 2 * SECTION)],
     )
     result = harness.run("-l", "-d31", "--strict", "--show-stats", path, tmp_path / "out")
@@ -154,7 +113,7 @@ BLOCKS = [Block(0x4000, "free", 10, 8)]
 )
 def test_each_zone_has_its_free_pages(tmp_path, counts, said, back) -> None:
     zones = [(start, stop, n) for (start, stop), n in zip(ZONES, counts, strict=True)]
-    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], BLOCKS, lambda memory: with_node(memory, zones, back))
+    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], BLOCKS, lambda memory: write_node(memory, BASE, zones, back))
     with opened(path) as scanner:
         scan = scanner.scan(31)
     warnings = "\n".join(scanner.said)
@@ -169,7 +128,7 @@ def test_each_zone_has_its_free_pages(tmp_path, counts, said, back) -> None:
 def test_zones_that_overlap_are_counted_together(tmp_path, counts) -> None:
     """ZONE_MOVABLE may lie within another; which of the two a page is in isn't told by its number."""
     zones = [(0x100, 0x8000, counts[0]), (0x4000, 0x8000, counts[1])]
-    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], BLOCKS, lambda memory: with_node(memory, zones))
+    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], BLOCKS, lambda memory: write_node(memory, BASE, zones))
     with opened(path) as scanner:
         scanner.scan(31)
     assert not scanner.said
@@ -178,7 +137,7 @@ def test_zones_that_overlap_are_counted_together(tmp_path, counts) -> None:
 def test_a_zone_that_is_not_whole_may_have_more(tmp_path) -> None:
     """The upper half of the last zone isn't in the dump: what is free there can't be found."""
     zones = [(0x100, 0x4000, 0), (0x4000, 0xC000, 8192 + 16000)]
-    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], BLOCKS, lambda memory: with_node(memory, zones))
+    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], BLOCKS, lambda memory: write_node(memory, BASE, zones))
     with opened(path) as scanner:
         assert not scanner.scan(31).kept[0x4000:0x6000].any()
     assert not scanner.said
@@ -188,7 +147,7 @@ def test_unaccepted_memory_counts_as_free(tmp_path) -> None:
     """Linux dcdfdd40fa82, v6.5: the kernel counts it in NR_FREE_PAGES; it is left out, and never read."""
     blocks = [Block(0x4000, "free", 10, 4), Block(0x5000, "unaccepted", 10, 4)]
     zones = [(0x100, 0x8000, 8192)]
-    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], blocks, lambda memory: with_node(memory, zones))
+    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], blocks, lambda memory: write_node(memory, BASE, zones))
     with opened(path) as scanner:
         kept = scanner.scan(31).kept
     assert not scanner.said

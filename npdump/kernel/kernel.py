@@ -130,6 +130,13 @@ class MemMap(NamedTuple):
     vaddrs: U64
     n_damaged: int = 0
 
+    def struct_vaddr(self, pfn: int, struct_nbytes: int) -> int | None:
+        """Return the address of a page's struct page, None if it has none."""
+        run = int(np.searchsorted(self.pfn_stops, pfn, side="right"))
+        if run == len(self.pfn_starts) or int(self.pfn_starts[run]) > pfn:
+            return None
+        return int(self.vaddrs[run]) + (pfn - int(self.pfn_starts[run])) * struct_nbytes
+
     def joined(self, struct_nbytes: int) -> MemMap:
         """Return the same map with runs joined that are neighbours in page frames and in virtual memory.
 

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 Structs = dict[str, tuple[int, dict[str, tuple[int, int]]]]
 """By name: bytes, and the members by name: offset and bytes."""
 
+TABLES = 0x800000
+"""Where the tables are, in physical memory: free in machines whose kernel is at 16 MiB."""
+
+ZONE_NBYTES, SPANNED, VM_STAT, FREE_AREA, AREA_NBYTES = 512, 112, 128, 136, 24
+NODE = {"node_zones": 0, "nr_zones": 2048, "node_start_pfn": 2056, "node_spanned_pages": 2072}
+"""Places in the structs of a zone and a node."""
+
 _INT, _STRUCT, _ENUM = 1, 4, 6
 
 
@@ -74,3 +81,39 @@ def write_own(
         keys[f"SYMBOL(kallsyms_{table})"] = base + at
         at += len(data)
     return keys
+
+
+def write_node(memory: Memory, base: int, zones: list[tuple[int, int, int]], back: int = 16) -> dict[str, int]:
+    """Write a node with zones ``(pfn_start, pfn_stop, free)``; where one begins is ``back`` bytes before what it spans.
+
+    The word between, if there is one, is managed_pages.
+    """
+    node = TABLES + 0x20000
+    table = TABLES + 0x30000
+    first, last = zones[0][0], max(stop for _, stop, _ in zones)
+    for i, (start, stop, free) in enumerate(zones):
+        at = node + i * ZONE_NBYTES
+        memory.write(at + SPANNED - 8, struct.pack("<Q", stop - start - 1))
+        memory.write(at + SPANNED - back, struct.pack("<Q", start))
+        memory.write(at + SPANNED, struct.pack("<QQ", stop - start, stop - start))
+        memory.write(at + VM_STAT, struct.pack("<q", free))
+        for head in range(at + FREE_AREA, at + FREE_AREA + 11 * AREA_NBYTES, AREA_NBYTES):
+            # Empty: nothing is isolated.
+            memory.write(head, struct.pack("<2Q", base + head, base + head))
+    memory.write(node + NODE["nr_zones"], struct.pack("<I", len(zones)))
+    memory.write(node + NODE["node_start_pfn"], struct.pack("<Q", first))
+    memory.write(node + NODE["node_spanned_pages"], struct.pack("<Q", last - first))
+    memory.write(table, struct.pack("<Q", base + node))
+    return {
+        "SYMBOL(node_data)": base + table,
+        "LENGTH(node_data)": 1,
+        "SIZE(zone)": ZONE_NBYTES,
+        "OFFSET(zone.spanned_pages)": SPANNED,
+        "OFFSET(zone.vm_stat)": VM_STAT,
+        "OFFSET(zone.free_area)": FREE_AREA,
+        "SIZE(free_area)": AREA_NBYTES,
+        "OFFSET(free_area.free_list)": 0,
+        "LENGTH(free_area.free_list)": 1,
+        "NUMBER(NR_FREE_PAGES)": 0,
+        **{f"OFFSET(pglist_data.{name})": offset for name, offset in NODE.items()},
+    }

@@ -113,10 +113,7 @@ def as_text(page: dict[str, Any]) -> str:
     if page["struct_page"] is None or not page["fields"]:
         lines.append("struct page     none: the page is kept at every level")
     else:
-        lines.append(f"struct page     {page['struct_page']:#x}")
-        lines += [f"  {name:<14}{value:#x}" for name, value in page["fields"].items()]
-        lines.append(f"flags           {' '.join(page['flags']) or 'none'}")
-        lines += [f"it is           {name}: {why}" for name, why in page["traits"].items()]
+        lines += _of_struct_page(page)
     if page["block_npages"] > 1:
         lines.append(f"block           {page['block_npages']} pages from {page['block_pfn']:#x} go together")
     by_class: dict[str, list[int]] = {}
@@ -129,20 +126,41 @@ def as_text(page: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _of_struct_page(page: dict[str, Any]) -> list[str]:
+    """Say what the struct page tells, and the block that the page is in."""
+    lines = [f"in              {page['place']}"] if page["place"] else []
+    if page["use"]:
+        lines.append(f"used for        {page['use']}")
+    if page["head_pfn"] is not None:
+        which = "the first" if page["head_pfn"] == page["pfn"] else f"page {page['pfn'] - page['head_pfn']}"
+        of = f"{1 << page['order']} pages from {page['head_pfn']:#x}, order {page['order']}"
+        lines.append(f"it is           {which} of {of}")
+    lines.append(f"struct page     {page['struct_page']:#x}")
+    for name, value in page["fields"].items():
+        meaning = page["meanings"].get(name)
+        lines.append(f"  {name:<14}{value:#x}{f' ({meaning})' if meaning else ''}")
+    lines.append(f"flags           {' '.join(page['flags']) or 'none'}")
+    lines += [f"it is           {name}: {why}" for name, why in page["traits"].items()]
+    return lines + [f"the first is    {name}: {why}" for name, why in page["head_traits"].items()]
+
+
 def _levels(levels: list[int]) -> str:
-    """Name levels; if they are all those that have one of some bits, or all of some, these."""
+    """Name levels; if they are all those with one of some bits and without others, or with all of some, these."""
     if levels == list(range(32)):
         return "every level"
-    for mask in range(1, 32):
-        if levels == [level for level in range(32) if level & mask]:
-            return f"every level with {' or '.join(str(bit) for bit in (1, 2, 4, 8, 16) if mask & bit)}"
     bits = [1 << i for i in range(5)]
-    for n in (1, 2, 3):
-        for chosen in combinations(bits, n):
-            if levels == [level for level in range(32) if any(level & bit for bit in chosen)]:
-                return f"every level with {' or '.join(map(str, chosen))}"
-            if n > 1 and levels == [level for level in range(32) if all(level & bit for bit in chosen)]:
-                return f"every level with {' and '.join(map(str, chosen))}"
+    for n in range(len(bits) + 1):
+        for without in combinations(bits, n):
+            rest = [level for level in range(32) if not any(level & bit for bit in without)]
+            words = f" without {' or '.join(map(str, without))}" if without else ""
+            if levels == rest:
+                return f"every level{words}"
+            for n_with in range(1, len(bits) - n + 1):
+                for chosen in combinations([bit for bit in bits if bit not in without], n_with):
+                    if levels == [level for level in rest if any(level & bit for bit in chosen)]:
+                        return f"every level with {' or '.join(map(str, chosen))}{words}"
+                    if n_with > 1 and levels == [level for level in rest if all(level & bit for bit in chosen)]:
+                        return f"every level with {' and '.join(map(str, chosen))}{words}"
     return f"level{'s' if len(levels) > 1 else ''} {', '.join(map(str, levels))}"
 
 

@@ -136,7 +136,7 @@ class _Reader:
         return builder.types
 
     def _take(self, number: int, name: str, kind: int, builder: TypesBuilder) -> None:
-        if kind == STRUCT:
+        if kind in (STRUCT, UNION):
             builder.struct(name, lambda: self._struct(number))
         elif kind == ENUM:
             builder.enum(name, lambda: self._enum(number))
