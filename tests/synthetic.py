@@ -158,9 +158,9 @@ def _rich_notes(parts: list[bytes]) -> list[bytes]:
 
 
 def _huge() -> Description:
-    """256 GiB with nearly everything free; the struct pages of the free sections share frames."""
+    """Memory up to 257 GiB, with nearly everything free; the struct pages of the free sections share frames."""
     kernel = KERNELS["6.12"]
-    ram = [(MIB, 3 * GIB), (4 * GIB, 257 * GIB)]
+    ram = [(MIB, 3 * GIB), (4 * GIB, 20 * GIB), (64 * GIB, 72 * GIB), (128 * GIB, 132 * GIB), (250 * GIB, 257 * GIB)]
     blocks = [
         Block(0, "kernel", count=0x6000),
         *every_kind(kernel, 0x6000),

@@ -84,7 +84,7 @@ def test_combined_letters_do_the_same(dump_of):
     assert dump_of("-l", "-d", "31").read_bytes() == dump_of("-ld31").read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-h"], ["-v"], ["--check-params", "a", "b"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-h"], ["-v"]])
 def test_answers_without_numpy(arguments, npdump, tmp_path):
     (tmp_path / "numpy.py").write_text("raise SystemExit('numpy was imported')\n")
     path = os.pathsep.join([str(tmp_path), str(harness.REPOSITORY)])

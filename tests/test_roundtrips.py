@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From each form of dump to each other one and back, on every whole vmcore there is; by npdump and by others.
+"""From each form of dump to each other one and back, by npdump and by others.
+
+On whole vmcores of each word size, byte order and size of pages; what is in them makes no difference to the forms.
 
 A level-31 dump stands for the vmcore: what has no data there is never asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -20,7 +23,8 @@ from tests.readers.compare import content_digest
 from tests.readers.flattened import unflatten
 
 NO_CORPUS = pytest.param("", marks=pytest.mark.skip(reason="no directory of further vmcores (NPDUMP_CORPUS)"))
-NAMES = harness.corpus_names("") or [NO_CORPUS]
+_MADE_ALIKE = ("x86_64-7.2", "arm64-", "riscv64-")
+NAMES = [name for name in harness.corpus_names("") if not name.startswith(_MADE_ALIKE)] or [NO_CORPUS]
 FILTERED = harness.corpus_names(f"{platform.machine()}-") or [NO_CORPUS]
 """Those of the machine that makedumpfile is for, if it's installed: it filters no others."""
 OPTIONS = {
@@ -33,11 +37,12 @@ OPTIONS = {
 KNOWS_ALL_PAIRS = "x86_64-6.1"
 SAME_ABI = ("x86_64-", "arm64-", "ppc64el-", "riscv64-")
 """Machines whose headers a makedumpfile of x86_64 takes for its own; it reads those of i386 and s390x wrongly."""
-OF_MAKEDUMPFILE = {
-    "kdump": ("kdump", "flattened", "split"),
-    "elf": ("kdump", "elf", "flattened", "flattened elf", "split"),
-}
+OF_MAKEDUMPFILE = {"kdump": ("kdump",), "elf": ("kdump", "elf")}
 """What makedumpfile filters, and to what: nothing that is flattened or split, and kdump-compressed dumps not to ELF."""
+TARGETS = ("kdump", "flattened elf")
+"""One of each kind; that a target doesn't depend on the source is seen where npdump goes from each form to each."""
+REARRANGED = [name for name in harness.corpus_names("") if name.startswith((KNOWS_ALL_PAIRS, "s390x-"))] or [NO_CORPUS]
+"""Of either byte order: the flattened format is the same whatever is in it."""
 TOOL = harness.REPOSITORY / "tools" / "makedumpfile-R.py"
 
 
@@ -94,7 +99,23 @@ def convert(form: str, sources: list[Path], directory: Path) -> list[Path]:
 
 
 def digest(paths: list[Path], directory: Path) -> str:
-    """Of the pages of a dump in any form, zero pages left out: ELF dumps don't have them."""
+    """Of the pages of a dump in any form, zero pages left out: ELF dumps don't have them.
+
+    A file that equals one that was read before isn't read again: mostly the way to it makes no difference.
+    """
+    key = []
+    for path in paths:
+        with open(path, "rb") as file:
+            key.append(hashlib.file_digest(file, "sha1").digest())
+    if tuple(key) not in _DIGESTS:
+        _DIGESTS[tuple(key)] = _digest(paths, directory)
+    return _DIGESTS[tuple(key)]
+
+
+_DIGESTS: dict[tuple[bytes, ...], str] = {}
+
+
+def _digest(paths: list[Path], directory: Path) -> str:
     pages = {}
     for number, path in enumerate(paths):
         with open(path, "rb") as file:
@@ -170,7 +191,7 @@ def test_there_and_back(name, forms, tmp_path):
 def test_npdump_reads_what_makedumpfile_wrote(name, source, forms, tmp_path):
     theirs = forms(name).theirs(source, program_for(name))
     assert digest(theirs, tmp_path) == forms(name).pages
-    for target in OPTIONS:
+    for target in TARGETS:
         assert digest(convert(target, theirs, tmp_path), tmp_path) == forms(name).pages, target
 
 
@@ -186,7 +207,7 @@ def test_makedumpfile_reads_what_npdump_wrote(name, source, forms, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["flattened", "flattened elf"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REARRANGED)
 def test_rearranged_by_others(name, form, forms, tool, tmp_path):
     """The same file, byte for byte."""
     [flattened] = forms(name).ours(form)

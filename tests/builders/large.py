@@ -62,9 +62,10 @@ NODE_KEYS: dict[str, int] = {
 }
 
 
-def _ram(size_nbytes: int) -> list[tuple[int, int]]:
-    """RAM up to `size_nbytes`, with the holes of a PC: below 1 MiB, and for devices below 4 GiB."""
-    return [(PAGE_SIZE, 0x9F000), (MIB, 3 * GIB), (4 * GIB, size_nbytes)]
+def _ram(size_nbytes: int, hole: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """RAM up to `size_nbytes`, with the holes of a PC, below 1 MiB and for devices below 4 GiB, and one more."""
+    low = [(PAGE_SIZE, 0x9F000), (MIB, 3 * GIB)]
+    return [*low, (4 * GIB, size_nbytes)] if hole is None else [*low, (4 * GIB, hole[0]), (hole[1], size_nbytes)]
 
 
 def _blocks(size_nbytes: int, has_memmap: bool) -> list[Block]:
@@ -132,16 +133,20 @@ def count_classes(pages: StructPages, kernel: Kernel, loads: list[Load], level: 
 
 
 def describe(
-    size_nbytes: int, has_memmap: bool = True, kernel: Kernel = KERNELS["6.1"], background: Block = FREE
+    size_nbytes: int,
+    has_memmap: bool = True,
+    kernel: Kernel = KERNELS["6.1"],
+    background: Block = FREE,
+    hole: tuple[int, int] | None = None,
 ) -> Description:
     """The machine whose RAM ends at `size_nbytes`; its kernel counts its free pages.
 
     `has_memmap` sets memory aside for the struct pages, which nothing is written to: they share other frames. All other
-    memory is of blocks like `background`.
+    memory is of blocks like `background`. At the addresses of `hole` there is none.
     """
     if not MIN_NBYTES <= size_nbytes <= MAX_NBYTES or size_nbytes % GIB:
         raise ValueError(f"{size_nbytes:#x} isn't a number of GiB from {MIN_NBYTES >> 30} to {MAX_NBYTES >> 30}")
-    ram, blocks = _ram(size_nbytes), _blocks(size_nbytes, has_memmap)
+    ram, blocks = _ram(size_nbytes, hole), _blocks(size_nbytes, has_memmap)
     pages = StructPages(kernel, LAYOUT.vmemmap, blocks, background)
     n_free = count_classes(pages, kernel, [Load(*bounds) for bounds in ram], oracle.FREE)["free"]
 
