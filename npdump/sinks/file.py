@@ -189,9 +189,6 @@ class FileSink:
 
     def _settle(self, fd: int) -> None:
         """Give the file its name, if it hasn't got it; it is an error if it's no longer there."""
-        if self._sync:
-            with self._told_at_the_end():
-                _sync(fd)
         name = self._name_of(fd)
         if name is None and self._is_file:
             raise SinkError(

@@ -180,6 +180,7 @@ class ElfWriter:
         sink.flush()
         if sink.can_rewrite:
             sink.write_all([(0, self._headers(complete=True))])
+            sink.flush()
 
     def mark_incomplete(self, sink: Sink) -> None:
         """See `npdump.writers.Writer.mark_incomplete`."""

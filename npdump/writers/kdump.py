@@ -96,9 +96,12 @@ class KdumpWriter:
         sink.flush()
         if sink.can_rewrite:
             sink.write_all([self._layout.disk_header(complete=not self.n_lost)])
+            sink.flush()
 
     def mark_incomplete(self, sink: Sink) -> None:
-        """See `npdump.writers.Writer.mark_incomplete`: the header says so already."""
+        """See `npdump.writers.Writer.mark_incomplete`: the header says so already, but for one that was ended."""
+        if sink.can_rewrite:
+            sink.write_all([self._layout.disk_header(complete=False)])
 
 
 WRITER = KdumpWriter

@@ -51,6 +51,7 @@ _V, _OUT = "{}/v", "{}/out"
 SCENARIOS = (
     Scenario("new", ("-l", "-d31", _V, _OUT)),
     Scenario("over", ("-f", "-l", "-d31", _V, _OUT), has_old=True),
+    Scenario("sync", ("-f", "--sync", "-l", "-d31", _V, _OUT), has_old=True, paths=(".",)),
     Scenario("zlib", ("-c", "-d1", "--num-threads", "2", _V, _OUT)),
     Scenario("elf", ("-E", "-d31", _V, _OUT)),
     Scenario("pread", ("--non-mmap", "-l", "-d31", _V, _OUT)),

@@ -88,6 +88,12 @@ def _rearrange(stream: BinaryIO, sink: FileSink) -> None:
             nbytes -= len(data)
     sink.flush()
     sink.write(0, head.whole)
+    try:
+        sink.flush()
+    except SinkError:
+        with suppress(SinkError):
+            sink.write_all((0, marked) for marked in head.marked())
+        raise
 
 
 class _Head:
@@ -109,10 +115,11 @@ class _Head:
         if n_ours:
             self.whole = self.whole.ljust(offset, b"\0")
             self.whole = self.whole[:offset] + data[:n_ours] + self.whole[offset + n_ours :]
-            placements += [(0, head) for head in self._marked()]
+            placements += [(0, head) for head in self.marked()]
         return placements
 
-    def _marked(self) -> Iterator[bytes]:
+    def marked(self) -> Iterator[bytes]:
+        """Yield the beginning of the file as that of an incomplete one, if it can be told what it is."""
         source_format = sources.detect(self.whole)
         if source_format is not None:
             # Nothing is what it gives of a header that has only begun to come.
