@@ -3,17 +3,23 @@
 
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import npdump
 from npdump.answers.crash import find_crash
+from npdump.kernel.crash import _panic_task_by_notes as by_notes
 from npdump.pages.colors import COLORS
 from npdump.pages.html import png
 from npdump.pages.kinds import PageKind
 from npdump.report import make_report
+from npdump.sources._notes import cpu_pids
 from tests import harness
+from tests.sweep.changes import Change
+from tests.sweep.dumps import Altered
 
 X86 = """sysrq: Trigger a crash
 BUG: unable to handle page fault for address: ffffffffc0a1b2c3
@@ -139,3 +145,25 @@ def test_a_png_has_the_points_that_it_was_made_of(tmp_path):
         color = COLORS[PageKind(int(kinds[row, col]))]
         assert shown[row, col, :3].tolist() == [int(part, 16) for part in re.findall("..", color[1:])]
     assert shown[0, 2, 3] == 0
+
+
+@pytest.mark.parametrize(("name", "pids"), [("x86_64-6.1", [1, 0]), ("machines/riscv64-6.12", [0, 1])])
+def test_the_task_that_panicked_by_the_notes_of_the_cpus(name, pids) -> None:
+    """The log of these kernels says that init, PID 1, panicked, on CPU 0 and on CPU 1; the other one was idle."""
+    with npdump.open(harness.distilled_vmcore(name)) as dump:
+        assert cpu_pids(dump.source.notes, 64, "<") == pids
+    kernel: Any = SimpleNamespace(memory=SimpleNamespace(read_u32={0x1000: pids.index(1)}.__getitem__))
+    assert by_notes(kernel, {"panic_cpu": 0x1000}, pids) == f"PID 1, on CPU {pids.index(1)}"
+    assert by_notes(kernel, {}, pids) is None
+    assert by_notes(kernel, {}, [7]) == "PID 7, on CPU 0"
+    assert by_notes(kernel, {"panic_cpu": 0x1000}, []) is None
+
+
+@pytest.mark.parametrize("name", harness.corpus_names("riscv64-") + harness.corpus_names("x86_64-6.1"))
+def test_the_task_that_panicked_where_there_is_no_log(name, tmp_path) -> None:
+    with npdump.open(harness.corpus_vmcore(name)) as dump:
+        told = dump.info.panic_task
+    altered = Altered(harness.corpus_vmcore(name), tmp_path)
+    altered.change(Change("SYMBOL(prb)", None, "removed"))
+    with npdump.open(altered.path) as dump:
+        assert f"init, {dump.info.panic_task}" == told

@@ -12,7 +12,7 @@ from npdump import codecs, storage
 from npdump.arrays import count
 from npdump.kernel.crash import of_header, of_kernel
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
-from npdump.sources._notes import parse_notes
+from npdump.sources._notes import cpu_pids, parse_notes
 from npdump.storage.flattened import FlattenedStorage
 
 if TYPE_CHECKING:
@@ -201,7 +201,13 @@ def describe(
     """
     missing = list(doubts)
     history = source.history
-    told_by_kernel = of_kernel(kernel, history.utsname, missing) if kernel else of_header(history)
+    told_by_kernel = (
+        of_kernel(
+            kernel, history.utsname, missing, cpu_pids(source.notes, source.header.bits, source.header.byte_order)
+        )
+        if kernel
+        else of_header(history)
+    )
     of_memory = _of_memory(source, missing)
     byte_order = {"<": "little-endian", ">": "big-endian"}[source.header.byte_order]
     return DumpInfo(

@@ -15,6 +15,8 @@ from npdump.kernel.facts import kallsyms
 from npdump.kernel.probe import utsname
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from npdump.kernel.kernel import Kernel
     from npdump.sources import History
 
@@ -44,7 +46,9 @@ _DMESG_IS_ENOUGH = 1 << 20
 """Characters of an old log that are looked at."""
 
 
-def of_kernel(kernel: Kernel, stated: tuple[bytes, ...] | None, missing: list[str]) -> dict[str, Any]:
+def of_kernel(
+    kernel: Kernel, stated: tuple[bytes, ...] | None, missing: list[str], pids: Sequence[int] = ()
+) -> dict[str, Any]:
     """Return the entries of `npdump.answers.info.DumpInfo` that the kernel tells.
 
     Parameters
@@ -54,6 +58,8 @@ def of_kernel(kernel: Kernel, stated: tuple[bytes, ...] | None, missing: list[st
         What the dump's headers say of it.
     missing : list of str
         Gets a line for what cannot be found out.
+    pids : sequence of int
+        Of the task that was running on each CPU, by the notes that the crashed kernel left.
     """
     names = utsname(kernel, kernel.arch, stated)
     _, node, release, version, *_ = (name.decode("utf-8", "replace") for name in names)
@@ -66,7 +72,8 @@ def of_kernel(kernel: Kernel, stated: tuple[bytes, ...] | None, missing: list[st
     missing += [f"of the kernel log, {doubt}" for doubt in log.doubts]
     lines = [record.text for record in log.records] or log.characters[-_DMESG_IS_ENOUGH:].split(b"\n")
     log_seconds = log.records[-1].nanoseconds / 1e9 if log.records else None
-    uptime, n_tasks = _counters(kernel)
+    symbols = _symbols(kernel)
+    uptime, n_tasks = _counters(kernel, symbols)
     return {
         "release": kernel.facts.release or release or None,
         "version": version or None,
@@ -77,7 +84,7 @@ def of_kernel(kernel: Kernel, stated: tuple[bytes, ...] | None, missing: list[st
         "log_seconds": log_seconds,
         "command_line": _after(lines, _COMMAND_LINE_STARTS),
         "panic": _panic(lines),
-        "panic_task": _panic_task(lines),
+        "panic_task": _panic_task(lines) or (_panic_task_by_notes(kernel, symbols, pids) if seconds else None),
         "n_tasks": n_tasks,
         "kaslr_offset": kernel.facts.get("KERNELOFFSET"),
     }
@@ -98,7 +105,17 @@ def _utc(seconds: int | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds and 0 < seconds < 1 << 36 else None
 
 
-def _counters(kernel: Kernel) -> tuple[float | None, int | None]:
+def _symbols(kernel: Kernel) -> dict[str, int]:
+    """Return the kernel's own table of symbols, empty if it has none that can be read."""
+    if not kallsyms.is_there(kernel.facts):
+        return {}
+    try:
+        return kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
+    except (FactError, AddressError):
+        return {}
+
+
+def _counters(kernel: Kernel, symbols: dict[str, int]) -> tuple[float | None, int | None]:
     """Return how many seconds the kernel ran, and how many threads there were.
 
     References
@@ -106,11 +123,8 @@ def _counters(kernel: Kernel) -> tuple[float | None, int | None]:
     Linux kernel/time/tick-common.c, tick_next_period: nanoseconds since boot at which the next tick is due; an
     integer since v4.10, and before that a union of the same size.
     """
-    if not kallsyms.is_there(kernel.facts):
-        return None, None
     memory = kernel.memory
     try:
-        symbols = kallsyms.read(kernel.facts, memory.read, memory.word)
         uptime, n_tasks = (
             int(np.frombuffer(memory.read(symbols[name], size), memory.dtype(f"u{size}"))[0])
             if name in symbols
@@ -129,6 +143,23 @@ def _panic_task(lines: list[bytes]) -> str | None:
         return None
     cpu, pid, name = (part.decode("utf-8", "replace") for part in found.groups())
     return f"{name}, PID {pid}, on CPU {cpu}"
+
+
+def _panic_task_by_notes(kernel: Kernel, symbols: dict[str, int], pids: Sequence[int]) -> str | None:
+    """Return what the notes of the CPUs, and the number of the one that panicked, say of the task.
+
+    References
+    ----------
+    Linux kernel/crash_core.c crash_save_cpu(): a note for each CPU, with the PID of its task; kernel/panic.c
+    ``panic_cpu`` (an atomic_t), the CPU on which panic() runs.
+    """
+    cpu = 0 if len(pids) == 1 else None
+    if cpu is None and "panic_cpu" in symbols:
+        try:
+            cpu = kernel.memory.read_u32(symbols["panic_cpu"])
+        except AddressError:
+            return None
+    return None if cpu is None or cpu >= len(pids) else f"PID {pids[cpu]}, on CPU {cpu}"
 
 
 def _after(lines: list[bytes], starts: tuple[bytes, ...]) -> str | None:

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_VMCOREINFO_NBYTES",
     "Note",
     "count_cpus",
+    "cpu_pids",
     "find_eraseinfo",
     "find_vmcoreinfos",
     "make_note",
@@ -50,6 +51,21 @@ class Note(NamedTuple):
     desc_offset: int
     desc_nbytes: int
     offset: int
+
+
+def cpu_pids(notes: NoteArea, bits: int, byte_order: ByteOrder) -> list[int]:
+    """Return the PID of the task that each CPU ran, in the order of their NT_PRSTATUS notes.
+
+    References
+    ----------
+    Linux include/linux/elfcore.h, struct elf_prstatus: ``pr_pid`` comes after siginfo, cursig and two words of signals.
+    """
+    at = 32 if bits == 64 else 24
+    return [
+        struct.unpack_from(f"{byte_order}i", notes.area, note.desc_offset + at)[0]
+        for note in parse_notes(notes.area, byte_order)
+        if note.name == b"CORE" and note.type == elf.NT_PRSTATUS and note.desc_nbytes >= at + 4
+    ]
 
 
 def parse_notes(area: bytes, byte_order: ByteOrder) -> Iterator[Note]:
