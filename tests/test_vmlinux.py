@@ -15,6 +15,7 @@ import pytest
 
 from npdump.errors import FactError, NpdumpError
 from npdump.kernel.facts.vmlinux import read_vmlinux
+from tests.bounded import forget_peak, peak_nbytes
 
 SOURCE = """
 struct list_head { struct list_head *next, *prev; };
@@ -90,6 +91,27 @@ def test_types_and_symbols(vmlinuxes, cache, name):
     assert {key: read.facts.get(key) for key in EXPECTED} == EXPECTED
     assert read.facts.get("SYMBOL(_stext)") == read.link_base
     assert read_vmlinux(str(vmlinuxes[name])).facts.items()  # out of the cache
+
+
+@pytest.mark.parametrize("how", ["zlib", "zlib-gnu"])
+def test_debug_sections_that_are_compressed(vmlinuxes, cache, tool, tmp_path, how):
+    packed = tmp_path / "packed"
+    subprocess.run([tool("objcopy"), f"--compress-debug-sections={how}", vmlinuxes["DWARF 5"], packed], check=True)
+    read = read_vmlinux(str(packed))
+    assert {key: read.facts.get(key) for key in EXPECTED} == EXPECTED
+
+
+def test_debug_information_stays_in_the_file(vmlinuxes, cache, tool, tmp_path):
+    """That of a kernel is hundreds of megabytes: here 96 MiB more of it than there is."""
+    large, zeros = tmp_path / "large", tmp_path / "zeros"
+    with open(zeros, "wb") as file:
+        file.truncate(48 << 20)
+    options = [f"--add-section={name}={zeros}" for name in (".debug_types", ".debug_rnglists")]
+    subprocess.run([tool("objcopy"), *options, vmlinuxes["DWARF 4"], large], check=True)
+    before = forget_peak()
+    read = read_vmlinux(str(large))
+    assert {key: read.facts.get(key) for key in EXPECTED} == EXPECTED
+    assert peak_nbytes() - before < 24 << 20
 
 
 def damaged(raw, rng):

@@ -32,7 +32,7 @@ from npdump.kernel.facts.dwarf import (
     number_of,
     subrange_count,
 )
-from npdump.kernel.facts.elf_symbols import byte_order, damage_as_fact_error
+from npdump.kernel.facts.elf_symbols import byte_order, contents, damage_as_fact_error
 from npdump.kernel.facts.graph import VOID, CType, Field, Kind
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class DwarfGraph:
     def __init__(self, elf: ELFFile) -> None:
         with damage_as_fact_error(_DAMAGED):
             info: Any = elf.get_dwarf_info(relocate_dwarf_sections=elf["e_type"] == "ET_REL")
-            self._raw = bytes(info.debug_info_sec.stream.getvalue())
+            self._raw = contents(info.debug_info_sec)
             strings = info.debug_str_sec
-            self._strings = b"" if strings is None else bytes(strings.stream.getvalue())
+            self._strings = b"" if strings is None else contents(strings)
             self._info = info
         self._order = byte_order(elf)
         self._word_nbytes = elf.elfclass // 8

@@ -8,11 +8,13 @@ ELF gABI, chapters on symbol tables and notes; Linux ``scripts/link-vmlinux.sh``
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from elftools.dwarf.dwarfinfo import DebugSectionDescriptor
 from elftools.elf.elffile import ELFFile
 
 from npdump.errors import FactError
@@ -23,9 +25,22 @@ if TYPE_CHECKING:
 
     from npdump.layouts import ByteOrder
 
-__all__ = ["banner", "build_id", "byte_order", "damage_as_fact_error", "has_dwarf", "open_elf", "section", "symbols"]
+__all__ = [
+    "banner",
+    "build_id",
+    "byte_order",
+    "contents",
+    "damage_as_fact_error",
+    "has_dwarf",
+    "open_elf",
+    "section",
+    "symbols",
+]
 
 _BANNER_NBYTES = 512
+_WINDOW_NBYTES = 1 << 16
+_UNREAD_SECTIONS = (".debug_loc", ".debug_ranges", ".debug_rnglists", ".debug_frame", ".debug_pub", ".eh_frame")
+"""Beginnings of the names of debug sections that say nothing of types."""
 
 
 @contextmanager
@@ -54,7 +69,7 @@ def open_elf(file: IO[bytes]) -> ELFFile:
     """
     with damage_as_fact_error("isn't an ELF file, or is damaged"):
         bounded: Any = _BoundedFile(file)
-        return ELFFile(bounded)
+        return _Elf(bounded)
 
 
 class _BoundedFile:
@@ -68,6 +83,53 @@ class _BoundedFile:
     def read(self, nbytes: int = -1) -> bytes:
         left = max(self._nbytes - self._file.tell(), 0)
         return self._file.read(left if nbytes < 0 else min(nbytes, left))
+
+
+class _Elf(ELFFile):
+    """An ELF file whose debug information stays in the file: of a kernel's, there are hundreds of megabytes.
+
+    The library copies all debug sections into memory, twice while it does so. Compressed ones are still unpacked there,
+    but for those that nothing here reads.
+    """
+
+    def _read_dwarf_section(self, section: Any, relocate_dwarf_sections: bool) -> DebugSectionDescriptor:
+        is_unread = section.name.startswith(_UNREAD_SECTIONS)
+        if not is_unread and (section.compressed or relocate_dwarf_sections or self.has_phantom_bytes()):
+            return super()._read_dwarf_section(section, relocate_dwarf_sections)
+        nbytes = 0 if is_unread else section.data_size
+        window = _Window(self.stream, section["sh_offset"], nbytes)
+        stream: Any = io.BufferedReader(window, _WINDOW_NBYTES)
+        return DebugSectionDescriptor(stream, section.name, section["sh_offset"], nbytes, section["sh_addr"])
+
+
+def contents(section: DebugSectionDescriptor) -> bytes:
+    """Return all of a debug section."""
+    section.stream.seek(0)
+    return bytes(section.stream.read())
+
+
+class _Window(io.RawIOBase):
+    """A range of a file as a file of its own."""
+
+    def __init__(self, file: Any, start: int, nbytes: int) -> None:
+        self._file, self._start, self._nbytes, self._at = file, start, nbytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._nbytes}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        data = self._file.read(max(min(len(buffer), self._nbytes - self._at), 0))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def byte_order(elf: ELFFile) -> ByteOrder:
