@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+import npdump
 from npdump.errors import NoSpace, SinkError
 from npdump.sinks.file import FileSink
 from tests import harness
@@ -259,3 +262,27 @@ def test_a_pipe_that_is_not_blocking_is_waited_for(vmcore, tmp_path) -> None:
         cwd=harness.REPOSITORY,
     )
     assert open_dump(tmp_path / "out").status & INCOMPLETE == 0
+
+
+@pytest.mark.parametrize("left", [None, 0, 5, 1 << 17], ids=["all", "none", "a part of a page", "pages"])
+def test_what_the_system_does_not_copy_is_copied_here(left, vmcore, tmp_path, monkeypatch) -> None:
+    """copy_file_range(2) copies nothing between some file systems (EXDEV), or stops where it likes."""
+    real, n_calls = os.copy_file_range, 0
+
+    def copy(src, dst, count, offset_src, offset_dst):
+        nonlocal n_calls
+        n_calls += 1
+        if left is None:
+            return real(src, dst, count, offset_src, offset_dst)
+        if not left or n_calls % 2 == 0:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return real(src, dst, min(left, count), offset_src, offset_dst)
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    with npdump.open(vmcore) as dump:
+        dump.write(tmp_path / "copied", level=1, format="elf")
+    assert n_calls, "the system was asked"
+    copied, whole = open_dump(tmp_path / "copied"), open_dump(vmcore)
+    pfns = np.flatnonzero(copied.kept)
+    assert len(pfns) > 1000
+    assert all(copied.page(pfn) == whole.page(pfn) for pfn in pfns.tolist())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from npdump.storage.file import FileRange
+
 __all__ = ["Placement", "Sink"]
 
 Placement = tuple[int, Any]
@@ -38,6 +40,15 @@ class Sink(Protocol):
             If the file system is full: as much is written as fits.
         SinkError
             If it can't be written for another reason.
+        """
+
+    def copy_range(self, offset: int, source: FileRange) -> int:
+        """Let the system copy bytes of a file to ``offset``.
+
+        Returns
+        -------
+        int
+            How many it copied. The others are to be written; that says why it did not, if there is a reason.
         """
 
     def write_all(self, placements: Iterable[Placement]) -> None:

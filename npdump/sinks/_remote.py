@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from npdump.sinks import Placement
+    from npdump.storage.file import FileRange
 
 __all__ = ["RemoteSink"]
 
@@ -104,6 +105,10 @@ class RemoteSink:
         with self._explained():
             self._writer.write(bytes(data))
         self._n_sent += len(data)
+
+    def copy_range(self, offset: int, source: FileRange) -> int:
+        """Copy nothing: the file is on another machine."""
+        return 0
 
     def write_all(self, placements: Iterable[Placement]) -> None:
         """See `npdump.sinks.Sink.write_all`."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from npdump.sinks import Placement
+    from npdump.storage.file import FileRange
     from npdump.storage.lz4 import Frame
 
 __all__ = ["FlattenedSink"]
@@ -71,6 +72,10 @@ class FlattenedSink:
         except OSError as error:
             raise SinkError(f"standard output: can't be written: {error.strerror}") from error
         self._n_written += nbytes
+
+    def copy_range(self, offset: int, source: FileRange) -> int:
+        """Copy nothing: each piece of the stream has a header."""
+        return 0
 
     def write_all(self, placements: Iterable[Placement]) -> None:
         """See `npdump.sinks.Sink.write_all`."""

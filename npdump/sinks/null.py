@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from npdump.sinks import Placement
+    from npdump.storage.file import FileRange
 
 __all__ = ["NullSink"]
 
@@ -21,6 +22,10 @@ class NullSink:
 
     def write(self, offset: int, data: Any) -> None:
         """Forget the bytes."""
+
+    def copy_range(self, offset: int, source: FileRange) -> int:
+        """Copy nothing, so that what can't be read is found."""
+        return 0
 
     def write_all(self, placements: Iterable[Placement]) -> None:
         """Compute the placements, and forget them."""

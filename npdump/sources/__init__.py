@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from npdump.layouts import ByteOrder
     from npdump.sources._erased import ErasePlan
     from npdump.storage import Storage
+    from npdump.storage.file import FileRange
 
 __all__ = [
     "HEAD_NBYTES",
@@ -243,6 +244,9 @@ class Source(Protocol):
         AddressError
             If a page is not in the dump.
         """
+
+    def file_range(self, pfn_start: int, pfn_stop: int) -> FileRange | None:
+        """Return where these pages stand as they are, one after the other in a file; None where they do not."""
 
     def without(self, pfn_start: int, pfn_stop: int) -> Source:
         """Return the same image as if it had no page frames ``[pfn_start, pfn_stop)``."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from npdump.storage import Storage
+    from npdump.storage.file import FileRange
 
 __all__ = ["PageExtents", "page_runs"]
 
@@ -138,6 +139,16 @@ class PageExtents:
         # A page may hold the end of one range and the start of the next.
         np.maximum(pages[1:, 0], pages[:-1, 1], out=pages[1:, 0])
         return intersect(runs, pages[pages[:, 0] < pages[:, 1]])
+
+    def file_range(self, pfn_start: int, pfn_stop: int) -> FileRange | None:
+        """See `npdump.sources.Source.file_range`."""
+        find = getattr(self._storage, "file_range", None)
+        i = int(self._starts.searchsorted(pfn_start, side="right")) - 1
+        if find is None or i < 0 or pfn_stop > self._stops[i]:
+            return None
+        offset, npages = int(self._zero_offsets[i]) + (pfn_start << self._page_shift), pfn_stop - pfn_start
+        found: FileRange | None = find(offset, npages << self._page_shift)
+        return found
 
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""

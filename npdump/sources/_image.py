@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from npdump.arrays import U8, Records, Runs
     from npdump.sources import CompressedPages, Header, History, Loss, NoteArea, VmcoreinfoText
     from npdump.sources._erased import ErasePlan
+    from npdump.storage.file import FileRange
 
 __all__ = ["Image", "Pages", "segments_of"]
 
@@ -70,6 +71,12 @@ class Image:
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""
         return self.pages.gather(runs, out)
+
+    def file_range(self, pfn_start: int, pfn_stop: int) -> FileRange | None:
+        """See `npdump.sources.Source.file_range`."""
+        find = getattr(self.pages, "file_range", None)
+        found: FileRange | None = find and find(pfn_start, pfn_stop)
+        return found
 
     def with_vmcoreinfo(self, text: VmcoreinfoText) -> Image:
         """See `npdump.sources.Source.with_vmcoreinfo`."""

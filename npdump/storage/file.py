@@ -15,7 +15,7 @@ import mmap
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from npdump.errors import ReadError, SourceError, TruncatedDump
 if TYPE_CHECKING:
     from npdump.arrays import I64, U8, Bool, Runs
 
-__all__ = ["FileStorage", "is_in_proc", "page_buffer"]
+__all__ = ["FileRange", "FileStorage", "is_in_proc", "page_buffer"]
 
 
 WINDOW_NBYTES = 4 << 20
@@ -62,6 +62,14 @@ def is_in_proc(path: str) -> bool:
         return os.stat(path).st_dev == os.stat("/proc").st_dev
     except OSError:
         return False
+
+
+class FileRange(NamedTuple):
+    """Bytes of an open file, that the system can copy into another by itself."""
+
+    fd: int
+    offset: int
+    nbytes: int
 
 
 class FileStorage:
@@ -173,6 +181,10 @@ class FileStorage:
         for offset, n in zip(offsets.tolist(), nbytes.tolist(), strict=True):
             self._read_into(room[at : at + n], offset)
             at += n
+
+    def file_range(self, offset: int, nbytes: int) -> FileRange | None:
+        """Return where bytes are, None of a file in ``/proc``: the system knows no other way to copy that."""
+        return None if self._is_mapped else FileRange(self._fd, offset, nbytes)
 
     def data_ranges(self, start: int, stop: int) -> I64:
         """See `npdump.storage.Storage.data_ranges`; by lseek(2) with SEEK_DATA (Linux 3.1)."""

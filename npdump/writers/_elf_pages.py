@@ -10,7 +10,7 @@ import numpy as np
 from npdump.arrays import count, runs_of_numbers
 from npdump.encode.batches import PageBatch, is_zero, read_what_is_there
 from npdump.encode.job import Done, Encoded
-from npdump.errors import LostPage
+from npdump.errors import LostPage, NoSpace
 from npdump.sources import Loss
 from npdump.storage.file import page_buffer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from npdump.arrays import U8, Records, Runs
     from npdump.sinks import Sink
     from npdump.sources import Source
+    from npdump.storage.file import FileRange
 
 __all__ = ["COPY_NBYTES", "CopyJob", "NonzeroJob", "Piece", "pieces"]
 
@@ -110,6 +111,20 @@ def pieces(segments: Records, page_size: int) -> Iterator[Piece]:
             at += nbytes
 
 
+class _InFile:
+    """Pages that the system copies from where they are in a file, unless it can't.
+
+    ``losses`` are known when they have been copied.
+    """
+
+    def __init__(self, pfn: int, where: FileRange) -> None:
+        self.pfn, self.where = pfn, where
+        self.losses: list[Loss] = []
+
+    def __len__(self) -> int:
+        return self.where.nbytes
+
+
 class CopyJob:
     """Copies pages as they are; see `npdump.encode.job.Job`.
 
@@ -136,11 +151,26 @@ class CopyJob:
 
     def make_worker(self) -> _CopyWorker:
         """See `npdump.encode.job.Job.make_worker`."""
-        return _CopyWorker(self._source)
+        return _CopyWorker(self._source, self._sink.can_rewrite)
 
     def write(self, data: Any, offset: int) -> None:
         """See `npdump.encode.job.Job.write`."""
-        self._sink.write(offset, data)
+        if not isinstance(data, _InFile):
+            self._sink.write(offset, data)
+            return
+        page_size = self._source.page_size
+        first = self._sink.copy_range(offset, data.where) // page_size
+        n_left = len(data) // page_size - first
+        if not n_left:
+            return
+        room, pfn = page_buffer(n_left, page_size), data.pfn + first
+        losses = self._source.gather(np.array([[pfn, pfn + n_left]]), room)
+        data.losses += [loss._replace(row=loss.row + first) for loss in losses]
+        try:
+            self._sink.write(offset + first * page_size, room.reshape(-1).data)
+        except NoSpace as error:
+            error.n_written += first * page_size
+            raise
 
     def finish(self, batch: tuple[Piece, Sequence[Loss]], offset: int) -> Done:
         """Note that the piece is there."""
@@ -163,17 +193,24 @@ class CopyJob:
 class _CopyWorker:
     """See `npdump.encode.job.Worker`."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, can_rewrite: bool) -> None:
+        self._source, self._can_rewrite = source, can_rewrite
 
     def read(self, batch: Piece, room: U8) -> None:
         """See `npdump.encode.job.Worker.read`."""
         self._piece = batch
         self._losses: Sequence[Loss] = ()
         paddr, nbytes = batch
+        self._data: Any = room.reshape(-1)[:nbytes].data
         page_size = self._source.page_size
         if paddr % page_size == nbytes % page_size == 0:
             pfn, n = paddr // page_size, nbytes // page_size
+            # A stream takes no copies, and is best read in several threads.
+            where = self._source.file_range(pfn, pfn + n) if self._can_rewrite else None
+            if where is not None:
+                self._data = _InFile(pfn, where)
+                self._losses = self._data.losses
+                return
             self._losses = self._source.gather(np.array([[pfn, pfn + n]]), room[:n])
             return
         try:
@@ -187,4 +224,4 @@ class _CopyWorker:
 
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
-        return Encoded(room.reshape(-1)[: self._piece.nbytes].data, (self._piece, self._losses))
+        return Encoded(self._data, (self._piece, self._losses))
