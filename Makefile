@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults fuzz man docs dist deb rpm zipapp test-guests clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults openers fuzz man docs dist deb rpm zipapp test-guests clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint   run ruff, mypy and import-linter"
 	@echo "make bench  measure the speed"
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
+	@echo "make openers  damage DUMP=vmcore, and ask crash, drgn, gdb and libkdumpfile (VMLINUX=vmlinux for crash; long)"
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=420"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
@@ -71,6 +72,9 @@ bench: $(VENV)/.test
 
 faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults
+
+openers: $(VENV)/.test
+	$(BIN)/python -m tests.openers $(if $(VMLINUX),--vmlinux $(VMLINUX),--programs drgn,gdb,libkdumpfile) $(DUMP)
 
 test-guests: deb $(VENV)/.test
 	$(BIN)/python -m tests.guests --package build/deb/npdump_$(VERSION)_*.deb --folder build/guests

@@ -15,8 +15,8 @@ import pytest
 from tests import harness
 from tests.builders.elf import Load
 from tests.builders.kernels import KERNELS, SECTION_SIZE_BITS
-from tests.builders.own import TABLES, write_node, write_own
-from tests.builders.pages import Block
+from tests.builders.own import TABLES, isolated_list, write_node, write_own
+from tests.builders.pages import POINTER, Block
 from tests.builders.vmcore import PLAIN, Description, build
 from tests.scanning import opened
 
@@ -64,15 +64,20 @@ def make(path: Path, ram: list[tuple[int, int]], blocks: list[Block], *writers, 
     return path
 
 
-@pytest.mark.parametrize(
-    ("flags", "is_known"), [(MAY_BE_ADDED, True), (None, True), (SYSTEM_RAM, False)], ids=["pluggable", "gone", "ram"]
-)
-def test_memory_that_was_taken_away_is_no_doubt(tmp_path, flags, is_known) -> None:
+REST = (3 * SECTION, 4 * SECTION, SYSTEM_RAM)
+TREES = {
+    "pluggable": ([(0, 2 * SECTION, SYSTEM_RAM), (2 * SECTION, 3 * SECTION, MAY_BE_ADDED), REST], True),
+    "gone": ([(0, 2 * SECTION, SYSTEM_RAM), REST], True),
+    "ram": ([(0, 3 * SECTION, SYSTEM_RAM), REST], False),
+    # A tree that doesn't know of most of what has struct pages isn't one to believe.
+    "of another machine": ([(16 * SECTION, 20 * SECTION, SYSTEM_RAM)], False),
+    "without RAM": ([(0, 4 * SECTION, 0x200)], False),
+}
+
+
+@pytest.mark.parametrize(("resources", "is_known"), TREES.values(), ids=TREES)
+def test_memory_that_was_taken_away_is_no_doubt(tmp_path, resources, is_known) -> None:
     """The third section has no struct pages; whether it's the kernel's memory is for the resources to say."""
-    resources = [(0, 2 * SECTION, SYSTEM_RAM)]
-    if flags is not None:
-        resources.append((2 * SECTION, 3 * SECTION, flags))
-    resources.append((3 * SECTION, 4 * SECTION, SYSTEM_RAM))
 
     path = make(
         tmp_path / "vmcore",
@@ -122,6 +127,37 @@ def test_each_zone_has_its_free_pages(tmp_path, counts, said, back) -> None:
     is_kept = said is not None and "from page frame 0x1000" not in said
     assert scan.kept[0x4000:0x6000].all() == is_kept
     assert scan.kept[0x4000:0x6000].any() == is_kept
+
+
+def test_isolated_blocks_are_free_and_not_counted(tmp_path) -> None:
+    """Linux: account_freepages() passes over MIGRATE_ISOLATE; half of the free blocks are on its list."""
+    zones = [(0x100, 0x8000, 4096)]
+    head = isolated_list(0, 10)
+    pfns = [0x4000, 0x4400, 0x4800, 0x4C00]
+    links = [BASE + head, *(PLAIN.vmemmap + 64 * pfn + 8 for pfn in pfns), BASE + head]
+    isolated = [
+        Block(pfn, "free", 10, fields={"compound": links[i + 2], "prev": links[i]}) for i, pfn in enumerate(pfns)
+    ]
+
+    def write(memory: Memory) -> dict[str, int]:
+        keys = write_node(memory, BASE, zones)
+        memory.write(head, struct.pack("<2Q", links[1], links[-2]))
+        return keys
+
+    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], [*isolated, Block(0x5000, "free", 10, 4)], write)
+    with opened(path) as scanner:
+        assert not scanner.scan(31).kept[0x4000:0x6000].any()
+    assert not scanner.said
+
+
+def test_lazily_freed_memory_is_users(tmp_path) -> None:
+    """MADV_FREE takes PG_swapbacked from anonymous pages (Linux 802a3a92ad7a, v4.12); all of a machine's may be so."""
+    lazy = [Block(0x3000, "lru", count=4096, fields={"mapping": POINTER | 1})]
+    path = make(tmp_path / "vmcore", [(1 << 20, 1 << 27)], lazy)
+    with opened(path) as scanner:
+        result = scanner.scan(31)
+    assert not scanner.said
+    assert not result.kept[0x3000:0x4000].any() and result.counts["USER"] == 4096
 
 
 @pytest.mark.parametrize("counts", [(8192, 0), (4096, 4096)])

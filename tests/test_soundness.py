@@ -13,6 +13,7 @@ from npdump.answers.soundness import check_soundness
 from npdump.errors import NpdumpError
 from npdump.observer import SILENT
 from tests import harness
+from tests.openers.damage import damaged
 from tests.readers import open_dump
 
 N_DAMAGED = 24
@@ -72,22 +73,6 @@ def test_a_split_dump_that_lacks_a_part_is_not_whole(real, tmp_path):
         dump.write(*parts, level=31, codec="lzo", n_threads=1)
     assert answers(*parts)["file"].is_good
     assert not answers(*parts[:2])["file"].is_good
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """A copy that is damaged where it hurts: mostly in its headers, sometimes in its pages, sometimes cut."""
-    copy = bytearray(data)
-    kind = chance.choice(["header", "header", "word", "page", "cut"])
-    if kind == "cut":
-        return bytes(copy[: chance.randrange(len(copy))])
-    if kind == "word":
-        at = chance.randrange(0, 8192, 4)
-        copy[at : at + 4] = chance.choice([bytes(4), b"\xff" * 4, b"\1\0\0\0", b"\0\0\0\x80"])
-        return bytes(copy)
-    limit = len(copy) if kind == "page" else chance.choice([512, 8192, 1 << 17])
-    for _ in range(chance.randint(1, 4)):
-        copy[chance.randrange(limit)] ^= 1 << chance.randrange(8)
-    return bytes(copy)
 
 
 def test_who_is_said_to_open_a_damaged_dump_does(real, tmp_path):

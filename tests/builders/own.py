@@ -21,7 +21,7 @@ Structs = dict[str, tuple[int, dict[str, tuple[int, int]]]]
 TABLES = 0x800000
 """Where the tables are, in physical memory: free in machines whose kernel is at 16 MiB."""
 
-ZONE_NBYTES, SPANNED, VM_STAT, FREE_AREA, AREA_NBYTES = 512, 112, 128, 136, 24
+ZONE_NBYTES, SPANNED, VM_STAT, FREE_AREA, AREA_NBYTES = 640, 112, 128, 136, 40
 NODE = {"node_zones": 0, "nr_zones": 2048, "node_start_pfn": 2056, "node_spanned_pages": 2072}
 """Places in the structs of a zone and a node."""
 
@@ -86,7 +86,8 @@ def write_own(
 def write_node(memory: Memory, base: int, zones: list[tuple[int, int, int]], back: int = 16) -> dict[str, int]:
     """Write a node with zones ``(pfn_start, pfn_stop, free)``; where one begins is ``back`` bytes before what it spans.
 
-    The word between, if there is one, is managed_pages.
+    The word between, if there is one, is managed_pages. Each zone has two migrate types; the lists of the second, that
+    of isolated blocks, are at `isolated_list`.
     """
     node = TABLES + 0x20000
     table = TABLES + 0x30000
@@ -98,8 +99,9 @@ def write_node(memory: Memory, base: int, zones: list[tuple[int, int, int]], bac
         memory.write(at + SPANNED, struct.pack("<QQ", stop - start, stop - start))
         memory.write(at + VM_STAT, struct.pack("<q", free))
         for head in range(at + FREE_AREA, at + FREE_AREA + 11 * AREA_NBYTES, AREA_NBYTES):
-            # Empty: nothing is isolated.
-            memory.write(head, struct.pack("<2Q", base + head, base + head))
+            for place in (head, head + 16):
+                # Empty: nothing is isolated.
+                memory.write(place, struct.pack("<2Q", base + place, base + place))
     memory.write(node + NODE["nr_zones"], struct.pack("<I", len(zones)))
     memory.write(node + NODE["node_start_pfn"], struct.pack("<Q", first))
     memory.write(node + NODE["node_spanned_pages"], struct.pack("<Q", last - first))
@@ -113,7 +115,12 @@ def write_node(memory: Memory, base: int, zones: list[tuple[int, int, int]], bac
         "OFFSET(zone.free_area)": FREE_AREA,
         "SIZE(free_area)": AREA_NBYTES,
         "OFFSET(free_area.free_list)": 0,
-        "LENGTH(free_area.free_list)": 1,
+        "LENGTH(free_area.free_list)": 2,
         "NUMBER(NR_FREE_PAGES)": 0,
         **{f"OFFSET(pglist_data.{name})": offset for name, offset in NODE.items()},
     }
+
+
+def isolated_list(zone: int, order: int) -> int:
+    """Where the list of isolated blocks of an order is, in physical memory."""
+    return TABLES + 0x20000 + zone * ZONE_NBYTES + FREE_AREA + order * AREA_NBYTES + 16

@@ -48,10 +48,11 @@ SIMPLE = {
 class Block:
     """2**order pages of one kind from `pfn` on.
 
-    `fields` overrides words of the first struct page by name (flags, mapping, private, mapcount, compound); `poison`
-    lists the pages (counted from `pfn`) that also have PG_hwpoison; `stale` fills what follows a free or unaccepted
-    head with the remains of anonymous pages, as the kernel leaves it; `hvo` makes the struct pages of a hugetlb page
-    alias those of its first 64. `count` repeats the block.
+    `fields` overrides words of the first struct page by name (flags, mapping, private, mapcount, compound, which is
+    the link to the next page in a list as well, prev, refcount); `poison` lists the pages (counted from `pfn`) that
+    also have PG_hwpoison; `stale` fills what follows a free or unaccepted head with the remains of anonymous pages, as
+    the kernel leaves it; `hvo` makes the struct pages of a hugetlb page alias those of its first 64. `count` repeats
+    the block.
     """
 
     pfn: int
@@ -70,11 +71,17 @@ class Block:
 
 
 def _page(
-    flags: int = 0, mapping: int = 0, private: int = 0, mapcount: int = -1, compound: int = 0, refcount: int = 1
+    flags: int = 0,
+    mapping: int = 0,
+    private: int = 0,
+    mapcount: int = -1,
+    compound: int = 0,
+    refcount: int = 1,
+    prev: int = 0,
 ) -> bytearray:
     page = bytearray(STRUCT_PAGE_NBYTES)
     struct.pack_into("<Q", page, FLAGS, flags)
-    struct.pack_into("<Q", page, COMPOUND, compound)
+    struct.pack_into("<2Q", page, COMPOUND, compound, prev)
     struct.pack_into("<Q", page, MAPPING, mapping)
     struct.pack_into("<Q", page, PRIVATE, private)
     struct.pack_into("<I", page, MAPCOUNT, mapcount & 0xFFFFFFFF)
