@@ -26,7 +26,8 @@ OFFLINE_TYPE = {name: kernel.mapcount["offline"] for name, kernel in KERNELS.ite
 def classes_of(generation: str, blocks: list[Block], level: int = 31) -> list[str]:
     """The classes that npdump gives to the pages of blocks, one after the other from page frame 0 on."""
     kernel = KERNELS[generation]
-    text = vmcoreinfo_text({"OSRELEASE": kernel.release} | kernel.vmcoreinfo())
+    keys: dict[str, int | str] = {"OSRELEASE": kernel.release}
+    text = vmcoreinfo_text(keys | kernel.vmcoreinfo())
     page = describe(vmcoreinfo.parse(text), "<", 64)
     raw, pfn = b"", 0
     for block in blocks:

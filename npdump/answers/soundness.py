@@ -21,7 +21,7 @@ from npdump.errors import NpdumpError
 from npdump.kernel import dmesg
 from npdump.kernel.memmap import find
 from npdump.kernel.nodes import zones
-from npdump.kernel.probe import utsname
+from npdump.kernel.probe import read_utsname
 from npdump.layouts import elf
 from npdump.layouts.kdump import header_dtype
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
@@ -195,7 +195,7 @@ def _kernel_troubles(dump: Opened) -> tuple[Kernel | None, list[str]]:
     source = dump.source
     try:
         kernel = dump.kernel
-        names = utsname(kernel, kernel.arch)
+        names = read_utsname(kernel) or (b"",) * 6
         verdict = check(kernel, source, _EVERY_KIND & ~source.history.level)
         page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
         n_damaged = find(kernel, page.nbytes, source.max_mapnr).n_damaged
