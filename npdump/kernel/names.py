@@ -7,6 +7,7 @@ tells is of which type a variable is; that takes debug information.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -84,18 +85,17 @@ class Names:
 
     @cached_property
     def _symbols(self) -> dict[str, int]:
-        """The kernel's symbols where it runs: of its own table, else those of the vmlinux, moved to where it is."""
+        """The kernel's symbols where it runs: those of its own table, which may lack variables, and of the vmlinux."""
         kernel = self._kernel
-        if kallsyms.is_there(kernel.facts):
-            try:
-                return kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
-            except (AddressError, FactError, SourceError, CodecError):
-                pass
         stext = kernel.facts.get("SYMBOL(_stext)")
-        if stext is None or "_stext" not in self._linked:
-            return {}
-        offset = stext - self._linked["_stext"]
-        return {name: value + offset & (1 << 64) - 1 for name, value in self._linked.items()}
+        symbols: dict[str, int] = {}
+        if stext is not None and "_stext" in self._linked:
+            offset = stext - self._linked["_stext"]
+            symbols = {name: value + offset & (1 << 64) - 1 for name, value in self._linked.items()}
+        if kallsyms.is_there(kernel.facts):
+            with suppress(AddressError, FactError, SourceError, CodecError):
+                symbols |= kallsyms.read(kernel.facts, kernel.memory.read, kernel.memory.word)
+        return symbols
 
     @cached_property
     def _graphs(self) -> list[TypeGraph]:

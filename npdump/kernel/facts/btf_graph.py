@@ -126,6 +126,11 @@ class BtfGraph:
             return CType(Kind.ARRAY, nbytes=of.nbytes * count, n_elements=count, find_target=lambda: of)
         if kind in _RECORDS:
             return CType(_RECORDS[kind], self._name(name), size, find_members=lambda: self._members(at))
+        if kind == btf.FWD:
+            # Only declared here; the flag says that it is a union.
+            forward = self._name(name)
+            declared = Kind.UNION if info >> 31 else Kind.STRUCT
+            return CType(declared, forward, find_members=lambda: self._declared(forward))
         if kind in _KINDS:
             signed = struct.unpack_from(self._order + "I", self._raw, at + 12)[0] >> 24 & _SIGNED
             return CType(_KINDS[kind], self._name(name), size, is_signed=kind == btf.INT and bool(signed))
@@ -134,6 +139,10 @@ class BtfGraph:
     def _safe(self, number: int) -> CType:
         with btf.damage_as_fact_error():
             return self._type(number)
+
+    def _declared(self, name: str) -> list[tuple[str, Field]]:
+        found = self.record(name)
+        return list(found.members.items()) if found is not None else []
 
     def _members(self, at: int) -> list[tuple[str, Field]]:
         found = []

@@ -19,6 +19,7 @@ from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from elftools.dwarf.die import DIE
 
 from npdump.errors import FactError
@@ -48,6 +49,9 @@ _MAX_CODE_NBYTES = 3
 _MAX_FIELDS_NBYTES = 48
 """Of a variable's entry, before its address."""
 _MAX_ENTRY_NBYTES = 4096
+_MAX_STRINGS = 3
+"""Strings that end in a name, of which one is it: the one that most entries have."""
+_CHUNK_NBYTES = 16 << 20
 _MAX_PLACES = 2048
 """Places of one name that are looked at."""
 
@@ -124,19 +128,46 @@ class DwarfGraph:
 
     def record(self, name: str) -> CType | None:
         """See `npdump.kernel.facts.graph.TypeGraph.record`."""
-        encoded = name.encode() + b"\0"
-        order: Any = "little" if self._order == "<" else "big"
-        # The linker lets a string be the end of another; all that have one name share one string, though.
-        offsets = [found.start() for found in re.finditer(re.escape(encoded), self._strings)]
-        offsets.sort(key=lambda at: at > 0 and self._strings[at - 1] != 0)
         with damage_as_fact_error(_DAMAGED):
-            for wanted in (*(offset.to_bytes(4, order) for offset in offsets), encoded):
-                for at in islice(self._places(wanted), _MAX_PLACES):
-                    for nbytes in range(1, _MAX_CODE_NBYTES + 1):
-                        entry = self._entry(at - nbytes, "DW_AT_name", at)
-                        if entry is not None and entry.tag in RECORDS and self._is_whole(entry):
-                            return self._type(entry)
+            for at in self._name_places(name):
+                for nbytes in range(1, _MAX_CODE_NBYTES + 1):
+                    entry = self._defined(self._entry(at - nbytes, "DW_AT_name", at), name)
+                    if entry is not None:
+                        return self._type(entry)
         return None
+
+    def _name_places(self, name: str) -> Iterator[int]:
+        """Yield where there may be an entry's name."""
+        encoded = name.encode() + b"\0"
+        # The linker lets a string be the end of another; all that have one name share one string, though.
+        offsets = np.array([found.start() for found in re.finditer(re.escape(encoded), self._strings)], np.uint32)
+        is_wanted = np.zeros(len(self._strings) + 1, np.bool_)
+        is_wanted[offsets] = True
+        places, values = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
+        for start in range(0, len(self._raw) - 3, _CHUNK_NBYTES):
+            for skip in range(4):
+                n = (min(start + _CHUNK_NBYTES + 3, len(self._raw)) - start - skip) // 4
+                words = np.frombuffer(self._raw, np.dtype("u4").newbyteorder(self._order), n, start + skip)
+                found = np.flatnonzero(is_wanted[np.minimum(words, len(self._strings))])
+                places.append(start + skip + 4 * found)
+                values.append(words[found].astype(np.uint32))
+        place, value = np.concatenate(places), np.concatenate(values)
+        counts = [(int(np.count_nonzero(value == offset)), int(offset)) for offset in offsets.tolist()]
+        for _, offset in sorted(counts, reverse=True)[:_MAX_STRINGS]:
+            yield from np.sort(place[value == offset])[:_MAX_PLACES].tolist()
+        yield from islice(self._places(encoded), _MAX_PLACES)
+
+    def _defined(self, entry: Any, name: str) -> Any:
+        """Return the struct or union that an entry defines, or gives a name to; None if it is something else."""
+        if entry is not None and entry.tag == "DW_TAG_typedef":
+            try:
+                entry = entry.get_DIE_from_attribute("DW_AT_type")
+                # Bytes that are no entry may pass for a typedef, but hardly for one of a struct that is called so.
+                if name_of(entry) not in (None, name, name.removesuffix("_t")):
+                    return None
+            except Exception:  # bytes that are no entry make the library raise anything
+                return None
+        return entry if entry is not None and entry.tag in RECORDS and self._is_whole(entry) else None
 
     def _is_whole(self, entry: Any) -> bool:
         """Return whether what follows an entry is its members, up to the place that it says."""
