@@ -142,6 +142,7 @@ OTHERS = {
     "VMware": struct.pack("<III", 0xBED2BED2, 8, 10),
     "VirtualBox": b"\x7fVirtualBox SavedState V2.0\n",
     "Xen": xen_core(),
+    "Xen domain": b"Xen saved domain, xl format\n \0 \r",
     "s390": struct.pack(">Q", 0xA8190173618F23FD),
     "tar": b"vmcore".ljust(257, b"\0") + b"ustar  \0",
     "zip": b"PK\3\4",

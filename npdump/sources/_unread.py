@@ -4,8 +4,8 @@
 References
 ----------
 The magics are those of each format's own reader: libvirt ``qemu_saveimage.h``, LiME ``lime.h``, AVML, Volatility
-for VMware, Xen ``xenctrl.h`` and ``libxc-migration-stream``, s390-tools ``zgetdump``,
-QEMU ``block/``, the Android sparse image and Linux ``kernel/power/swap.c``.
+for VMware, Xen ``xenctrl.h``, ``libxc-migration-stream``, ``xl``, xenopsd and libvirt's ``libxl``, s390-tools
+``zgetdump``, QEMU ``block/``, the Android sparse image and Linux ``kernel/power/swap.c``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,15 @@ _FORMS = (
     ),
     _Form(
         0,
-        (b"LinuxGuestRecord", b"XenSavedDomain", b"\xed\xeb\x0f\xf0", b"\xee\xeb\x0f\xf0", b"\xff" * 8 + b"XENF"),
+        (
+            b"Xen saved domain",
+            b"XenSavedDom",
+            b"libvirt-xml\n \0 \r",
+            b"LinuxGuestRecord",
+            b"\xed\xeb\x0f\xf0",
+            b"\xee\xeb\x0f\xf0",
+            b"\xff" * 8 + b"XENF",
+        ),
         "a Xen domain's saved state or old core: xl dump-core makes one that crash reads",
     ),
     _Form(

@@ -4,8 +4,11 @@
 Files and devices are read with pread(2): a page of a mapping whose sector can't be read, or whose file was cut
 meanwhile, ends the process with SIGBUS, and no line says why. ``/proc/vmcore`` can't be cut, and looking at it through
 windows of mmap(2) is one to two orders of magnitude faster (HATAYAMA Daisuke, "kdump, vmcore: support mmap() on
-/proc/vmcore", Linux 3.11). One window is mapped at a time and given back when the next is asked for, so that the dump
-is never resident as a whole. Where mmap fails (some regions of ``/proc/vmcore``) the same bytes come from pread(2).
+/proc/vmcore", Linux 3.11). Its pages are mapped by mmap(2) itself (remap_pfn_range()), so that no access to them
+faults; s390 alone reads some when they are touched, and answers with SIGBUS where it can't (Linux 9cb218131de1, v3.12,
+mmap_vmcore_fault()): there pread(2) is taken. One window is mapped at a time and given back when the next is asked
+for, so that the dump is never resident as a whole. Where mmap fails (some regions of ``/proc/vmcore``) the same bytes
+come from pread(2).
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ _PAGE_BUFFER_NBYTES = 1 << 16
 PREAD_MAX_NBYTES = 1 << 14
 """The first so small view of an area is read with pread(2): a new window costs as much as ten such reads."""
 
+
+_FAULTS_WHEN_MAPPED = ("s390x",)
+"""Machines whose ``/proc/vmcore`` is not mapped; see above."""
 
 _NO_WINDOW: U8 = np.empty(0, np.uint8)
 
@@ -109,7 +115,7 @@ class FileStorage:
         status = os.fstat(self._fd)
         mode = status.st_mode
         is_in_proc = status.st_dev == os.stat("/proc").st_dev
-        self._is_mapped = use_mmap and is_in_proc
+        self._is_mapped = use_mmap and is_in_proc and os.uname().machine not in _FAULTS_WHEN_MAPPED
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             self.close()
             kind = "directory" if stat.S_ISDIR(mode) else "pipe, socket or character device"
