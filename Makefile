@@ -79,7 +79,7 @@ openers: $(VENV)/.test
 test-guests: deb $(VENV)/.test
 	$(BIN)/python -m tests.guests --package build/deb/npdump_$(VERSION)_*.deb --folder build/guests
 
-SECONDS ?= 420
+SECONDS ?= 660
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 

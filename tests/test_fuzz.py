@@ -29,7 +29,7 @@ def test_what_was_found_once(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reader", MAKERS)
 def test_the_first_damaged_files(reader: str, tool) -> None:
-    if reader == "vmlinux":
+    if reader in ("vmlinux", "cache"):
         tool("gcc"), tool("pahole")
     found = list(islice(campaign(reader, LONG_ENOUGH), N_FILES))
     assert len(found) == N_FILES

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from npdump.cli.main import main
 from tests.bounded import MAX_SECONDS, Broken, bounded
 from tests.fuzz.mutate import mutated
-from tests.fuzz.seeds import MAKERS, Seed
+from tests.fuzz.seeds import MAKERS, Seed, good_vmcore, kept_of_vmlinux, small_vmlinux
 from tests.readers import open_dump
 
 if TYPE_CHECKING:
@@ -43,10 +43,39 @@ class Finding(NamedTuple):
     detail: str
 
 
+def _beside(reader: str, path: Path, out: Path) -> list[list[str]] | None:
+    """All command lines for a file that is no dump, None if it is one; what is good lies beside it."""
+    good = str(path.with_name("good"))
+    if reader in ("vmlinux", "cache"):
+        return [["-g", str(out), "-x", str(path) if reader == "vmlinux" else good]]
+    if reader == "skeleton":
+        return [["compare", str(path), good], ["compare", "--json", str(path), good]]
+    if reader == "facts":
+        options = [["-i", str(path)], ["-i", str(path), "--override"]]
+        return [[*option, "--num-threads", "1", "-l", "-d31", good, str(out)] for option in options]
+    return None
+
+
+def place(reader: str, data: bytes, folder: Path) -> Path:
+    """Write a damaged file where npdump looks for it, and what is good beside it; return where the damaged one is."""
+    path = folder / "input"
+    if reader == "cache":
+        os.environ["XDG_CACHE_HOME"] = str(folder)
+        path = folder / "npdump" / kept_of_vmlinux()[0]
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        (folder / "good").write_bytes(small_vmlinux())
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+    elif reader in ("facts", "skeleton") and not (folder / "good").exists():
+        (folder / "good").write_bytes(good_vmcore())
+    path.write_bytes(data)
+    return path
+
+
 def all_command_lines(reader: str, path: Path, out: Path) -> list[list[str]]:
     """All command lines for a file of a kind; ``out`` is what they write."""
-    if reader == "vmlinux":
-        return [["-g", str(out), "-x", str(path)]]
+    if (beside := _beside(reader, path, out)) is not None:
+        return beside
     found = [[*question, str(path)] for question in _QUESTIONS]
     found += [["explain", str(path), "pfn:0x14"]]
     return found + [["--num-threads", "1", *options, str(path), str(out)] for options in _FILTERS]
@@ -54,8 +83,8 @@ def all_command_lines(reader: str, path: Path, out: Path) -> list[list[str]]:
 
 def command_lines(reader: str, rng: random.Random, path: Path, out: Path) -> list[list[str]]:
     """Some of the command lines for a file of a kind; ``out`` is what they write."""
-    if reader == "vmlinux":
-        return [["-g", str(out), "-x", str(path)]]
+    if (beside := _beside(reader, path, out)) is not None:
+        return beside
     questions = list(rng.sample(_QUESTIONS, 2))
     if reader == "log":
         questions = [["--dump-dmesg"], ["info"]]
@@ -96,7 +125,8 @@ def _judge(args: list[str], result: tuple[int, str, str], out: Path) -> Finding 
         return Finding("exit", args, f"exit {code}: {err[-200:]}")
     if "Traceback" in err + said:
         return Finding("traceback", args, err[-300:])
-    if code and not err.strip():
+    # That two dumps differ is an answer.
+    if code and not (err.strip() or (args[0] == "compare" and said.strip())):
         return Finding("silence", args, f"exit {code} without a word")
     if any(ord(character) < 32 and character not in "\n\r\t" for character in err + said):
         return Finding("escape", args, "control characters reach the terminal")
@@ -112,8 +142,7 @@ def _judge(args: list[str], result: tuple[int, str, str], out: Path) -> Finding 
 
 def tried(reader: str, data: bytes, rng: random.Random | None, folder: Path) -> list[Finding]:
     """Ask about a file, all that can be asked without `rng`; return what was wrong."""
-    path, out = folder / "input", folder / "out"
-    path.write_bytes(data)
+    path, out = place(reader, data, folder), folder / "out"
     found = []
     lines = all_command_lines(reader, path, out) if rng is None else command_lines(reader, rng, path, out)
     for args in lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import struct
 import subprocess
 import tempfile
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests import harness, test_built_machines, test_dmesg
-from tests.builders import kdump, logs, machine, old
+from tests.builders import kdump, logs, machine, old, sadump
 from tests.builders.kernels import KERNELS
 from tests.builders.pages import Block
 from tests.builders.vmcore import Description, build
+from tests.readers import open_dump
 from tests.test_vmlinux import SOURCE
 
 
@@ -136,6 +138,66 @@ def kernel_logs() -> list[Seed]:
     return found
 
 
+def good_vmcore() -> bytes:
+    """The vmcore that is good while something beside it is damaged."""
+    return _vmcore()
+
+
+def texts() -> list[Seed]:
+    """VMCOREINFO files, for ``-i`` beside a good vmcore."""
+    data = good_vmcore()
+    start = data.index(b"OSRELEASE=")
+    text = data[start : data.index(b"\0", start)]
+    return [Seed("info-file", text, ((0, len(text)),))]
+
+
+def skeletons() -> list[Seed]:
+    """What ``npdump skeleton`` says of a dump, to be compared with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vmcore"
+        path.write_bytes(good_vmcore())
+        told = harness.run_ok("skeleton", path).stdout.encode()
+    return [Seed("skeleton", told, ((0, len(told)),))]
+
+
+def sadump_files() -> list[Seed]:
+    """A stand-alone dump on a partition, and on a medium."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vmcore"
+        path.write_bytes(good_vmcore())
+        pages = dict(open_dump(path).contents())
+    machine = sadump.Machine(sorted(pages), pages.__getitem__)
+    found = []
+    for is_medium in (False, True):
+        data = _made(lambda path, is_medium=is_medium: sadump.write_sadump([path], machine, medium=is_medium))
+        found.append(Seed(f"sadump-{is_medium:d}", data, ((0, 512), (4096, 8192), (8192, 9216), (8192, 16384))))
+    return found
+
+
+@cache
+def small_vmlinux() -> bytes:
+    """The kernel that is good while what is kept of it is damaged."""
+    return vmlinux()[0].data
+
+
+@cache
+def kept_of_vmlinux() -> tuple[str, bytes]:
+    """What npdump keeps of `small_vmlinux`: the name of the file, and the file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "vmlinux").write_bytes(small_vmlinux())
+        environment = os.environ | {"XDG_CACHE_HOME": name}
+        harness.run_ok("-g", folder / "facts", "-x", folder / "vmlinux", env=environment)
+        (kept,) = (folder / "npdump").iterdir()
+        return kept.name, kept.read_bytes()
+
+
+def caches() -> list[Seed]:
+    """What is kept of a vmlinux."""
+    _, data = kept_of_vmlinux()
+    return [Seed("cache", data, ((0, len(data)), (0, 200)))]
+
+
 def vmlinux() -> list[Seed]:
     """Kernels with debug information, as a compiler makes them."""
     found = []
@@ -164,4 +226,8 @@ MAKERS = {
     "vmcoreinfo": vmcoreinfo,
     "log": kernel_logs,
     "vmlinux": vmlinux,
+    "cache": caches,
+    "facts": texts,
+    "skeleton": skeletons,
+    "sadump": sadump_files,
 }
