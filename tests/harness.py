@@ -110,6 +110,17 @@ def run_ok(*args: str | os.PathLike[str], **options) -> subprocess.CompletedProc
     return result
 
 
+def sparse_copy(source: Path, target: Path, changes: dict[int, bytes] | None = None) -> Path:
+    """Copy a vmcore as what it has of data, and write other bytes at some offsets; returns `target`."""
+    subprocess.run(["cp", "--sparse=always", source, target], check=True)
+    os.chmod(target, 0o600)
+    with open(target, "r+b") as file:
+        for offset, data in (changes or {}).items():
+            file.seek(offset)
+            file.write(data)
+    return target
+
+
 def once(path: Path, make: Callable[[Path], None]) -> Path:
     """`path`, made by `make(temporary_path)` if it isn't there yet; safe with several test processes."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from npdump.pages.kinds import PageKind
 from npdump.report import make_report
 from npdump.sources._notes import cpu_pids
 from tests import harness
+from tests.readers import ElfDump
 from tests.sweep.changes import Change
 from tests.sweep.dumps import Altered
 
@@ -124,11 +125,8 @@ def test_a_report_is_one_page_that_fetches_nothing(vmcore, tmp_path, npdump):
 
 
 def test_nothing_in_a_log_becomes_markup(vmcore, tmp_path):
-    evil = b"<script>alert(1)</script>"
-    data = vmcore.read_bytes()
-    at = data.index(b"EXT4-fs (vda): mounted filesystem")
-    altered = tmp_path / "altered"
-    altered.write_bytes(data[:at] + evil + data[at + len(evil) :])
+    at = ElfDump(vmcore).data.find(b"EXT4-fs (vda): mounted filesystem")
+    altered = harness.sparse_copy(vmcore, tmp_path / "altered", {at: b"<script>alert(1)</script>"})
     with npdump.open(altered) as dump:
         page = make_report(dump)
     assert "<script" not in page

@@ -6,13 +6,14 @@ The references are those of makedumpfile on the machine itself, from the whole v
 
 from __future__ import annotations
 
+import re
 import struct
 
 import pytest
 
-from tests.harness import reference, run, run_ok
+from tests.harness import reference, run, run_ok, sparse_copy
 from tests.judging import check_all_levels, check_level
-from tests.readers import open_dump
+from tests.readers import ElfDump, open_dump
 from tests.readers.validate import Machine
 
 #: What each one's dump file says of the machine, by fixture; the vmcores of the corpus are the same ones, whole.
@@ -54,25 +55,19 @@ def test_dumps_of_the_whole_vmcore_are_the_references(name, level, corpus, tmp_p
     check_level(vmcore, wanted, level, tmp_path, machine=MACHINES[name])
 
 
-def _with_machine(vmcore, path, name: str, machine: int):
-    """A copy of the vmcore that claims to be of another machine."""
-    data = bytearray(vmcore.read_bytes())
-    struct.pack_into(MACHINES[name].order + "H", data, 18, machine)
-    path.write_bytes(data)
-    return path
-
-
 @pytest.mark.parametrize(("machine", "words"), [(15, "parisc"), (0x9026, "alpha"), (0x7777, "e_machine 30583")])
 def test_a_machine_that_is_not_known_is_named(machine, words, distilled, tmp_path):
-    vmcore = _with_machine(distilled("machines/ppc64el-6.1"), tmp_path / "vmcore", "ppc64el-6.1", machine)
+    e_machine = {18: struct.pack(MACHINES["ppc64el-6.1"].order + "H", machine)}
+    vmcore = sparse_copy(distilled("machines/ppc64el-6.1"), tmp_path / "vmcore", e_machine)
     refused = run("-d", "31", vmcore, tmp_path / "dump")
     assert refused.returncode == 1
     assert words in refused.stderr
     assert "only dump levels 0 and 1" in refused.stderr
     assert not (tmp_path / "dump").exists()
-
-    run_ok("-d", "1", vmcore, tmp_path / "dump")
-    assert open_dump(tmp_path / "dump").pfns.tolist() == reference("machines/ppc64el-6.1").kept(0).nonzero()[0].tolist()
+    if words == "parisc":
+        run_ok("-d", "1", vmcore, tmp_path / "dump")
+        kept = reference("machines/ppc64el-6.1").kept(0).nonzero()[0]
+        assert open_dump(tmp_path / "dump").pfns.tolist() == kept.tolist()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +76,8 @@ def test_a_machine_that_is_not_known_is_named(machine, words, distilled, tmp_pat
 )
 def test_vmcoreinfo_of_memory_becomes_a_note_of_the_dump(name, release, distilled, tmp_path):
     vmcore = distilled(f"machines/{name}")
-    assert b"VMCOREINFO" not in vmcore.read_bytes()[:4096]
+    with open(vmcore, "rb") as file:
+        assert b"VMCOREINFO" not in file.read(4096)
     run_ok("-d", "31", vmcore, tmp_path / "dump")
     dump = open_dump(tmp_path / "dump")
     assert dump.vmcoreinfo.startswith(f"OSRELEASE={release}\n".encode())
@@ -90,8 +86,9 @@ def test_vmcoreinfo_of_memory_becomes_a_note_of_the_dump(name, release, distille
 
 
 def test_without_vmcoreinfo_in_memory_only_zero_pages_go(distilled, tmp_path):
-    vmcore = tmp_path / "vmcore"
-    vmcore.write_bytes(distilled("machines/s390x-6.1-qemu").read_bytes().replace(b"OSRELEASE=", b"osrelease="))
+    true = distilled("machines/s390x-6.1-qemu")
+    texts = re.finditer(b"OSRELEASE=", ElfDump(true).data)
+    vmcore = sparse_copy(true, tmp_path / "vmcore", {text.start(): b"osrelease=" for text in texts})
     refused = run("-d", "31", vmcore, tmp_path / "dump")
     assert refused.returncode == 1
     assert "VMCOREINFO" in refused.stderr

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import struct
-import subprocess
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -55,9 +53,7 @@ class Altered:
     """
 
     def __init__(self, vmcore: Path, directory: Path) -> None:
-        self.path = directory / "altered.vmcore"
-        subprocess.run(["cp", "--sparse=always", vmcore, self.path], check=True)
-        os.chmod(self.path, 0o600)
+        self.path = harness.sparse_copy(vmcore, directory / "altered.vmcore")
         dump = ElfDump(vmcore)
         self.text = vmcoreinfo_of(vmcore)
         self._order, self._notes = dump.order, dump.notes
