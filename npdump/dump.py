@@ -189,6 +189,27 @@ class Dump(Opened):
 
         return MemoryMap(self.source, self._trusted_kernel, self.observer, find_types=self._types)
 
+    def map_widget(self) -> Any:
+        """Return the map of memory as a widget: pan, zoom, and an explanation of the page under the pointer.
+
+        For JupyterLab, Jupyter Notebook 7 and VS Code. The dump must stay open while it is used.
+
+        Returns
+        -------
+        anywidget.AnyWidget
+
+        Raises
+        ------
+        MissingDependency
+            If anywidget is not installed.
+        FactError, AddressError, MemmapError
+            If the pages cannot be told apart.
+        """
+        from npdump.extras.widget import map_widget
+
+        title = f"Physical memory of Linux {self.kernel.facts.release}"
+        return map_widget(self.pages.pyramid(), lambda pfn: self.page(pfn)._repr_html_(), title)
+
     def pages_if_known(self) -> MemoryMap | None:
         """Return `pages`, None if the dump does not tell where its struct pages are."""
         try:
@@ -414,6 +435,8 @@ class Dump(Opened):
         NpdumpError
             If the input is bad, or the output cannot be written. An output that holds any pages by then is left,
             marked as incomplete; else it is removed.
+        KeyboardInterrupt
+            If there is one, as when a notebook's cell is stopped: no output is left then.
 
         Examples
         --------
@@ -434,6 +457,7 @@ class Dump(Opened):
             scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),
             config=None if config is None else os.fspath(config),
             extensions=[os.fspath(extension) for extension in extensions],
+            keep_interrupted=False,
             observer=observer,
         )
 

@@ -75,6 +75,7 @@ def write_options(
     block_order: int = 4,
     share: bool = True,
     reassemble: bool = False,
+    keep_interrupted: bool = True,
     observer: Observer = SILENT,
 ) -> WriteOptions:
     """Return how the work of writing is to be done.
@@ -96,6 +97,8 @@ def write_options(
     share : bool
     reassemble : bool
         Copy the compressed pages of a split dump as they are, into a file that says the same of their compression.
+    keep_interrupted : bool
+        See `npdump.writers.WriteOptions`.
     observer : Observer
 
     Raises
@@ -128,6 +131,7 @@ def write_options(
         share=share,
         copy_compressed=reassemble,
         format=format,
+        keep_interrupted=keep_interrupted,
     )
 
 
@@ -229,7 +233,7 @@ class _Run(NamedTuple):
         if n_unreadable := scan.totals().n_unreadable:
             recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
         with recorder.stage(COPY_STAGE):
-            nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size, self.options.max_lost)
+            nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size, self.options)
         return self._summary(plan, parts, nbytes, verdict.n_removed)
 
     def _plan(self, scan: PageScan, level: int) -> DumpPlan:

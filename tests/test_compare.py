@@ -177,3 +177,17 @@ def test_usage_errors(arguments, words, npdump):
     result = npdump(*arguments)
     assert result.returncode == 1
     assert words in result.stderr
+
+
+def test_the_parts_of_a_split_dump_are_one_side(machine, tmp_path, npdump):
+    parts = [tmp_path / f"part{number}" for number in range(3)]
+    harness.run_ok("--split", "-d", "31", machine.path, *parts)
+    harness.run_ok("-d", "31", machine.path, tmp_path / "whole")
+    harness.run_ok("--split", "-d", "1", machine.path, tmp_path / "one", tmp_path / "two")
+    same = npdump("compare", tmp_path / "whole", *reversed(parts))
+    assert (same.returncode, "They are the same." in same.stdout) == (0, True), same.stdout + same.stderr
+    other = npdump("compare", *parts, tmp_path / "two", tmp_path / "one")
+    assert other.returncode == 1
+    assert "They are different" in other.stdout
+    alone = npdump("compare", *parts)
+    assert (alone.returncode, "all files are parts of one" in alone.stderr) == (2, True)

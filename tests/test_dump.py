@@ -7,13 +7,14 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import npdump
 from npdump.errors import AddressError, FactError, UsageError, VersionMismatch
-from npdump.observer import Recorder
+from npdump.observer import SILENT, Recorder
 from tests import harness
 from tests.builders.kernels import KERNELS
 from tests.builders.pages import Block
@@ -186,3 +187,26 @@ def test_a_page_of_a_kind_in_doubt_is_left_out_at_no_level(tmp_path):
         assert "FREE" not in dump.page(0x2000).class_by_level.values()
         assert dump.scan(16).counts["FREE"] == 0
     assert any("free pages" in text for text in recorder.warnings)
+
+
+class _Interrupting(Recorder):
+    """Raises what a notebook's cell gets when it is stopped, as soon as there is progress in a stage."""
+
+    def __init__(self, n_before):
+        super().__init__(SILENT)
+        self.n_before = n_before
+
+    def progress(self, stage, done, total, nbytes=0):
+        self.n_before -= 1
+        if self.n_before < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("n_before", [0, 2, 30])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_an_interrupt_leaves_no_file_and_no_thread(n_before, n_threads, dump, tmp_path):
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        dump.write(tmp_path / "out", level=1, codec="lzo", n_threads=n_threads, observer=_Interrupting(n_before))
+    assert not list(tmp_path.iterdir())
+    assert set(threading.enumerate()) == before

@@ -2,9 +2,11 @@
 """The pytest plugin and skeletons: what is left of a dump tells whether another one is the same."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -107,3 +109,23 @@ def test_progress_bars_and_html(dumps, capsys):
     assert "Reading struct pages" in capsys.readouterr().err
     assert "sysrq triggered crash" in shown
     assert "<script" not in shown
+
+
+def _script_of_the_action():
+    """The last step's commands; YAML's own rules, as far as this one file needs them."""
+    text = (harness.REPOSITORY / "action.yml").read_text()
+    assert "${{" not in text.rpartition("      run: |\n")[2]
+    return textwrap.dedent(text.rpartition("      run: |\n")[2])
+
+
+@pytest.mark.parametrize(("other", "allow", "code"), [(1, "", 0), (2, "", 1), (2, "lost=100000,headers=9", 0)])
+def test_the_action_compares(other, allow, code, dumps, tmp_path):
+    (tmp_path / "npdump").write_text(f'#!/bin/sh\nexec {shlex.join(harness.npdump_command())} "$@"\n')
+    (tmp_path / "npdump").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "REFERENCE": str(dumps[0]), "DUMP": str(dumps[other]),
+        "ALLOW": allow, "JUNIT": str(tmp_path / "result.xml"), "PYTHONPATH": str(harness.REPOSITORY),
+    }  # fmt: skip
+    script = ["bash", "-euo", "pipefail", "-c", _script_of_the_action()]
+    assert subprocess.run(script, env=environment, cwd=tmp_path, check=False).returncode == code
+    assert (tmp_path / "result.xml").stat().st_size

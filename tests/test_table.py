@@ -11,7 +11,7 @@ import pytest
 import npdump
 from npdump.pages.kinds import PageKind
 from npdump.pages.mosaic import hilbert, make_mosaic, stretches
-from npdump.pages.policy import Trait
+from npdump.pages.policy import PageClass, Trait
 from tests import harness, synthetic
 from tests.builders.vmcore import build
 
@@ -145,3 +145,21 @@ def test_a_missing_library_is_named(machine, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with npdump.open(machine.path) as dump, pytest.raises(npdump.errors.MissingDependency, match="pip install pandas"):
         dump.pages.to_pandas(0, 64)
+
+
+def test_arrays_with_named_dimensions(machine):
+    pytest.importorskip("xarray")
+    with npdump.open(machine.path) as dump:
+        counts, levels = dump.pages.to_xarray(), dump.pages.levels()
+        assert counts.kept.values.tolist() == levels.kept.tolist()
+        assert int(counts.left_out.sel(level=16, page_class="FREE")) == levels.left_out[16, PageClass.FREE]
+        assert "zones" not in counts
+        assert counts.free_blocks.sum("migrate_type").values.tolist() == dump.pages.free_area().table().sum(1).tolist()
+
+
+def test_arrays_by_zone_and_node(corpus):
+    pytest.importorskip("xarray")
+    with npdump.open(corpus("x86_64-6.1-256M")) as dump:
+        counts, zones = dump.pages.to_xarray(), dump.pages.counts("zone")
+        assert counts.zones.sel(kind="FREE").values.tolist() == zones.counts[:, PageKind.FREE].tolist()
+        assert counts.nodes.sum("node").values.tolist() == counts.zones.sum("zone").values.tolist()

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npdump.arrays import runs_of_numbers, subtract, unique
-from npdump.errors import AddressError
+from npdump.errors import AddressError, FactError
 from npdump.pages.html import kinds_table
 from npdump.pages.kinds import PageKind
 from npdump.pages.mosaic import make_mosaic, stretches
 from npdump.pages.policy import PageClass, Trait
+from npdump.pages.pyramid import Pyramid, make_pyramid
 from npdump.pages.table import PageTable
 
 if TYPE_CHECKING:
@@ -135,6 +137,59 @@ class MemoryMap(PageTable):
         return arrow_table(
             (self._columns(chunk, kinds) for chunk, kinds in self.kinds(pfn_start, pfn_stop)), CATEGORIES
         )
+
+    def pyramid(self, n_tiles: int = 1 << 24) -> Pyramid:
+        """Return pictures of all memory along Hilbert curves, each half as large as the one before.
+
+        Parameters
+        ----------
+        n_tiles : int
+            Points of the largest one, roughly at most.
+        """
+        shown = stretches(self._source.ram_runs, 0, self.max_mapnr)
+        pieces = ((chunk.pfn_start, kinds) for chunk, kinds in self.kinds())
+        return make_pyramid(shown, pieces, n_tiles, self._source.page_size)
+
+    def to_xarray(self) -> Any:
+        """Return the counts as arrays with names for their dimensions.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``kept`` by level; ``left_out`` by level and page_class; where the kernel tells them, ``zones`` and
+            ``nodes`` by name and kind, and ``free_blocks`` by order and migrate_type. All are numbers of pages, but
+            for the last, which are blocks.
+
+        Raises
+        ------
+        MissingDependency
+            If xarray is not installed.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     counts = dump.pages.to_xarray()
+        >>> int(counts.left_out.sel(level=31, page_class="FREE")) > 0, counts.free_blocks.dims
+        (True, ('order', 'migrate_type'))
+        """
+        from npdump.extras.xarray_dataset import dataset
+
+        levels = self.levels()
+        columns: dict[str, Any] = {
+            "kept": (("level",), levels.kept),
+            "left_out": (("level", "page_class"), levels.left_out),
+        }
+        names: dict[str, Any] = {"level": range(len(levels.kept)), "page_class": CATEGORIES["page_class"]}
+        with suppress(FactError):
+            free = self.free_area()
+            columns["free_blocks"] = (("order", "migrate_type"), free.table())
+            names |= {"order": range(free.n_orders), "migrate_type": free.names}
+        for part in ("zone", "node"):
+            with suppress(FactError):
+                counts = self.counts(part)
+                columns[f"{part}s"] = ((part, "kind"), counts.counts)
+                names |= {part: counts.names, "kind": CATEGORIES["kind"]}
+        return dataset(columns, names, {"page_size": self._source.page_size})
 
     def plot(self, what: str = "map", **options: Any) -> Any:
         """Draw a picture; notebooks show it, and ``figure.savefig(path)`` keeps it.

@@ -88,8 +88,8 @@ HELP = {
     ),
     "compare": Help(
         "npdump compare [OPTION]... VMCORE VMCORE...",
-        "Compare the first dump with each other one, page by page. The exit code is 0 if they are the same, 1 if one "
-        "is different, and 2 if they cannot be compared.",
+        "Compare the first dump with each other one, page by page; parts of a split dump follow each other. The exit "
+        "code is 0 if they are the same, 1 if one is different, and 2 if they cannot be compared.",
         ("--bytes", "--allow", "--junit", "--json", *_READING),
     ),
     "fleet": Help(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["frame", "frame_of_counts", "frame_of_rows"]
+__all__ = ["frame", "frame_of_rows"]
 
 
 def frame(columns: Mapping[str, npt.NDArray[Any]], categories: Mapping[str, Sequence[str]]) -> Any:
@@ -32,17 +32,6 @@ def frame(columns: Mapping[str, npt.NDArray[Any]], categories: Mapping[str, Sequ
         for name, column in columns.items()
     }
     return pandas.DataFrame(made, copy=False)
-
-
-def frame_of_counts(counts: npt.NDArray[Any], index: Sequence[Any], columns: Sequence[str], name: str) -> Any:
-    """Make a data frame of a table of numbers.
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
-    pandas = require("pandas", "pandas", "data frames")
-    return pandas.DataFrame(counts, index=pandas.Index(index, name=name), columns=list(columns))
 
 
 def frame_of_rows(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -13,18 +13,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from npdump.arrays import I64, U8, Runs, intersect, join
+from npdump.arrays import I64, U8, Runs, count, intersect, join
 from npdump.pages.kinds import PageKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Mosaic", "hilbert", "hilbert_image", "make_mosaic", "rows_image", "stretches"]
+__all__ = [
+    "STRETCH_SHIFT",
+    "Mosaic",
+    "along_hilbert",
+    "hilbert",
+    "hilbert_image",
+    "make_mosaic",
+    "pfn_of",
+    "rows_image",
+    "stretches",
+    "tile_size",
+]
 
 _MAX_SQUARES = 4
 """Hilbert curves side by side."""
 
-_STRETCH_SHIFT = 10
+STRETCH_SHIFT = 10
 """Holes below so many page frames (log2) are shown as holes."""
 
 
@@ -66,12 +77,17 @@ class Mosaic:
 
     def pfn_of(self, tile: int) -> int | None:
         """Return the first page frame of a tile, None if there is no such tile."""
-        at = tile * self.tile_npages
-        for start, stop in self.shown.tolist():
-            if 0 <= at < stop - start:
-                return int(start + at)
-            at -= stop - start
-        return None
+        return pfn_of(self.shown, self.tile_npages, tile)
+
+
+def pfn_of(shown: Runs, tile_npages: int, tile: int) -> int | None:
+    """Return the first page frame of a tile of what is shown, None if there is no such tile."""
+    at = tile * tile_npages
+    for start, stop in shown.tolist():
+        if 0 <= at < stop - start:
+            return int(start + at)
+        at -= stop - start
+    return None
 
 
 def stretches(ram: Runs, pfn_start: int, pfn_stop: int) -> Runs:
@@ -82,8 +98,16 @@ def stretches(ram: Runs, pfn_start: int, pfn_stop: int) -> Runs:
     ram : ndarray of shape (k, 2), dtype int64
         Page frames of memory.
     """
-    wide = np.column_stack((ram[:, 0] >> _STRETCH_SHIFT, -(-ram[:, 1] >> _STRETCH_SHIFT)))
-    return intersect(join(wide) << _STRETCH_SHIFT, np.array([[pfn_start, pfn_stop]], np.int64))
+    wide = np.column_stack((ram[:, 0] >> STRETCH_SHIFT, -(-ram[:, 1] >> STRETCH_SHIFT)))
+    return intersect(join(wide) << STRETCH_SHIFT, np.array([[pfn_start, pfn_stop]], np.int64))
+
+
+def tile_size(shown: Runs, n_tiles: int) -> int:
+    """Return how many pages, a power of two, a tile must have for all that is shown to take ``n_tiles`` at most."""
+    tile_npages = 1
+    while -(-count(shown) // tile_npages) > n_tiles:
+        tile_npages *= 2
+    return tile_npages
 
 
 def make_mosaic(shown: Runs, pieces: Iterable[tuple[int, U8]], n_tiles: int, page_size: int) -> Mosaic:
@@ -100,10 +124,8 @@ def make_mosaic(shown: Runs, pieces: Iterable[tuple[int, U8]], n_tiles: int, pag
     page_size : int
         Bytes.
     """
-    n_shown = int((shown[:, 1] - shown[:, 0]).sum())
-    tile_npages = 1
-    while -(-n_shown // tile_npages) > n_tiles:
-        tile_npages *= 2
+    tile_npages = tile_size(shown, n_tiles)
+    n_shown = count(shown)
     counts = np.zeros((-(-n_shown // tile_npages), len(PageKind)), np.int64)
     before = np.cumsum(shown[:, 1] - shown[:, 0]) - (shown[:, 1] - shown[:, 0])
     seen = np.zeros(len(counts), np.int64)
@@ -168,7 +190,11 @@ def hilbert_image(mosaic: Mosaic, kinds: U8 | None = None) -> U8:
     ndarray of shape (height, width), dtype uint8
         The `PageKind` of each point; ABSENT beyond the end of memory.
     """
-    kinds = mosaic.kinds() if kinds is None else kinds
+    return along_hilbert(mosaic.kinds() if kinds is None else kinds)
+
+
+def along_hilbert(kinds: U8) -> U8:
+    """Lay the kinds of tiles along Hilbert curves; as `hilbert_image`."""
     order = _square_order(len(kinds))
     n_square = 4**order
     n_squares = max(-(-len(kinds) // n_square), 1)

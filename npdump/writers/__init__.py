@@ -100,6 +100,8 @@ class WriteOptions(NamedTuple):
         How many pages that can't be had are no reason to stop; None: any number.
     verify : bool
         Uncompress pages that are copied as they are, only to see that they can be.
+    keep_interrupted : bool
+        Leave what was written when an interrupt comes, marked as incomplete; otherwise nothing is left.
     """
 
     codec: Codec
@@ -113,6 +115,7 @@ class WriteOptions(NamedTuple):
     codec_level: int | None = None
     verify: bool = True
     max_lost: int | None = None
+    keep_interrupted: bool = True
 
 
 class Writer(Protocol):

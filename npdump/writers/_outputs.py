@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from npdump.observer import Observer
     from npdump.sinks import Sink
-    from npdump.writers import Writer
+    from npdump.writers import WriteOptions, Writer
 
 __all__ = ["COPY_STAGE", "write_parts"]
 
@@ -32,12 +32,13 @@ class _Outputs:
     """The outputs of a dump, owned until they are whole.
 
     After an error, the one that was being written is marked as incomplete, and those that hold no pages are removed:
-    all of them, if there was no room and another dump level will be tried.
+    all of them, if there was no room and another dump level will be tried, or if an interrupt is to leave nothing.
     """
 
-    def __init__(self, sinks: Sequence[Sink], can_retry: bool) -> None:
+    def __init__(self, sinks: Sequence[Sink], can_retry: bool, keep_interrupted: bool) -> None:
         self._sinks = sinks
         self._can_retry = can_retry
+        self._keep_interrupted = keep_interrupted
         self._n_begun = 0
         self._unfinished: Writer | None = None
 
@@ -60,7 +61,8 @@ class _Outputs:
             for sink in self._sinks:
                 sink.close()
             return
-        n_kept = 0 if self._can_retry and isinstance(error, NoSpace) else self._n_begun
+        is_unwanted = isinstance(error, KeyboardInterrupt) and not self._keep_interrupted
+        n_kept = 0 if is_unwanted or (self._can_retry and isinstance(error, NoSpace)) else self._n_begun
         for sink in self._sinks[n_kept:]:
             sink.discard()
         if n_kept and not isinstance(error, Exception):
@@ -90,19 +92,20 @@ def write_parts(
     observer: Observer,
     can_retry: bool,
     page_size: int,
-    max_lost: int | None = None,
+    options: WriteOptions,
 ) -> int:
     """Write the dump, or its parts one after the other; return the bytes.
 
     Raises
     ------
     SourceError
-        If more than ``max_lost`` pages can't be had.
+        If more than ``options.max_lost`` pages can't be had.
     """
     nbytes = n_done = n_lost = 0
+    max_lost = options.max_lost
     seconds = Seconds()
     n_pages = sum(writer.n_pages for writer in parts)
-    with _Outputs(sinks, can_retry) as outputs:
+    with _Outputs(sinks, can_retry, options.keep_interrupted) as outputs:
         for writer, sink in zip(parts, sinks, strict=True):
             nbytes += writer.begin(sink)
             outputs.begun(writer)

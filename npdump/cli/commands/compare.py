@@ -16,6 +16,8 @@ from npdump.errors import NpdumpError, UsageError
 from npdump.sinks.file import FileSink
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
 
@@ -44,7 +46,10 @@ def run(options: Options, report: Reporter) -> int:
     if skeleton is not None:
         return _compare_with_skeleton(options, report, skeleton)
     try:
-        found = [_compare(options, report, other) for other in options.vmcores[1:]]
+        first, *others = _sides(options, report)
+        if not others:
+            raise UsageError("compare: all files are parts of one split dump: give one to compare it with")
+        found = [_compare(options, report, first, other) for other in others]
     except NpdumpError as error:
         raise CannotCompare(str(error)) from error
     if options.junit is not None:
@@ -92,22 +97,43 @@ def _compare_with_skeleton(options: Options, report: Reporter, skeleton: Skeleto
     return DIFFERENT if any(answers.values()) else 0
 
 
-def _compare(options: Options, report: Reporter, other_path: str) -> Comparison:
+def _open(options: Options, report: Reporter, paths: Sequence[str]) -> Dump:
+    return Dump(
+        *paths,
+        vmlinux=options.vmlinux,
+        vmcoreinfo=options.vmcoreinfo,
+        use_mmap=not options.non_mmap,
+        work_dir=options.work_dir,
+        observer=report,
+    )
+
+
+def _sides(options: Options, report: Reporter) -> list[list[str]]:
+    """Return the files of each dump: those of a split one follow each other, in any order."""
+    sides: list[list[str]] = []
+    is_open = False
+    for path in options.vmcores:
+        together = [*sides[-1], path] if is_open else [path]
+        try:
+            is_open = _lacks_parts(options, report, together)
+        except NpdumpError:
+            if not sides or together == [path]:
+                raise
+            # It is the first part of another dump.
+            is_open, together = _lacks_parts(options, report, [path]), [path]
+        sides[len(sides) - (len(together) > 1) :] = [together]
+    return sides
+
+
+def _lacks_parts(options: Options, report: Reporter, paths: Sequence[str]) -> bool:
+    with _open(options, report, paths) as dump:
+        return dump.source.history.missing is not None
+
+
+def _compare(options: Options, report: Reporter, first: Sequence[str], second: Sequence[str]) -> Comparison:
     with ExitStack() as stack:
         # Each pair is opened by itself: the two threads of a comparison share no file.
-        one, other = (
-            stack.enter_context(
-                Dump(
-                    path,
-                    vmlinux=options.vmlinux,
-                    vmcoreinfo=options.vmcoreinfo,
-                    use_mmap=not options.non_mmap,
-                    work_dir=options.work_dir,
-                    observer=report,
-                )
-            )
-            for path in (options.vmcores[0], other_path)
-        )
+        one, other = (stack.enter_context(_open(options, report, paths)) for paths in (first, second))
         return compare(
             one.source,
             other.source,
