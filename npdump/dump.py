@@ -12,6 +12,7 @@ The examples open ``vmcore``, the dump of a machine with 256 MiB of memory.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from npdump.kernel import dmesg
     from npdump.kernel.facts.types import Types
     from npdump.kernel.kernel import Kernel
+    from npdump.kernel.xen import XenFiles
+    from npdump.kernel.xen.hypervisor import Hypervisor
     from npdump.pages.explain import Explainer, PageExplanation
     from npdump.pages.result import ScanResult
     from npdump.pages.selfcheck import Verdict
@@ -106,7 +109,10 @@ class Dump(Opened):
 
         recorder = Recorder()
         kernel = self.find_kernel(required=False, observer=recorder)
-        return describe(self.source, self.arch, kernel, self.storages, recorder.warnings)
+        return describe(self.source, self.arch, kernel, self.storages, recorder.warnings, self._domains)
+
+    def _domains(self) -> list[int]:
+        return [] if self.hypervisor is None else [domain.number for domain in self.hypervisor.listed_domains]
 
     def log(self, partial: bool = False) -> dmesg.Log:
         """Return the kernel's log.
@@ -156,7 +162,12 @@ class Dump(Opened):
         """
         if not 0 <= pfn < self.source.max_mapnr:
             raise AddressError(f"page frame {pfn:#x}: memory ends at page frame {self.source.max_mapnr:#x}")
-        return self._explainer.explain(pfn)
+        p2m = self.kernel.p2m
+        if p2m is None:
+            return self._explainer.explain(pfn)
+        from npdump.pages.explain_xen import explain_frame  # few dumps are of Xen
+
+        return explain_frame(self._explainer.explain, lambda: self.hypervisor, p2m, pfn, self.observer)
 
     @cached_property
     def _explainer(self) -> Explainer:
@@ -164,12 +175,12 @@ class Dump(Opened):
 
         kernel = self._verdict.kernel or self.kernel
         types = self.external.types if self.external else None
-        return Explainer(self.source, kernel, self.observer, verdict=self._verdict, types=types)
+        return Explainer(self.frames, kernel, self.observer, verdict=self._verdict, types=types)
 
     @cached_property
     def _verdict(self) -> Verdict:
         """What the self-check says of all kinds of pages; it is announced once."""
-        verdict = check(self.kernel, self.source, MAX_DUMP_LEVEL)
+        verdict = check(self.kernel, self.frames, MAX_DUMP_LEVEL)
         announce(verdict, self.observer, strict=False)
         return verdict
 
@@ -187,7 +198,7 @@ class Dump(Opened):
         """
         from npdump.answers.memory_map import MemoryMap
 
-        return MemoryMap(self.source, self._trusted_kernel, self.observer, find_types=self._types)
+        return MemoryMap(self.frames, self._trusted_kernel, self.observer, find_types=self._types)
 
     def map_widget(self) -> Any:
         """Return the map of memory as a widget: pan, zoom, and an explanation of the page under the pointer.
@@ -261,7 +272,15 @@ class Dump(Opened):
         paths = [os.fspath(path) for path in vmlinux] or ([self.vmlinux] if self.vmlinux else [])
         return drgn_program(self.source, self.kernel, paths)
 
-    def scan(self, level: int, *, strict: bool = False, observer: Observer | None = None) -> ScanResult:
+    def scan(
+        self,
+        level: int,
+        *,
+        strict: bool = False,
+        drop_guests: bool = False,
+        drop_memmap: bool = False,
+        observer: Observer | None = None,
+    ) -> ScanResult:
         """Return what each page is at a dump level.
 
         Parameters
@@ -270,13 +289,17 @@ class Dump(Opened):
             0 to 31; its bit 0, pages filled with zeros, is not looked at.
         strict : bool
             Make doubt an error; otherwise the pages in doubt are kept.
+        drop_guests : bool
+            Leave out pages of a Xen host that are neither Xen's nor dom0's.
+        drop_memmap : bool
+            Leave out the struct pages of pages that are left out.
         observer : Observer, optional
             By default that of the dump.
 
         Raises
         ------
         UsageError
-            If there is no such level.
+            If there is no such level, or no Xen.
         FactError, AddressError, MemmapError
             If the pages cannot be told apart, or doubt is to be an error.
 
@@ -292,8 +315,12 @@ class Dump(Opened):
         _check_levels([level])
         recorder = Recorder(observer or self.observer)
         asked = level & ~self.source.history.level
-        kernel = self.find_kernel(required=asked > 1 and not self.source.history.n_lost, observer=recorder)
-        options = ScanOptions(strict=strict, work_dir=self.reading.work_dir)
+        required = (asked > 1 and not self.source.history.n_lost) or drop_memmap
+        kernel = self.find_kernel(required=required, observer=recorder)
+        hypervisor = self._xen_host() if drop_guests else None
+        options = ScanOptions(
+            strict=strict, work_dir=self.reading.work_dir, hypervisor=hypervisor, drops_memmap=drop_memmap
+        )
         scan, verdict = pipeline.open_checked_scan(self.source, kernel, asked, options, recorder)
         return ScanResult.of(scan, self.source.page_size, level, verdict.level, tuple(recorder.warnings))
 
@@ -322,7 +349,7 @@ class Dump(Opened):
 
         allocate = in_file(self.reading.work_dir) if self.reading.work_dir else in_memory
         heard_by = observer or self.observer
-        return usage.memory_usage(self.source, self.kernel, heard_by, without=without, allocate=allocate)
+        return usage.memory_usage(self.frames, self.kernel, heard_by, without=without, allocate=allocate)
 
     def estimate(
         self,
@@ -389,6 +416,8 @@ class Dump(Opened):
         strict: bool = False,
         codec_level: int | None = None,
         n_threads: int | None = None,
+        drop_guests: bool = False,
+        drop_memmap: bool = False,
         config: str | os.PathLike[str] | None = None,
         extensions: Sequence[str | os.PathLike[str]] = (),
         observer: Observer | None = None,
@@ -417,6 +446,10 @@ class Dump(Opened):
             How hard to compress; see ``--codec-level`` of the command.
         n_threads : int, optional
             Threads that read and compress; by default as many as pay.
+        drop_guests : bool
+            Leave out pages of a Xen host that are neither Xen's nor dom0's.
+        drop_memmap : bool
+            Leave out the struct pages of pages that are left out.
         config : str or path-like, optional
             A file that says what is to be erased, see `erasing`.
         extensions : sequence of str or path-like
@@ -454,7 +487,8 @@ class Dump(Opened):
             codec_level=codec_level,
             n_threads=n_threads,
             split=Split(len(paths)) if more else None,
-            scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir),
+            scanning=ScanOptions(strict=strict, work_dir=self.reading.work_dir, drops_memmap=drop_memmap),
+            drop_guests=drop_guests,
             config=None if config is None else os.fspath(config),
             extensions=[os.fspath(extension) for extension in extensions],
             keep_interrupted=False,
@@ -495,6 +529,7 @@ class Dump(Opened):
         level: int | Sequence[int] = 0,
         split: Split | None = None,
         scanning: ScanOptions = DEFAULT_SCAN,
+        drop_guests: bool = False,
         config: str | None = None,
         extensions: Sequence[str] = (),
         observer: Observer | None = None,
@@ -511,6 +546,8 @@ class Dump(Opened):
         split : Split or None
             Divide the dump among several outputs.
         scanning : ScanOptions
+        drop_guests : bool
+            Leave out pages of a Xen host that are neither Xen's nor dom0's.
         config : str or None
             A file that says what is to be erased.
         extensions : sequence of str
@@ -525,11 +562,14 @@ class Dump(Opened):
         levels = [level] if isinstance(level, int) else list(level)
         _check_levels(levels)
         heard_by = observer or self.observer
+        if drop_guests:
+            scanning = replace(scanning, hypervisor=self._xen_host())
         how = pipeline.write_options(self.source, observer=heard_by, **options)
         # What tells about the kernel may be lost with a dump's end: the pages that are there are kept then.
         required = (max(levels) & ~self.source.history.level) > 1 and not (
             self.source.history.n_lost and not scanning.strict
         )
+        required |= scanning.drops_memmap
         kernel = None if how.copy_compressed else self.find_kernel(required=required, observer=heard_by)
         rules = self._rules(extensions, heard_by, scanning.strict)
         erased = [] if rules is None else rules.erased()
@@ -588,6 +628,11 @@ class Dump(Opened):
             observer.warn(f"{error}: extensions are skipped")
             return None
 
+    def _xen_host(self) -> Hypervisor:
+        if self.hypervisor is None:
+            raise UsageError(f"{self.path}: is not of a Xen host: it has no user domains to leave out (-X)")
+        return self.hypervisor
+
 
 def _check_levels(levels: Sequence[int]) -> None:
     if not levels or not all(0 <= level <= MAX_DUMP_LEVEL for level in levels):
@@ -605,6 +650,7 @@ def open(
     work_dir: str | os.PathLike[str] | None = None,
     machine: str | None = None,
     max_unpacked_nbytes: int | None = None,
+    xen: XenFiles | None = None,
     observer: Observer = SILENT,
 ) -> Dump:
     """Open a dump of any form that the command takes.
@@ -633,6 +679,8 @@ def open(
         The machine as ``uname -m`` prints it, whatever the dump says.
     max_unpacked_nbytes : int, optional
         How many bytes a file that is compressed as a whole may unpack to.
+    xen : XenFiles, optional
+        What the dump of a Xen host doesn't tell of its hypervisor.
     observer : Observer
         Hears warnings and progress; by default nobody does.
 
@@ -666,5 +714,6 @@ def open(
         work_dir=work_dir,
         machine=machine,
         max_unpacked_nbytes=max_unpacked_nbytes,
+        xen=xen,
         observer=observer,
     )

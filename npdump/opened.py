@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,10 @@ from npdump.arrays import contains
 from npdump.errors import AddressError, FactError, UsageError
 from npdump.kernel import probe, texts
 from npdump.kernel.facts import kallsyms
+from npdump.kernel.xen import XenFiles
 from npdump.observer import SILENT, Observer
 from npdump.sources import Source, open_source
+from npdump.sources._notes import has_xen_info
 from npdump.storage import ReadOptions, open_storage
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
     from npdump.kernel.memory import VirtualMemory
     from npdump.kernel.names import Names
+    from npdump.kernel.xen.domain import PhysToMachine
+    from npdump.kernel.xen.hypervisor import Hypervisor
     from npdump.storage import Storage
 
 __all__ = ["Opened", "PhysicalMemory", "Translation"]
@@ -95,6 +99,7 @@ class Opened:
         work_dir: str | os.PathLike[str] | None = None,
         machine: str | None = None,
         max_unpacked_nbytes: int | None = None,
+        xen: XenFiles | None = None,
         observer: Observer = SILENT,
     ) -> None:
         self.paths = tuple(os.fspath(part) for part in (path, *more))
@@ -105,6 +110,7 @@ class Opened:
         self._vmcoreinfo_at = vmcoreinfo_at
         self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir), max_unpacked_nbytes)
         self._machine = machine
+        self._xen = XenFiles() if xen is None else xen
         self.observer = observer
         self._stack = ExitStack()
         self._is_closed = False
@@ -122,6 +128,7 @@ class Opened:
             "work_dir": self.reading.work_dir,
             "machine": self._machine,
             "max_unpacked_nbytes": self.reading.max_unpacked_nbytes,
+            "xen": self._xen,
         }
         return partial(type(self), *self.paths, **options), ()
 
@@ -165,7 +172,13 @@ class Opened:
             If there is no VMCOREINFO at ``vmcoreinfo_at``.
         """
         source = self._as_opened
-        return texts.choose(source, by_machine(source.header), self.observer, self._vmcoreinfo_at)
+        arch = self._as_kernel_sees(by_machine(source.header))
+        if self._vmcoreinfo_at is None and has_xen_info(source.notes.area, source.header.byte_order):
+            try:
+                self._p2m  # noqa: B018  # without it no text leads to a kernel, and all memory would be searched for one
+            except FactError:
+                return source
+        return texts.choose(source, arch, self.observer, self._vmcoreinfo_at)
 
     @cached_property
     def _as_opened(self) -> Source:
@@ -175,8 +188,44 @@ class Opened:
 
     @cached_property
     def arch(self) -> Arch:
-        """The machine; raises SourceError if npdump does not know it."""
-        return by_machine(self.source.header)
+        """The machine, as the crashed kernel sees it; raises SourceError if npdump does not know it."""
+        return self._as_kernel_sees(by_machine(self.source.header))
+
+    def _as_kernel_sees(self, arch: Arch) -> Arch:
+        source = self._as_opened
+        if not has_xen_info(source.notes.area, source.header.byte_order):
+            return arch
+        from npdump.kernel.xen.domain import in_domain  # few dumps are of Xen
+
+        return in_domain(arch, lambda: self._p2m)
+
+    @cached_property
+    def _p2m(self) -> PhysToMachine:
+        from npdump.kernel.xen.domain import find_p2m
+
+        return find_p2m(self._as_opened)
+
+    def _with_p2m(self, kernel: Kernel) -> Kernel:
+        """Note at the kernel that it ran in a domain of Xen, if it did."""
+        is_xen = has_xen_info(self.source.notes.area, self.source.header.byte_order)
+        return kernel._replace(p2m=replace(self._p2m, source=self.source)) if is_xen else kernel
+
+    @cached_property
+    def hypervisor(self) -> Hypervisor | None:
+        """The Xen under the crashed kernel, None if there was none.
+
+        Raises
+        ------
+        SourceError, FactError
+            If it is not told enough of it, or a file that tells of it can't be read.
+        """
+        if not has_xen_info(self.source.notes.area, self.source.header.byte_order):
+            return None
+        from npdump.kernel.xen.facts import load_facts
+        from npdump.kernel.xen.hypervisor import open_hypervisor
+
+        facts = load_facts(self.source, self._xen.syms, self._xen.vmcoreinfo)
+        return open_hypervisor(self.source, by_machine(self.source.header), facts, self._xen.phys_start)
 
     @cached_property
     def external(self) -> ExternalFacts | None:
@@ -199,7 +248,14 @@ class Opened:
         VersionMismatch
             If ``vmlinux`` or ``vmcoreinfo`` is of another kernel.
         """
-        return probe.find_kernel(self.source, self.arch, required=True, observer=self.observer, external=self.external)
+        return self._with_p2m(
+            probe.find_kernel(self.source, self.arch, required=True, observer=self.observer, external=self.external)
+        )
+
+    @cached_property
+    def frames(self) -> Source:
+        """Memory by the kernel's own page frames: `source`, unless it ran in a domain of Xen; raises as `kernel`."""
+        return self.source if self.kernel.p2m is None else self.kernel.p2m.frames
 
     def vmcoreinfo_texts(self) -> list[texts.KernelText]:
         """Return the VMCOREINFO texts in the dump; all of its memory is looked through.
@@ -336,6 +392,7 @@ class Opened:
         if required or "kernel" in self.__dict__:
             return self.kernel
         kernel = probe.find_kernel(self.source, self.arch, required=False, observer=observer, external=self.external)
-        if kernel is not None:
-            self.__dict__["kernel"] = kernel
+        if kernel is None:
+            return None
+        self.__dict__["kernel"] = kernel = self._with_p2m(kernel)
         return kernel

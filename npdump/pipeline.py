@@ -18,6 +18,7 @@ from npdump.bitmap import in_file, in_memory
 from npdump.encode.batches import BATCH_NBYTES
 from npdump.errors import AddressError, FactError, MemmapError, NoSpace, UsageError
 from npdump.kernel.probe import utsname
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP
 from npdump.observer import SILENT, Observer, Recorder
 from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES, SCAN_STAGE, PageScan
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
+    from npdump.kernel.xen.hypervisor import Hypervisor
     from npdump.pages.scan import Decide
     from npdump.sinks import Sink
     from npdump.sources import Source
@@ -52,11 +54,17 @@ class ScanOptions:
         Page frames whose bitmaps are held at a time.
     work_dir : str or None
         Directory for a temporary file with the bitmaps; None keeps them in memory.
+    hypervisor : Hypervisor or None
+        Leave out pages of a Xen host that are neither its nor dom0's.
+    drops_memmap : bool
+        Leave out struct pages of pages that are left out.
     """
 
     strict: bool = False
     window_npages: int = DEFAULT_WINDOW_NPAGES
     work_dir: str | None = None
+    hypervisor: Hypervisor | None = None
+    drops_memmap: bool = False
 
 
 DEFAULT_SCAN = ScanOptions()
@@ -230,7 +238,8 @@ class _Run(NamedTuple):
                 plans = [plan._replace(part=pfns) for pfns in self.split.ranges(scan, source.page_size)]
             parts = [writers.get(self.options.format)(part, self.options) for part in plans]
         recorder.debug(verdict.summary)
-        if n_unreadable := scan.totals().n_unreadable:
+        has_all = not source.history.status & STATUS_EXCLUDED_VMEMMAP  # else those that lack are of pages that do, too
+        if has_all and (n_unreadable := scan.totals().n_unreadable):
             recorder.warn(f"{n_unreadable} struct pages couldn't be read: their pages are kept")
         with recorder.stage(COPY_STAGE):
             nbytes = write_parts(parts, self.open_sinks(), recorder, can_retry, source.page_size, self.options)
@@ -252,6 +261,7 @@ class _Run(NamedTuple):
             utsname=utsname(kernel, arch, history.utsname),
             phys_base=arch.phys_base(source, kernel.facts) if kernel else history.phys_base,
             timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
+            drops_memmap=self.scanning.drops_memmap and kernel is not None,
         )
 
     def _summary(self, plan: DumpPlan, parts: Sequence[Writer], nbytes: int, n_removed: int) -> Summary:
@@ -278,6 +288,8 @@ class _Run(NamedTuple):
             n_hwpoison=count[PageClass.HWPOISON],
             n_offline=count[PageClass.OFFLINE],
             n_extension=count[PageClass.EXTENSION],
+            n_guest=count[PageClass.GUEST],
+            n_memmap=count[PageClass.MEMMAP],
             n_elf_excluded=parts[0].n_left_out,
             written_nbytes=nbytes,
             seconds_by_stage=self.recorder.seconds_by_stage,
@@ -292,23 +304,53 @@ def open_checked_scan(
 
     Where the dump lost pages, and with them what tells the rest apart, all of these are kept.
     """
+    if options.drops_memmap and kernel is not None and kernel.p2m is not None:
+        raise UsageError(f"{source.path}: is of a Xen host: -e is for kernels that run on the machine itself")
+    if kernel is not None and kernel.p2m is not None and level <= DumpLevel.ZERO and source.notes.is_completed:
+        # As makedumpfile: Xen sees to it that no broken page is read, and dom0 isn't asked unless it has to be.
+        kernel = None
     open_at = partial(
         checked_scan,
-        source,
+        source if kernel is None or kernel.p2m is None else kernel.p2m.frames,
         observer=observer,
         strict=options.strict,
         window_npages=options.window_npages,
         allocate=in_file(options.work_dir) if options.work_dir else in_memory,
     )
     if kernel is None:
-        return open_at(None, level & DumpLevel.ZERO)
+        found = open_at(None, level & DumpLevel.ZERO)
+    else:
+        try:
+            found = open_at(kernel, level)
+        except (FactError, AddressError, MemmapError) as error:
+            if options.strict or not source.history.n_lost:
+                raise
+            observer.warn(f"{error}: pages are kept whatever their kind")
+            found = open_at(None, level & DumpLevel.ZERO)
+        if kernel.p2m is not None:
+            from npdump.pages import xen  # few dumps are of Xen
+
+            found = found._replace(scan=xen.machine_scan(found.scan, kernel.p2m, source))
+    if options.hypervisor is not None:
+        found = found._replace(scan=_without_guests(found.scan, options.hypervisor, options.strict, observer))
+    if options.drops_memmap and kernel is not None:
+        from npdump.pages import unused_memmap  # seldom wanted
+
+        found = found._replace(scan=unused_memmap.without_unused(found.scan, kernel, source))
+    return found
+
+
+def _without_guests(scan: PageScan, hypervisor: Hypervisor, strict: bool, observer: Observer) -> PageScan:
+    """Leave out what is of other domains than dom0; where Xen's tables make no sense, nothing."""
+    from npdump.pages.xen import UserDomains
+
     try:
-        return open_at(kernel, level)
-    except (FactError, AddressError, MemmapError) as error:
-        if options.strict or not source.history.n_lost:
+        return scan.followed_by(UserDomains(hypervisor))
+    except (FactError, AddressError) as error:
+        if strict:
             raise
-        observer.warn(f"{error}: pages are kept whatever their kind")
-        return open_at(None, level & DumpLevel.ZERO)
+        observer.warn(f"{error}: pages of user domains are kept")
+        return scan
 
 
 def _report_history(source: Source, level: int, reassemble: bool, observer: Observer) -> None:

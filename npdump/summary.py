@@ -30,7 +30,7 @@ class Summary:
         Page frames that the input holds (bitmap 1).
     n_absent : int
         Pages that an earlier filter had left out of the input, or that were lost.
-    n_zero, n_cache, n_cache_private, n_user, n_free, n_hwpoison, n_offline, n_extension : int
+    n_zero, n_cache, n_cache_private, n_user, n_free, n_hwpoison, n_offline, n_extension, n_guest, n_memmap : int
         Pages left out, by the kind that decided; a page counts once.
     n_removed : int
         Pages of memory that the kernel had given away before it crashed (virtio-mem, a DIMM): kept as any others.
@@ -71,6 +71,8 @@ class Summary:
     n_offline: int = 0
     n_extension: int = 0
     n_removed: int = 0
+    n_guest: int = 0
+    n_memmap: int = 0
     n_shared: int = 0
     n_lost: int = 0
     n_unreadable: int = 0
@@ -97,6 +99,8 @@ class Summary:
             + self.n_hwpoison
             + self.n_offline
             + self.n_extension
+            + self.n_guest
+            + self.n_memmap
         )
 
     @property

@@ -53,7 +53,7 @@ def test_every_combination_of_traits(level: int) -> None:
 
 def test_traits_are_bits_and_classes_are_counted_from_0() -> None:
     assert [trait.value for trait in Trait] == [1 << number for number in range(10)]
-    assert [page_class.value for page_class in PageClass] == list(range(9))
+    assert [page_class.value for page_class in PageClass] == list(range(11))
     assert [level.value for level in DumpLevel] == [1, 2, 4, 8, 16]
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from npdump import codecs, storage
 from npdump.arrays import count
+from npdump.errors import AddressError, FactError
 from npdump.kernel.crash import of_header, of_kernel
+from npdump.layouts.elf import NT_XEN_CRASH_INFO, NT_XEN_CRASH_REGS
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
-from npdump.sources._notes import cpu_pids, parse_notes
+from npdump.sources._notes import cpu_pids, has_xen_info, parse_notes
 from npdump.storage.flattened import FlattenedStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from npdump.arch import Arch
     from npdump.kernel.kernel import Kernel
@@ -44,6 +46,8 @@ _NOTE_TYPES = {
     (b"LINUX", 0x30A): "NT_S390_VXRS_HIGH",
     (b"LINUX", 0x30B): "NT_S390_GS_CB",
     (b"LINUX", 0x401): "NT_ARM_TLS",
+    (b"Xen", NT_XEN_CRASH_INFO): "crash info",
+    (b"Xen", NT_XEN_CRASH_REGS): "crash registers",
 }
 """Names by owner and type (Linux include/uapi/linux/elf.h); VMCOREINFO, QEMU and such are named by their owner."""
 
@@ -123,6 +127,10 @@ class DumpInfo:
         The log's words on who was running then, and where.
     n_tasks : int or None
         Threads that there were.
+    hypervisor : str or None
+        Xen's version, of a host that ran it.
+    domains : tuple of int
+        Numbers of the domains that it ran.
     kaslr_offset : int or None
         Bytes by which the kernel's image was moved.
     n_cpus : int
@@ -166,6 +174,8 @@ class DumpInfo:
     panic: str | None = None
     panic_task: str | None = None
     n_tasks: int | None = None
+    hypervisor: str | None = None
+    domains: tuple[int, ...] = ()
     kaslr_offset: int | None = None
     n_cpus: int
     page_size: int
@@ -184,7 +194,12 @@ class DumpInfo:
 
 
 def describe(
-    source: Source, arch: Arch, kernel: Kernel | None, storages: Sequence[Storage], doubts: list[str]
+    source: Source,
+    arch: Arch,
+    kernel: Kernel | None,
+    storages: Sequence[Storage],
+    doubts: list[str],
+    domains: Callable[[], list[int]] = list,
 ) -> DumpInfo:
     """Collect what is known of a dump.
 
@@ -198,6 +213,8 @@ def describe(
         The files.
     doubts : list of str
         What was said while the kernel was looked for.
+    domains : callable
+        Returns the numbers of the domains of a Xen host; raises where these can't be told.
     """
     missing = list(doubts)
     history = source.history
@@ -218,9 +235,24 @@ def describe(
         unpacked_nbytes=sum(storage.nbytes for storage in storages),
         machine=arch.name,
         **told_by_kernel,
+        **_of_xen(source, domains, missing),
         **of_memory,
         missing=tuple(missing),
     )
+
+
+def _of_xen(source: Source, domains: Callable[[], list[int]], missing: list[str]) -> dict[str, Any]:
+    if not has_xen_info(source.notes.area, source.header.byte_order):
+        return {}
+    from npdump.kernel.xen.crash_info import read_crash_info, version_of  # few dumps are of Xen
+
+    info = read_crash_info(source)
+    known: dict[str, Any] = {"hypervisor": "Xen" if info is None else version_of(source, info)}
+    try:
+        known["domains"] = tuple(domains())
+    except (FactError, AddressError) as error:
+        missing.append(f"Xen's domains: {error}")
+    return known
 
 
 def _file_nbytes(storages: Sequence[Storage]) -> int | None:

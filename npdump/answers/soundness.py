@@ -229,6 +229,7 @@ def _gdb(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
         if (headers["p_align"] & (headers["p_align"] - 1)).any() or (headers["p_align"] >> 32).any():
             yield "does not take the alignment in its program headers"
     yield from _plain_file(storages)
+    yield from _knows_no_domain(kernel)
     if kernel.arch.name != _HOST:
         yield f"needs to be built for {kernel.arch.name} too, as gdb-multiarch is"
 
@@ -245,6 +246,7 @@ def _libkdumpfile(source: Source, storages: tuple[Storage, ...], kernel: Kernel)
 
 def _drgn(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
     yield from _plain_file(storages)
+    yield from _knows_no_domain(kernel)
     if kernel.arch.name not in _DRGN_MACHINES:
         yield f"does not know the machine {kernel.arch.name}"
     lacking = [key for key in _DRGN_KEYS if key not in kernel.facts]
@@ -262,6 +264,11 @@ def _crash(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Tes
     if source.compressed is None:
         yield from _own_vmcoreinfo(source, storages)
         yield from _elf_for_crash(source, storages)
+
+
+def _knows_no_domain(kernel: Kernel) -> Test:
+    if kernel.p2m is not None:
+        yield "does not know which page frames of a Xen host are dom0's"
 
 
 def _plain_file(storages: tuple[Storage, ...]) -> Test:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from npdump import sources, storage
 from npdump.dump import Dump
+from npdump.kernel.xen import XenFiles
 from npdump.storage.flattened import is_flattened
 
 if TYPE_CHECKING:
@@ -42,5 +43,6 @@ def open_dump(options: Options, report: Reporter) -> Dump:
         work_dir=options.work_dir,
         machine=options.machine,
         max_unpacked_nbytes=options.max_unpacked_nbytes,
+        xen=XenFiles(options.xen_syms, options.xen_vmcoreinfo, options.xen_phys_start),
         observer=report,
     )

@@ -75,6 +75,11 @@ class Options(NamedTuple):
     codec_level: int | None = None
     verify: bool = True
     share: bool = True
+    drop_guests: bool = False
+    drop_memmap: bool = False
+    xen_syms: str | None = None
+    xen_vmcoreinfo: str | None = None
+    xen_phys_start: int | None = None
     verbose: bool = False
     by: str | None = None
     csv: bool = False

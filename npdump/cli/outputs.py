@@ -62,9 +62,12 @@ def _make(options: Options, dump: Dump) -> Summary:
         share=options.share,
         reassemble=options.reassemble,
         split=Split(len(options.dumpfiles), options.splitblock_kib) if options.split else None,
-        scanning=ScanOptions(options.strict, _window_npages(options), options.work_dir),
         config=options.config,
         extensions=options.extensions,
+        scanning=ScanOptions(
+            options.strict, _window_npages(options), options.work_dir, drops_memmap=options.drop_memmap
+        ),
+        drop_guests=options.drop_guests,
     )
 
 

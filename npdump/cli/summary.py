@@ -29,6 +29,8 @@ def as_text(summary: Summary) -> str:
         f"    Hwpoison pages          : {_hex(summary.n_hwpoison)}",
         f"    Offline pages           : {_hex(summary.n_offline)}",
         f"    Extension filter pages  : {_hex(summary.n_extension)}",
+        *([f"    Pages of other domains  : {_hex(summary.n_guest)}"] if summary.n_guest else []),
+        *([f"    Unneeded struct pages   : {_hex(summary.n_memmap)}"] if summary.n_memmap else []),
         f"  Remaining pages  : {_hex(summary.n_remaining)}",
         *([] if n_elf_remaining is None else [f"     in ELF format : {_hex(n_elf_remaining)}"]),
         *([f"    Pages that could not be had    : {_hex(summary.n_lost)}"] if summary.n_lost else []),

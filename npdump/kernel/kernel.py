@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from npdump.arrays import I64, U64
     from npdump.facts import Facts
     from npdump.kernel.memory import VirtualMemory
+    from npdump.kernel.xen.domain import PhysToMachine
     from npdump.layouts import ByteOrder
 
 __all__ = ["Kernel", "MemMap", "struct_dtype"]
@@ -75,7 +76,8 @@ def struct_dtype(
 class Kernel(NamedTuple):
     """What a memory model needs to look at: the crashed kernel's facts, machine, memory and page size (bytes).
 
-    ``memmap`` is its memory map, once that was found: `find` then returns it.
+    ``memmap`` is its memory map, once that was found: `find` then returns it. ``p2m`` is its table of page frames, if
+    it ran in a domain of Xen: its own aren't the machine's then.
     """
 
     facts: Facts
@@ -83,6 +85,7 @@ class Kernel(NamedTuple):
     memory: VirtualMemory
     page_size: int
     memmap: MemMap | None = None
+    p2m: PhysToMachine | None = None
 
     def struct(
         self, name: str, fields: Mapping[str, tuple[npt.DTypeLike, str | int | None]], needs: Iterable[str] = ()

@@ -129,6 +129,15 @@ class VirtualMemory:
             at = end
         return extents
 
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page."""
+        return self._source.page_size
+
+    def view_physical(self, paddr: int, nbytes: int) -> U8:
+        """Return the bytes at an address that `extents` gave; see `npdump.sources.Source.view`."""
+        return self._source.view(paddr, nbytes)
+
     def translate(self, vaddrs: U64) -> Translation:
         """Translate single addresses by the page tables, which the machine must have."""
         assert self.space.paging is not None

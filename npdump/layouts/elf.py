@@ -35,6 +35,9 @@ DUMP_ELF_INCOMPLETE = 0x1
 """``e_flags`` bit of a filtered dump that was cut short (makedumpfile, crash)."""
 
 NT_PRSTATUS = 1
+NT_XEN_CRASH_INFO = 0x1000001
+NT_XEN_CRASH_REGS = 0x1000002
+"""Notes whose owner is Xen (Xen ``xen/include/public/elfnote.h``)."""
 
 EHDR = {
     bits: np.dtype(

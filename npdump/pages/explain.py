@@ -85,7 +85,7 @@ class Explainer:
         self._page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
         self._memmap = find(kernel, self._page.nbytes, source.max_mapnr)
         self._free_blocks = read_free_lists(kernel, self._memmap, self._page, observer)
-        self._struct_pages = StructPages(source, kernel.memory, self._memmap, self._page.dtype)
+        self._struct_pages = StructPages(kernel.memory, self._memmap, self._page.dtype)
 
     @cached_property
     def _flag_bits(self) -> Mapping[str, int]:

@@ -48,6 +48,8 @@ class PageExplanation:
     block_npages : int
     class_by_level : dict of int to str
         What it is left out as, a name of `PageClass` or ``ZERO``, at the levels at which it is left out.
+    owner : str or None
+        Whose it is, in words, on a host that ran Xen.
     """
 
     pfn: int
@@ -67,6 +69,7 @@ class PageExplanation:
     block_pfn: int
     block_npages: int
     class_by_level: dict[int, str]
+    owner: str | None = None
 
     def _repr_html_(self) -> str:
         levels: dict[str, list[str]] = {}

@@ -52,6 +52,8 @@ KIND_OF_CLASS = {
     PageClass.HWPOISON: PageKind.HWPOISON,
     PageClass.OFFLINE: PageKind.OFFLINE,
     PageClass.UNACCEPTED: PageKind.UNACCEPTED,
+    PageClass.GUEST: PageKind.OFFLINE,
+    PageClass.MEMMAP: PageKind.KERNEL,
 }
 """What a page of a class is, as far as its class alone says it."""
 

@@ -68,6 +68,10 @@ class PageClass(IntEnum):
     UNACCEPTED = 7
     EXTENSION = 8
     """Left out by a rule of the user's own (`npdump.extensions`)."""
+    GUEST = 9
+    """Of another domain than Xen's and dom0's (``-X``)."""
+    MEMMAP = 10
+    """Struct pages of pages that are left out (``-e``)."""
 
 
 UNSAFE = (PageClass.HWPOISON, PageClass.OFFLINE, PageClass.UNACCEPTED)

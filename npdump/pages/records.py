@@ -14,7 +14,6 @@ from npdump.kernel.memory import Extent, VirtualMemory
 if TYPE_CHECKING:
     from npdump.arrays import U8, Records
     from npdump.kernel.kernel import MemMap
-    from npdump.sources import Source
 
 __all__ = ["StructPages"]
 
@@ -27,7 +26,6 @@ class StructPages:
 
     Parameters
     ----------
-    source : Source
     memory : VirtualMemory
     memmap : MemMap
     dtype : dtype
@@ -39,8 +37,7 @@ class StructPages:
         Struct pages that couldn't be read so far.
     """
 
-    def __init__(self, source: Source, memory: VirtualMemory, memmap: MemMap, dtype: np.dtype) -> None:
-        self._source = source
+    def __init__(self, memory: VirtualMemory, memmap: MemMap, dtype: np.dtype) -> None:
         self._memory = memory
         self._dtype = dtype
         self._starts: list[int] = memmap.pfn_starts.tolist()
@@ -82,7 +79,7 @@ class StructPages:
         extents = self._extents(vaddr, nbytes, (self._stops[run] - pfn_start) * itemsize)
         if len(extents) == 1 and extents[0].paddr is not None:
             try:
-                raw = self._source.view(extents[0].paddr, nbytes)
+                raw = self._memory.view_physical(extents[0].paddr, nbytes)
             except AddressError:
                 pass
             else:
@@ -98,7 +95,7 @@ class StructPages:
         if extent.paddr is None:
             return extent.nbytes
         try:
-            out[:] = self._source.view(extent.paddr, extent.nbytes)
+            out[:] = self._memory.view_physical(extent.paddr, extent.nbytes)
             return 0
         except AddressError:
             pass
@@ -106,9 +103,9 @@ class StructPages:
         n_lost = at = 0
         while at < extent.nbytes:
             paddr = extent.paddr + at
-            nbytes = min(self._source.page_size - paddr % self._source.page_size, extent.nbytes - at)
+            nbytes = min(self._memory.page_size - paddr % self._memory.page_size, extent.nbytes - at)
             try:
-                out[at : at + nbytes] = self._source.view(paddr, nbytes)
+                out[at : at + nbytes] = self._memory.view_physical(paddr, nbytes)
             except AddressError:
                 n_lost += nbytes
             at += nbytes

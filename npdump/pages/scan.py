@@ -92,8 +92,8 @@ class ScanContext(NamedTuple):
         Page frames, ascending, before and after which totals are kept apart.
     all_struct_pages : StructPages or None
         As ``struct_pages``, whether the level needs them or not.
-    decide : Decide or None
-        Has the last word about classes; asked once more for each pass over the pages.
+    deciders : tuple of Decide
+        Have the last word about classes, one after the other; asked once more for each pass over the pages.
     """
 
     source: Source
@@ -106,7 +106,7 @@ class ScanContext(NamedTuple):
     drops_unaccepted: bool = False
     edges: Sequence[int] = ()
     all_struct_pages: StructPages | None = None
-    decide: Decide | None = None
+    deciders: tuple[Decide, ...] = ()
 
 
 def needs_struct_pages(page: StructPage, level: int, has_free_lists: bool = False) -> bool:
@@ -164,10 +164,19 @@ class PageScan:
         self.level = context.level
 
     def deciding(self, decide: Decide) -> PageScan:
-        """Return the same scan with somebody else's last word about classes."""
-        context = self._context._replace(decide=decide)
-        if context.all_struct_pages is None:
+        """Return the same scan with somebody else's last word about classes, who may look at struct pages."""
+        if self._context.all_struct_pages is None:
             self._observer.warn("no struct pages can be read: rules that look at them have no say")
+        return self.followed_by(decide)
+
+    def followed_by(self, decide: Decide) -> PageScan:
+        """Return the same scan with one more rule, after those that there are."""
+        context = self._context._replace(deciders=(*self._context.deciders, decide))
+        return PageScan(context, self._observer, window_npages=self._window_npages, allocate=self._allocate)
+
+    def of_source(self, source: Source) -> PageScan:
+        """Return a scan of another image at the same level, that keeps all its pages."""
+        context = ScanContext(source, source.max_mapnr, self.level)
         return PageScan(context, self._observer, window_npages=self._window_npages, allocate=self._allocate)
 
     @property
@@ -258,10 +267,10 @@ class PageScan:
                 has_data = mask_of(self._context.source.data_runs, start, stop) & is_ram
                 classes, carry = self._classify(records, start, stop, is_ram, carry)
                 batch = ClassBatch(start, stop, classes, is_ram, has_data, n_unreadable)
-            if self._context.decide is not None:
-                spare = self._context.all_struct_pages
-                seen = spare.read(start, stop) if records is None and spare is not None else records
-                classes = self._context.decide(start, batch.classes, batch.is_ram, batch.has_data, seen)
+            for decide in self._context.deciders:
+                if records is None and self._context.all_struct_pages is not None:
+                    records = self._context.all_struct_pages.read(start, stop)
+                classes = decide(start, batch.classes, batch.is_ram, batch.has_data, records)
                 batch = batch._replace(classes=classes)
             self._observer.progress(SCAN_STAGE, stop, self.max_mapnr)
             yield batch
@@ -351,7 +360,7 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
     )
     if level & DumpLevel.FREE:
         context = context._replace(free_blocks=read_free_lists(kernel, memmap, page, observer))
-    struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+    struct_pages = StructPages(kernel.memory, memmap, page.dtype)
     context = context._replace(all_struct_pages=struct_pages)
     drops_unaccepted = context.drops_unaccepted and page.unaccepted is not None
     if not drops_unaccepted and not needs_struct_pages(page, level, context.free_blocks is not None):

@@ -187,7 +187,7 @@ class PageTable:
         page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
         memmap = find(kernel, page.nbytes, source.max_mapnr)
         free_blocks = read_free_lists(kernel, memmap, page, self._observer)
-        struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+        struct_pages = StructPages(kernel.memory, memmap, page.dtype)
         return _Context(page, struct_pages, memmap, free_blocks, min(source.max_mapnr, int(memmap.pfn_stops[-1])))
 
     @property

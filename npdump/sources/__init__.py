@@ -128,12 +128,15 @@ class NoteArea(NamedTuple):
         Where ``vmcoreinfo`` is in ``area``.
     n_cpus : int
         Number of NT_PRSTATUS notes.
+    is_completed : bool
+        Whether ``vmcoreinfo`` was no note, but found in memory.
     """
 
     area: bytes = b""
     vmcoreinfo: bytes | None = None
     offset: int = 0
     n_cpus: int = 0
+    is_completed: bool = False
 
 
 class VmcoreinfoText(NamedTuple):

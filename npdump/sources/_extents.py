@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["PageExtents", "page_runs"]
 
 
-def page_runs(start: I64, stop: I64, page_shift: int) -> Runs:
+def page_runs(start: I64, stop: I64, page_shift: int, with_heads: bool = False) -> Runs:
     """Return the page frames of byte ranges ``[start, stop)``, as disjoint ascending runs.
 
-    A page of which a range holds only the tail counts, one of which it holds only the head doesn't. The kernel uses
-    neither (Linux ``mm/mm_init.c`` rounds the start of memory up and its end down); makedumpfile 1.7.9 takes them this
-    way, and a page that lies in two ranges is there by the second's rule.
+    A page of which a range holds only the tail counts, one of which it holds only the head doesn't, unless
+    ``with_heads``. The kernel uses neither (Linux ``mm/mm_init.c`` rounds the start of memory up and its end down);
+    makedumpfile 1.7.9 takes them this way, and a page that lies in two ranges is there by the second's rule.
     """
     first = start >> page_shift
-    last = stop >> page_shift
+    last = -(-stop >> page_shift) if with_heads else stop >> page_shift
     used = last > first
     first, last = first[used], last[used]
     order = np.argsort(first, kind="stable")

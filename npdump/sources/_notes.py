@@ -20,6 +20,7 @@ __all__ = [
     "cpu_pids",
     "find_eraseinfo",
     "find_vmcoreinfos",
+    "has_xen_info",
     "make_note",
     "note_area",
     "page_size_of",
@@ -169,6 +170,13 @@ def without_eraseinfo(notes: NoteArea, byte_order: ByteOrder) -> NoteArea:
     return notes
 
 
+def has_xen_info(area: bytes, byte_order: ByteOrder) -> bool:
+    """Return whether a dump is of a machine that ran Xen: the hypervisor adds a note about itself."""
+    return b"Xen\0" in area and any(
+        note.name == b"Xen" and note.type == elf.NT_XEN_CRASH_INFO for note in parse_notes(area, byte_order)
+    )
+
+
 def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:
     """Return a note of type 0."""
     header = _NHDR[byte_order].pack(len(name) + 1, len(desc), 0)
@@ -185,7 +193,8 @@ def with_text(notes: NoteArea, text: VmcoreinfoText, byte_order: ByteOrder) -> N
     # After notes that are damaged other readers would not find it.
     is_clean = not area or (bool(stops) and stops[-1] == len(area))
     offset = (len(area) if is_clean else 0) + note.index(text.text)
-    return notes._replace(area=area + note if is_clean else note + area, vmcoreinfo=text.text, offset=offset)
+    area = area + note if is_clean else note + area
+    return notes._replace(area=area, vmcoreinfo=text.text, offset=offset, is_completed=True)
 
 
 def _padded(data: bytes) -> bytes:

@@ -120,7 +120,7 @@ def bound_claims(storage: Storage, segments: Records) -> tuple[Records, tuple[st
     return segments, (doubt,)
 
 
-def memory_of(storage: Storage, segments: Records, page_size: int) -> Memory:
+def memory_of(storage: Storage, segments: Records, page_size: int, with_heads: bool = False) -> Memory:
     """Find out what of the memory that segments name is in the file.
 
     Parameters
@@ -129,14 +129,16 @@ def memory_of(storage: Storage, segments: Records, page_size: int) -> Memory:
     segments : ndarray of dtype SEGMENT
     page_size : int
         Bytes.
+    with_heads : bool
+        See `npdump.sources._extents.page_runs`.
     """
     paddr, filesz, memsz, offset = (segments[name].astype(np.int64) for name in ("paddr", "filesz", "memsz", "offset"))
     shift = page_size.bit_length() - 1
     stop = paddr + memsz
     # A page that the file holds in part is in the file, where the rest was left out by an earlier filter.
     data_stop = np.where(filesz < memsz, -(-(paddr + filesz) >> shift) << shift, stop)
-    claimed = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift)
-    max_mapnr, ram_runs = int(-(-stop.max() >> shift)), page_runs(paddr, stop, shift)
+    claimed = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift, with_heads)
+    max_mapnr, ram_runs = int(-(-stop.max() >> shift)), page_runs(paddr, stop, shift, with_heads)
     is_whole = storage.covers(offset, filesz) | (filesz == 0)
     if is_whole.all():
         return Memory(paddr, filesz, offset, max_mapnr, ram_runs, claimed, 0)
@@ -146,7 +148,7 @@ def memory_of(storage: Storage, segments: Records, page_size: int) -> Memory:
         for i in np.flatnonzero(~is_whole & (offset >= 0)).tolist()
     ]
     paddr, filesz, offset, data_stop = np.concatenate(pieces).T
-    data_runs = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift)
+    data_runs = page_runs(paddr, np.where(filesz > 0, data_stop, paddr), shift, with_heads)
     return Memory(paddr, filesz, offset, max_mapnr, ram_runs, data_runs, count(subtract(claimed, data_runs)))
 
 

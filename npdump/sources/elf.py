@@ -14,7 +14,7 @@ from npdump.layouts.page_flag import STATUS_INCOMPLETE
 from npdump.sources import SEGMENT, Header, History, Source
 from npdump.sources._extents import PageExtents
 from npdump.sources._image import Image
-from npdump.sources._notes import find_eraseinfo, note_area, page_size_of, parse_notes
+from npdump.sources._notes import find_eraseinfo, has_xen_info, note_area, page_size_of, parse_notes
 from npdump.sources._segments import bound_claims, memory_of, possible
 from npdump.sources._vmcoreinfo_scan import complete, has_text
 
@@ -147,7 +147,8 @@ def _open(storage: Storage) -> Image:
 
 
 def _image(file: _ElfFile, page_size: int) -> Image:
-    memory = memory_of(file.storage, file.segments, page_size)
+    # As makedumpfile 1.7.9: of a Xen host, a page counts of which a range holds only the head.
+    memory = memory_of(file.storage, file.segments, page_size, has_xen_info(file.notes.area, file.byte_order))
     e_flags = int(file.header["e_flags"])
     is_incomplete = memory.n_lost or file.n_left_out or e_flags & elf.DUMP_ELF_INCOMPLETE
     return Image(

@@ -54,6 +54,8 @@ class DumpPlan(NamedTuple):
         Seconds since 1970 at which the kernel crashed, 0 if that isn't known.
     part : tuple of two int, or None
         Page frames ``[start, stop)`` whose pages go into this file, one of a split dump; ``start`` is a multiple of 64.
+    drops_memmap : bool
+        Whether struct pages of pages that are left out are left out.
     """
 
     source: Source
@@ -69,6 +71,7 @@ class DumpPlan(NamedTuple):
     phys_base: int
     timestamp: int
     part: tuple[int, int] | None = None
+    drops_memmap: bool = False
 
     @property
     def drops_zero(self) -> bool:

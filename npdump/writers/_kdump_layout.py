@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npdump.layouts import kdump
-from npdump.layouts.page_flag import STATUS_INCOMPLETE, PageFlag
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE, PageFlag
 from npdump.sources._notes import with_byte_order
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class KdumpLayout:
 
     def __init__(self, dump: DumpPlan, codec_flag: PageFlag, n_kept: int) -> None:
         self._dump = dump
-        self._status = int(codec_flag) | dump.source.history.status
+        self._status = int(codec_flag) | dump.source.history.status | STATUS_EXCLUDED_VMEMMAP * dump.drops_memmap
         self._byte_order = dump.byte_order
         self._max_mapnr = dump.scan.max_mapnr - dump.first_pfn
         self._page_size = block = dump.source.page_size

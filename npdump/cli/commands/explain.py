@@ -110,6 +110,8 @@ def as_text(page: dict[str, Any]) -> str:
         f"page frame      {page['pfn']:#x}, at {page['paddr']:#x} ({page['named_by']})",
         f"content         {'is in the dump' if page['is_dumped'] else where}",
     ]
+    if page["owner"] is not None:
+        lines.append(f"owner           {page['owner']}")
     if page["struct_page"] is None or not page["fields"]:
         lines.append("struct page     none: the page is kept at every level")
     else:
@@ -173,4 +175,6 @@ _LABELS = {
     PageClass.HWPOISON.name: "broken memory",
     PageClass.OFFLINE.name: "offline memory",
     PageClass.UNACCEPTED.name: "memory that the guest hasn't accepted",
+    PageClass.GUEST.name: "a page of another domain",
+    PageClass.MEMMAP.name: "struct pages that aren't needed",
 }

@@ -67,6 +67,8 @@ def _entries(info: DumpInfo, vmcoreinfo_texts: list[KernelText] | None) -> Itera
     for name in ("command_line", "panic", "panic_task"):
         yield name.replace("_", " "), _one(getattr(info, name))
     yield "tasks", _one(info.n_tasks)
+    yield "hypervisor", _one(info.hypervisor)
+    yield "domains", _one(", ".join(map(str, info.domains)) or None)
     yield "kaslr offset", [] if info.kaslr_offset is None else [hex(info.kaslr_offset)]
     yield "cpus", [str(info.n_cpus)]
     yield "page size", [str(info.page_size)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``-g VMCOREINFO -x VMLINUX``: what a vmlinux tells, as a text file for ``-i``."""
+"""``-g VMCOREINFO``: what a vmlinux or xen-syms tells, as a text file for ``-i`` or ``--xen-vmcoreinfo``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from npdump.kernel.facts import vmcoreinfo
 from npdump.kernel.facts.vmlinux import read_vmlinux
+from npdump.kernel.xen.facts import read_syms
 from npdump.sinks.file import FileSink
 from npdump.storage.file import FileStorage
 
@@ -22,16 +23,17 @@ PAGE_SIZE = 4096
 
 def run(options: Options, report: Reporter) -> None:
     """Write the file."""
-    assert options.vmlinux is not None and options.new_vmcoreinfo is not None
-    given = read_vmlinux(options.vmlinux, options.work_dir)
-    vmlinux = FileStorage(options.vmlinux)
-    sink = FileSink(options.new_vmcoreinfo, options.force, [vmlinux], keep_away=True)
+    path = options.vmlinux or options.xen_syms
+    assert path is not None and options.new_vmcoreinfo is not None
+    facts = read_syms(path) if options.vmlinux is None else read_vmlinux(path, options.work_dir).facts
+    binary = FileStorage(path)
+    sink = FileSink(options.new_vmcoreinfo, options.force, [binary], keep_away=True)
     try:
-        sink.write(0, vmcoreinfo.format_text(given.facts, PAGE_SIZE).encode())
+        sink.write(0, vmcoreinfo.format_text(facts, PAGE_SIZE).encode())
         sink.close()
     except BaseException:
         sink.discard()
         raise
     finally:
-        vmlinux.close()
+        binary.close()
     report.message(f"\nThe vmcoreinfo is saved to {options.new_vmcoreinfo}.\n\nnpdump Completed.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from npdump.cli.flags import erasing, facts, fleet, looking, messages, output, questions, work
+from npdump.cli.flags import erasing, facts, fleet, looking, messages, output, questions, work, xen
 from npdump.cli.flags._declare import usage_error
 from npdump.cli.flags.unsupported import UNSUPPORTED_OPTIONS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from npdump.cli.flags._declare import Group
 
-GROUPS: tuple[Group, ...] = (output, work, facts, erasing, questions, looking, fleet, messages)
+GROUPS: tuple[Group, ...] = (output, work, facts, xen, erasing, questions, looking, fleet, messages)
 
 USAGE = (
     "npdump [OPTION]... VMCORE DUMPFILE\n"
@@ -30,7 +30,7 @@ USAGE = (
     "       npdump --reassemble DUMPFILE... DUMPFILE\n"
     "       npdump --dump-dmesg | --partial-dmesg [OPTION]... VMCORE... [LOGFILE]\n"
     "       npdump --mem-usage | --vtop ADDRESS [OPTION]... VMCORE\n"
-    "       npdump -g VMCOREINFO -x VMLINUX\n"
+    "       npdump -g VMCOREINFO -x VMLINUX | --xen-syms XEN_SYMS\n"
     "       npdump --check-config --config FILE [OPTION]... VMCORE...\n"
     "       npdump info [OPTION]... VMCORE...\n"
     "       npdump explain [OPTION]... VMCORE PAGE...\n"

@@ -37,7 +37,8 @@ FLAGS = (
         "-g",
         dest="new_vmcoreinfo",
         metavar="VMCOREINFO",
-        help="write what -x VMLINUX tells about a kernel to the text file VMCOREINFO; no VMCORE is needed",
+        help="write what -x VMLINUX tells about a kernel, or --xen-syms about Xen, to the text file VMCOREINFO; no "
+        "VMCORE is needed",
     ),
     flag(
         "--no-verify",
@@ -61,7 +62,7 @@ RULES = (
         "--override without -i VMCOREINFO: there is no file to believe",
     ),
     Rule(
-        lambda o: o.new_vmcoreinfo is not None and o.vmlinux is None,
-        "-g without -x VMLINUX: there is nothing to make a VMCOREINFO file from",
+        lambda o: o.new_vmcoreinfo is not None and (o.vmlinux is None) == (o.xen_syms is None),
+        "-g needs one of -x VMLINUX and --xen-syms FILE to make a VMCOREINFO file from",
     ),
 )

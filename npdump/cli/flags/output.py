@@ -94,6 +94,13 @@ FLAGS = (
         action="store_false",
         help="store pages that equal an earlier one once more, as makedumpfile does; by default they share its place",
     ),
+    flag(
+        "-e",
+        dest="drop_memmap",
+        action="store_true",
+        help="leave out the struct pages of pages that are left out, too: most of what large machines' dumps hold; "
+        "what asks for these (crash: kmem) fails then",
+    ),
     flag("--dry-run", action="store_true", help="do everything but write DUMPFILE"),
 )
 

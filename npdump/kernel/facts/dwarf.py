@@ -22,11 +22,11 @@ from npdump.kernel.facts.graph import Kind
 from npdump.kernel.facts.types import Member, Struct, Types, TypesBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from elftools.elf.elffile import ELFFile
 
-__all__ = ["member_offset", "name_of", "number_of", "read_types", "subrange_count"]
+__all__ = ["member_offset", "name_of", "number_of", "read_structs", "read_types", "subrange_count"]
 
 # A function (or the first of them that there is) of each source file whose types are wanted.
 _FUNCTIONS = (
@@ -63,10 +63,41 @@ def read_types(elf: ELFFile, symbols: dict[str, int]) -> Types:
         return _Dwarf(elf, symbols).types()
 
 
+def read_structs(elf: ELFFile, names: Collection[str]) -> dict[str, Struct]:
+    """Read structs wherever they are, with the members of all that is inside them as their own.
+
+    All of the debug information is looked through: this is for files that are smaller than a kernel's.
+
+    Parameters
+    ----------
+    elf : ELFFile
+    names : collection of str
+
+    Raises
+    ------
+    FactError
+        If the debug information is damaged.
+    """
+    found: dict[str, Struct] = {}
+    with damage_as_fact_error("its debug information is damaged"):
+        if not elf.has_dwarf_info(strict=True):
+            return found
+        dwarf = _Dwarf(elf, {}, enters_named=True)
+        for unit in dwarf.all_units():
+            for die in unit.get_top_DIE().iter_children():
+                name = name_of(die) if die.tag in RECORDS else None
+                if name in names and name not in found and "DW_AT_declaration" not in die.attributes:
+                    found[str(name)] = dwarf.struct(die)
+            if len(found) == len(names):
+                break
+    return found
+
+
 class _Dwarf:
     """Reads the top level of a few compile units."""
 
-    def __init__(self, elf: ELFFile, symbols: dict[str, int]) -> None:
+    def __init__(self, elf: ELFFile, symbols: dict[str, int], enters_named: bool = False) -> None:
+        self._enters_named = enters_named
         self._info = elf.get_dwarf_info(relocate_dwarf_sections=False)
         self._symbols = symbols
         self._word_nbytes = elf.elfclass // 8
@@ -96,6 +127,10 @@ class _Dwarf:
         if not 0 <= number < len(files) or not 0 <= files[number].dir_index < len(directories):
             return None
         return os.path.normpath(os.path.join(directories[files[number].dir_index], os.fsdecode(files[number].name)))
+
+    def all_units(self) -> Iterator[Any]:
+        """Yield every compile unit."""
+        return iter(self._info.iter_CUs())
 
     def _units(self) -> Iterator[Any]:
         aranges = self._info.get_aranges()
@@ -128,7 +163,7 @@ class _Dwarf:
         if name is None or "DW_AT_declaration" in die.attributes:
             return
         if die.tag in RECORDS:
-            builder.struct(name, lambda: self._struct(die))
+            builder.struct(name, lambda: self.struct(die))
         elif die.tag == "DW_TAG_enumeration_type":
             builder.enum(name, lambda: (number_of(die, "DW_AT_byte_size") or 0, _enumerators(die)))
         elif die.tag == "DW_TAG_typedef":
@@ -136,7 +171,8 @@ class _Dwarf:
         elif die.tag == "DW_TAG_variable":
             builder.variable(name, lambda: self._size(die)[1])
 
-    def _struct(self, die: Any) -> Struct:
+    def struct(self, die: Any) -> Struct:
+        """Return a struct with all its members."""
         members: dict[str, Member] = {}
         self._members(die, 0, members)
         return Struct(number_of(die, "DW_AT_byte_size") or 0, members)
@@ -165,6 +201,7 @@ class _Dwarf:
         return element * int(np.prod(counts, dtype=object)), counts[0] if counts else 0
 
     def _members(self, die: Any, base: int, found: dict[str, Member], depth: int = 0) -> None:
+        entered = []
         for child in die.iter_children():
             if child.tag != "DW_TAG_member":
                 continue
@@ -172,10 +209,12 @@ class _Dwarf:
             name = name_of(child)
             if name is not None:
                 found.setdefault(name, Member(offset, *self._size(child)))
-            elif depth < MAX_NESTING:
-                inner = self._type(child)
-                if inner is not None and inner.tag in RECORDS:
-                    self._members(inner, offset, found, depth + 1)
+            if name is None or self._enters_named:
+                entered.append((child, offset))
+        for child, offset in entered if depth < MAX_NESTING else ():
+            inner = self._type(child)
+            if inner is not None and inner.tag in RECORDS:
+                self._members(inner, offset, found, depth + 1)
 
 
 def name_of(die: Any) -> str | None:

@@ -69,7 +69,7 @@ def _counted(kernel: Kernel) -> int | None:
 def _count_marked(scan: PageScan, kernel: Kernel, source: Source) -> int:
     """Count the marked pages that are left out, without heads: a huge page goes whole, and HVO shows its head again."""
     page = describe(kernel.facts, kernel.memory.space.byte_order, kernel.arch.bits)
-    struct_pages = StructPages(source, kernel.memory, find(kernel, page.nbytes, source.max_mapnr), page.dtype)
+    struct_pages = StructPages(kernel.memory, find(kernel, page.nbytes, source.max_mapnr), page.dtype)
     n_marked = 0
     for batch in scan.batches():
         is_left_out = batch.classes == PageClass.HWPOISON

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.kernel.memmap import find
+from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP
 from npdump.pages.policy import DumpLevel, Trait
 from npdump.pages.records import StructPages
 from npdump.pages.selfcheck.findings import ALL, CACHE, CHECKED, Finding
@@ -208,14 +209,16 @@ def check_struct_pages(source: Source, kernel: Kernel, page: StructPage) -> list
         If there are none that can be read.
     """
     memmap = find(kernel, page.nbytes, source.max_mapnr)
-    struct_pages = StructPages(source, kernel.memory, memmap, page.dtype)
+    struct_pages = StructPages(kernel.memory, memmap, page.dtype)
     counts, links = _Counts(), LruLinks(kernel, memmap, page.dtype)
     n_read = 0
     for view in views(source, struct_pages, page, kernel):
         n_read += len(view.orders)
         counts.add(view)
         links.take(view)
-    findings = [*counts.findings(), *_links_finding(links), *_unreadable_finding(struct_pages.n_unreadable, n_read)]
+    findings = [*counts.findings(), *_links_finding(links)]
+    if not source.history.status & STATUS_EXCLUDED_VMEMMAP:
+        findings += _unreadable_finding(struct_pages.n_unreadable, n_read)
     if len(findings) >= MANY:
         findings.append(Finding(ALL, "so many things don't fit that no struct page is to be believed"))
     if "compound" not in (page.dtype.names or ()) and "OFFSET(page._refcount)" in kernel.facts and page.head:
