@@ -186,6 +186,11 @@ class Opened:
         source = open_source(*self.storages)
         return source if self._machine is None else source.as_machine(self._machine)
 
+    @property
+    def noted_vmcoreinfo(self) -> bytes | None:
+        """The VMCOREINFO among the notes, which need not be the one that is used; None if there is none."""
+        return self._as_opened.notes.vmcoreinfo
+
     @cached_property
     def arch(self) -> Arch:
         """The machine, as the crashed kernel sees it; raises SourceError if npdump does not know it."""

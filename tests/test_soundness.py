@@ -95,11 +95,42 @@ def test_who_is_said_to_open_a_damaged_dump_does(real, tmp_path):
     assert n_no > N_DAMAGED // 2
 
 
-def test_gdb_opens_what_it_is_said_to(real, tmp_path, tool):
-    elf = tmp_path / "elf"
+@pytest.fixture(scope="module")
+def real_elf(real, tmp_path_factory):
+    path = tmp_path_factory.mktemp("elf") / "elf"
     with npdump.open(real) as dump:
-        dump.write(elf, level=31, format="elf", n_threads=1)
-    command = [tool("gdb"), "-nx", "-batch", "-c", elf, "-ex", "info registers rip"]
+        dump.write(path, level=31, format="elf", n_threads=1)
+    return path
+
+
+ELF_PHOFF, PHDR_NBYTES = 64, 56
+P_OFFSET, P_VADDR = 8, 16
+
+
+@pytest.mark.parametrize(
+    ("at", "bit", "subject", "reason"),
+    [
+        # libkdumpfile looks for the release where VMCOREINFO's note says: npdump found another in memory.
+        (b"SYMBOL(init_uts_ns)", 6, "kernel", "the VMCOREINFO among its notes is damaged"),
+        # The pages of the kernel's image are in the direct map's segment too, but not by these addresses.
+        (ELF_PHOFF + 2 * PHDR_NBYTES + P_OFFSET + 4, 5, "headers", "bytes that are not in the file"),
+        (ELF_PHOFF + 2 * PHDR_NBYTES + P_VADDR + 2, 5, "kernel", "is not that of its memory"),
+    ],
+    ids=["a key's name", "p_offset", "p_vaddr"],
+)
+def test_npdump_knows_better_than_others(real_elf, tmp_path, at, bit, subject, reason):
+    """What others trip over, and npdump doesn't since the same is elsewhere as well, is no reason for a yes."""
+    data = bytearray(real_elf.read_bytes())
+    data[data.index(at) + 7 if isinstance(at, bytes) else at] ^= 1 << bit
+    path = tmp_path / "damaged"
+    path.write_bytes(data)
+    said = answers(path)
+    assert not said[subject].is_good and reason in said[subject].text
+    assert not any(said[program].is_good for program in ("crash", "drgn", "gdb", "libkdumpfile"))
+
+
+def test_gdb_opens_what_it_is_said_to(real, real_elf, tool):
+    command = [tool("gdb"), "-nx", "-batch", "-c", real_elf, "-ex", "info registers rip"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ("rip " in result.stdout) == answers(elf)["gdb"].is_good
+    assert ("rip " in result.stdout) == answers(real_elf)["gdb"].is_good
     assert not answers(real)["gdb"].is_good

@@ -22,6 +22,7 @@ from npdump.kernel import dmesg
 from npdump.kernel.memmap import find
 from npdump.kernel.nodes import zones
 from npdump.kernel.probe import read_utsname
+from npdump.kernel.segments import NO_VADDR
 from npdump.layouts import elf
 from npdump.layouts.kdump import header_dtype
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
@@ -144,6 +145,14 @@ def _header_troubles(source: Source, storages: tuple[Storage, ...], bits: int) -
         # libkdumpfile takes a file with microseconds for one of a 32-bit machine.
         if np.frombuffer(block, dtype, 1)[0]["tv_usec"] or any(block[dtype.itemsize :]):
             found.append("its first block has bytes where none belong")
+    else:
+        headers = _program_headers(source, storages[0])
+        stops = headers["p_offset"].astype(object) + headers["p_filesz"].astype(object)
+        if (stops > storages[0].nbytes).any() or (headers["p_filesz"] > headers["p_memsz"])[
+            headers["p_memsz"] > 0
+        ].any():
+            # Another segment may have the same pages, and then npdump has them; who reads by address misses them.
+            found.append("a program header names bytes that are not in the file")
     beyond = subtract(source.data_runs, source.ram_runs)
     if len(beyond):
         found.append(f"{count(beyond)} pages are in it that are no memory, from page frame {int(beyond[0, 0]):#x} on")
@@ -211,11 +220,32 @@ def _kernel_troubles(dump: Opened) -> tuple[Kernel | None, list[str]]:
     header = source.history.utsname
     if header is not None and tuple(header) != tuple(names):
         found.append("the names in its header are not those in its memory")
+    if dump.noted_vmcoreinfo not in (None, source.notes.vmcoreinfo):
+        found.append("the VMCOREINFO among its notes is damaged, or of another kernel: others do not look elsewhere")
     if n_damaged:
         found.append(f"{n_damaged} sections have no plausible memory map")
+    if source.compressed is None and _vaddrs_disagree(source, dump.storages[0], kernel):
+        found.append("a program header's kernel address is not that of its memory")
     if not (log.records or log.characters):
         found.append("its log is empty")
     return (None if found else kernel), found
+
+
+def _vaddrs_disagree(source: Source, storage: Storage, kernel: Kernel) -> bool:
+    """Return whether some segments have other kernel addresses than the page tables; if most do, they mean nothing."""
+    n_right = n_wrong = 0
+    for header in _program_headers(source, storage):
+        vaddr, paddr = int(header["p_vaddr"]), int(header["p_paddr"])
+        if header["p_type"] != elf.PT_LOAD or not kernel.memory.is_kernel_vaddr(vaddr) or vaddr == NO_VADDR:
+            continue
+        try:
+            mapped = kernel.memory.extents(vaddr, 1)[0].paddr
+        except NpdumpError:
+            continue
+        # Some of the direct map may be unmapped, as for the capture kernel's memory on arm64.
+        n_right += mapped == paddr
+        n_wrong += mapped not in (None, paddr)
+    return 0 < n_wrong < n_right
 
 
 Test = Iterator[str]
