@@ -592,6 +592,8 @@ class Dump(Opened):
     def _erased(self, config: str, observer: Observer, strict: bool) -> list[Found]:
         """Return what a configuration erases; what of it finds nothing is said, or is an error."""
         outcome = self.erasing(config)
+        for module in outcome.absent:
+            observer.message(f"{config}: module {module} is not loaded: its section is passed over.")
         for text in outcome.problem_texts():
             if strict:
                 raise ConfigError(f"{text}: nothing is written, as --strict asks")

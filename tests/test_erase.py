@@ -61,7 +61,7 @@ def test_sections_sizes_and_comments_are_read():
     module: Any
     kernel, module = parse("erase a size 2k # of it\n[snd-pcm]\nerase (page)b.c size 0x10\nerase d nullify", "a.conf")
     assert (kernel.module, kernel.commands[0].size) == ("vmlinux", 2048)
-    assert (module.module, module.commands[0].what.cast, module.commands[0].size) == ("snd-pcm", "page", 16)
+    assert (module.module, module.commands[0].what.cast, module.commands[0].size) == ("snd_pcm", "page", 16)
     assert module.commands[1].nullify
 
 
@@ -227,13 +227,13 @@ NOT_FOUND = {
     "erase untyped": "1: untyped: its size is not known (nothing tells its type): give size",
     "erase untyped.x": "1: untyped: nothing tells its type: give -x VMLINUX, or write (TYPE)untyped",
     "erase first.key": "1: first.key: its size is not known (it is void *): give size or nullify",
-    "erase count nullify": "1: count: nullify is for pointers, and this is int",
+    "erase count nullify": "1: count: nullify is for pointers, and it is int",
     "erase buffer size count": "1: count: the size would be -5",
     "erase buffer size first": "1: first: isn't a number but struct node",
     "erase buffer size 2M": "1: buffer: would have 2097152 bytes, more than the dump",
     "erase nowhere.size": "1: nowhere.size: 0xded5 isn't mapped",
     "erase nowhere.next.size": "1: kernel address 0xdead isn't mapped",
-    "for n in first\nerase n\nendfor": "1: first: is struct node, not an array: a list takes via or within",
+    "for n in first\nerase n\nendfor": "1: first: it is struct node, not an array: a list takes via or within",
     "for n in first via list2\nerase n\nendfor": "1: first: is struct node, which has no member list2",
 }
 
@@ -253,6 +253,23 @@ def test_a_list_in_a_circle_comes_to_an_end(text):
     assert found == [(0x128, 4), (0x228, 4), (0x328, 4)]
     assert len(problems) == 1
     assert problems[0].endswith("the list does not come to an end: it is damaged")
+
+
+class Scattered(Names):
+    """The memory with 0x580 and what comes after it elsewhere, as vmalloc memory is."""
+
+    def extents(self, vaddr, nbytes):
+        n = BASE + 0x580 - vaddr
+        if not 0 < n < nbytes:
+            return super().extents(vaddr, nbytes)
+        return [Extent(vaddr, n, vaddr - BASE), Extent(vaddr + n, nbytes - n, 0x9000)]
+
+
+def test_an_object_is_erased_whole_wherever_its_pages_are():
+    outcome = carry_out("a.conf", parse("erase buffer size 0xa0", "a.conf"), Scattered())
+    plan = make_plan(outcome.found)
+    assert plan.filled.tolist() == [[0x500, 0x580], [0x9000, 0x9020]]
+    assert plan.text == b"erase buffer size 160\n"
 
 
 def test_a_list_that_leads_out_of_memory_is_followed_to_there():
@@ -400,6 +417,20 @@ def test_a_command_that_finds_nothing_is_said_and_with_strict_an_error(made, npd
     answer = npdump("--check-config", "--json", "--config", config, vmcore)
     assert answer.returncode == 1
     assert [(row["line"], row["erased_nbytes"]) for row in json.loads(answer.stdout)] == [(1, 0), (2, 8)]
+
+
+def test_a_module_has_symbols_and_types_of_its_own(corpus):
+    with npdump.open(corpus("x86_64-6.1-256M")) as dump:
+        # What crash calls sym virtio_balloon_driver.
+        assert dump.names.symbol("virtio_balloon_driver", "virtio_balloon") == 0xFFFFFFFFC0252080
+        assert dump.names.symbol("virtio_balloon_driver") is None
+        assert "balloon_page_chunk_size" not in dump.names.record("virtio_balloon", "virtio_balloon").members
+        assert {"num_pages", "vdev"} <= set(dump.names.record("virtio_balloon", "virtio_balloon").members)
+        assert dump.names.find_record("virtio_balloon") is None
+        text = "[nosuch]\nerase a\n[virtio-balloon]\nerase virtio_balloon_driver size 6000\nerase init_uts_ns size 8"
+        outcome = carry_out("a.conf", parse(text, "a.conf"), dump.names)
+    assert ([found.nbytes for found in outcome.found], outcome.problems) == ([6000, 8], {})
+    assert outcome.absent == ("nosuch",)
 
 
 VMLINUX = Path(os.environ.get("NPDUMP_VMLINUX_DIR", Path.home() / ".cache/npdump-tests/vmlinux"))

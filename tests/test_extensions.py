@@ -38,7 +38,7 @@ def written(text, tmp_path, level=LEVEL, window_npages=1 << 31, **options):
     extension.write_text("from npdump.extensions import DROP, KEEP, UNDECIDED\n" + text)
     with npdump.open(harness.distilled_vmcore("x86_64-6.1")) as dump:
         summary = dump.write_to(
-            lambda: open_files([path], True, dump.storages, None),
+            lambda: open_files([str(path)], True, dump.storages, None),
             level=level,
             extensions=[str(extension)],
             scanning=ScanOptions(window_npages=window_npages, **options),

@@ -315,6 +315,7 @@ def assert_valid(value, schema, where="$"):
         ("info", ["info", "--json"]),
         ("explain", ["explain", "--json", "{0}", "0x100"]),
         ("vtop", ["--json", "--vtop", "{1}"]),
+        ("check_config", ["--json", "--check-config", "--config", f"{harness.FIXTURES}/erase/symbols.conf"]),
         ("mem_usage", ["--mem-usage", "--json"]),
         ("dmesg", ["--dump-dmesg", "--json"]),
         ("stats", ["stats", "--json"]),

@@ -131,7 +131,7 @@ def test_damage_is_one_line(programs, tmp_path, form):
     # Where the debug information is, not the code.
     section = next(line for line in sections(made[form]) if line[0] == (".BTF" if form == "BTF" else ".debug_info"))
     refusals = []
-    for _ in range(150):
+    for _ in range(60):
         data = bytearray(raw)
         for _ in range(rng.choice((1, 3))):
             data[section[1] + rng.randrange(section[2])] = rng.getrandbits(8)

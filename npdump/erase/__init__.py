@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from npdump.erase.language import parse
+from npdump.erase.language import KERNEL, parse
 from npdump.erase.resolve import Found, Resolver
 from npdump.errors import ConfigError
 from npdump.sources._erased import ErasePlan, byte_runs
@@ -38,11 +38,14 @@ class Outcome(NamedTuple):
         In the order of its commands.
     problems : dict of Problem to int
         Why commands find nothing, and how often that came up.
+    absent : tuple of str
+        Modules that have a section and are not loaded: what it names isn't there.
     """
 
     path: str
     found: list[Found]
     problems: dict[Problem, int]
+    absent: tuple[str, ...] = ()
 
     def problem_texts(self) -> list[str]:
         """Return the problems in words, with file and line."""
@@ -82,8 +85,11 @@ def carry_out(path: str, sections: Iterable[Section], names: Names) -> Outcome:
         Of the crashed kernel.
     """
     resolver = Resolver(names.kernel.memory, names)
-    found = [one for section in sections for one in resolver.resolve(section)]
-    return Outcome(path, found, resolver.problems)
+    sections = list(sections)
+    asked = {section.module for section in sections} - {KERNEL}
+    absent = asked - set(names.modules) if asked else set()
+    found = [one for section in sections if section.module not in absent for one in resolver.resolve(section)]
+    return Outcome(path, found, resolver.problems, tuple(sorted(absent)))
 
 
 def make_plan(found: Iterable[Found]) -> ErasePlan:

@@ -111,7 +111,8 @@ class _Parser:
             if match:
                 if open_loops:
                     self._fail("a section begins before endfor", open_loops[-1].line)
-                sections.append(Section(match[1]))
+                # A file's name may have hyphens where the module's has underscores.
+                sections.append(Section(match[1].replace("-", "_")))
                 continue
             body = open_loops[-1].body if open_loops else sections[-1].commands
             if words[0] == "erase":

@@ -160,7 +160,7 @@ class Resolver:
         place = self._place(what, variables)
         if command.nullify:
             if place.type.kind is not Kind.POINTER:
-                raise FactError(f"{what.text}: nullify is for pointers, and this is {place.type}")
+                raise FactError(f"{what.text}: nullify is for pointers, and {_known(place.type)}")
             return self._found(command, place.vaddr, place.type.nbytes)
         if command.size is not None:
             size = command.size
@@ -190,8 +190,7 @@ class Resolver:
             return vaddr, len(text.partition(b"\0")[0])
         if not ctype.nbytes:
             hint = "give size or nullify" if ctype.kind is Kind.VOID else "give size"
-            known = "nothing tells its type" if ctype.kind is Kind.OTHER and not ctype.name else f"it is {place.type}"
-            raise FactError(f"{what.text}: its size is not known ({known}): {hint}")
+            raise FactError(f"{what.text}: its size is not known ({_known(place.type)}): {hint}")
         return vaddr, ctype.nbytes
 
     def _number(self, expression: Expression, variables: Mapping[str, Place]) -> int:
@@ -211,7 +210,7 @@ class Resolver:
         if loop.via is not None:
             return self._chain(loop, self._followed(place))
         if place.type.kind is not Kind.ARRAY:
-            raise FactError(f"{loop.what.text}: is {place.type}, not an array: a list takes via or within")
+            raise FactError(f"{loop.what.text}: {_known(place.type)}, not an array: a list takes via or within")
         if not place.type.n_elements:
             raise FactError(f"{loop.what.text}: nothing tells how many elements it has")
         element = place.type.target
@@ -255,3 +254,8 @@ class Resolver:
             except (AddressError, SourceError, CodecError) as error:
                 self._note(loop.line, f"{loop.what.text}: the list is cut off after {len(seen)} elements: {error}")
                 return
+
+
+def _known(ctype: CType) -> str:
+    """Say what something is."""
+    return "nothing tells its type" if ctype.kind is Kind.OTHER and not ctype.name else f"it is {ctype}"

@@ -38,12 +38,15 @@ def run(options: Options, report: Reporter) -> int:
     """
     assert options.config is not None
     with open_dump(options, report) as dump:
-        rows = _rows(dump.erasing(options.config))
+        outcome = dump.erasing(options.config)
+    rows = _rows(outcome)
     if options.json:
         report.answer(json.dumps([row._asdict() for row in rows], indent=1))
     else:
         for row in rows:
             report.answer(f"{options.config}:{row.line}: {_in_words(row)}")
+        for module in outcome.absent:
+            report.answer(f"{options.config}: module {module} is not loaded: its section is passed over")
         total = sum(row.erased_nbytes for row in rows)
         report.answer(f"{sum(row.n_objects for row in rows)} objects, {total} bytes")
     return FINDS_NOTHING if any(row.problems for row in rows) else 0
