@@ -232,6 +232,78 @@ def test_death_at_a_random_moment(number, collect):
     assert made["dmesg"].stat().st_size
 
 
+@pytest.fixture(scope="module")
+def as_makedumpfile(tmp_path_factory):
+    """A folder for PATH in which makedumpfile is npdump, and how a script would see it."""
+    folder = tmp_path_factory.mktemp("bin")
+    script(folder / "makedumpfile", f'PYTHONPATH={harness.REPOSITORY} exec {sys.executable} -m npdump "$@"')
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def shell(text: str, environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", text], env=environment, cwd=cwd, capture_output=True, text=True, errors="replace", check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        # kdump-tools 1.8, kdump-config savecore
+        "makedumpfile --dump-dmesg $vmcore made",
+        "makedumpfile -F -c -d 31 $vmcore | cat > made",
+        "makedumpfile -l -d 31 -F $vmcore | cat > made",
+        # kdump-utils 1.0, mkdumprd and kdump.sh: the check, a file, ssh
+        "makedumpfile --check-params -l --message-level 7 -d 31 vmcore dumpfile && echo made > made",
+        "makedumpfile --check-params -F -l --message-level 7 -d 31 vmcore && echo made > made",
+        "makedumpfile -l --message-level 7 -d 31 --num-threads=2 $vmcore ./made",
+        "makedumpfile -l --message-level 7 -d 31 -F $vmcore | dd bs=512 of=made",
+        # kdump 2.0 of openSUSE, kdump-save, which reads a fifo
+        "mkfifo fifo; makedumpfile -F -z --num-threads 2 --message-level 6 -d 31 $vmcore > fifo & "
+        "cat fifo > made; wait $!",
+        "makedumpfile -F -E --message-level 6 -d 31 $vmcore > made",
+    ],
+)
+def test_the_calls_of_distributions(call, as_makedumpfile, distilled, tmp_path):
+    done = shell(f"set -o pipefail; {call}", as_makedumpfile | {"vmcore": str(distilled(NAME))}, tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "made"
+    assert made.stat().st_size
+    if "--dump-dmesg" in call:
+        assert "Kernel panic" in made.read_text()
+    elif "--check-params" not in call:
+        head = made.read_bytes()[:16]
+        assert head.startswith(b"makedumpfile\0" if "-F" in call else b"KDUMP   ")
+
+
+def test_facts_of_the_log_are_read_from_the_messages(as_makedumpfile, distilled, tmp_path):
+    """openSUSE's kdump takes release and time of the crash from lines with a key, an equals sign and a value."""
+    script_of_lines = (
+        "makedumpfile -F --message-level 8 --dump-dmesg $vmcore 2>said >log\n"
+        "while IFS=' =' read key value; do case $key in OSRELEASE|CRASHTIME) echo $key $value;; esac; done <said"
+    )
+    done = shell(script_of_lines, as_makedumpfile | {"vmcore": str(distilled(NAME))}, tmp_path)
+    said = dict(line.split() for line in done.stdout.splitlines())
+    assert said["OSRELEASE"].startswith("6.1.")
+    assert int(said["CRASHTIME"]) > 1_600_000_000
+    assert "Kernel panic" in (tmp_path / "log").read_text()
+
+
+def test_npdump_by_the_name_of_makedumpfile(as_makedumpfile, distilled, tmp_path):
+    """collector/makedumpfile: what is wanted on a file, is made by the real one if npdump dies; a stream isn't."""
+    by_name = harness.REPOSITORY / "collector" / "makedumpfile"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script(folder / "npdump", "kill -9 $$")
+    script(folder / "makedumpfile", 'echo "real $*"')
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    assert shell(f"{by_name} -l -d 31 a b", environment, tmp_path).stdout == "real -f -l -d 31 a b\n"
+    for stream in ("-F -l a", "-lF a", "--check-params -l a b"):
+        done = shell(f"{by_name} {stream}", environment, tmp_path)
+        assert done.stdout == ""
+        assert done.returncode == 137
+
+
 def test_nothing_to_save(tmp_path):
     done = subprocess.run(["sh", COLLECT, "--vmcore", tmp_path / "none"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
