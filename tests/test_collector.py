@@ -259,8 +259,7 @@ def shell(text: str, environment: dict[str, str], cwd: Path) -> subprocess.Compl
         "makedumpfile -l --message-level 7 -d 31 --num-threads=2 $vmcore ./made",
         "makedumpfile -l --message-level 7 -d 31 -F $vmcore | dd bs=512 of=made",
         # kdump 2.0 of openSUSE, kdump-save, which reads a fifo
-        "mkfifo fifo; makedumpfile -F -z --num-threads 2 --message-level 6 -d 31 $vmcore > fifo & "
-        "cat fifo > made; wait $!",
+        "mkfifo fifo; makedumpfile -F -z --message-level 6 -d 31 $vmcore > fifo & cat fifo > made; wait $!",
         "makedumpfile -F -E --message-level 6 -d 31 $vmcore > made",
     ],
 )

@@ -46,6 +46,24 @@ ExecStart=/bin/bash -c 'low=99999999; while :; do while read -r name n unit; do 
     done </proc/meminfo; sleep 0.1; done'
 """
 
+# The same in an initramfs, where sleep knows whole seconds only; it ends when the real root takes over.
+EARLY_SAMPLER = """\
+#!/bin/sh
+case $1 in prereqs) exit 0;; esac
+[ -s /proc/vmcore ] || exit 0
+low=99999999
+while :; do
+    while read -r name n unit; do
+        case $name in
+            MemTotal:) total=$n ;;
+            MemAvailable:) free=$n ;;
+        esac
+    done </proc/meminfo
+    [ "$free" -ge "$low" ] || { low=$free; echo "guest: sample total $total low $low" >/dev/console; }
+    sleep 1 || exit
+done &
+"""
+
 SAMPLED = "[Unit]\nWants=guest-sampler.service\nAfter=guest-sampler.service\n"
 
 
@@ -68,6 +86,9 @@ def configure(root: Path, package: Path, configuration: str, *, drop_in: bool) -
     (units / "guest-panic.service").write_text(PANIC)
     (units / "guest-sampler.service").write_text(SAMPLER)
     (drop_ins / "guest.conf").write_text(SAMPLED)
+    early = root / "etc/initramfs-tools/scripts/local-premount/guest"
+    early.write_text(EARLY_SAMPLER)
+    early.chmod(0o755)
     wants = units / "multi-user.target.wants/guest-panic.service"
     wants.unlink(missing_ok=True)
     wants.symlink_to("/etc/systemd/system/guest-panic.service")
