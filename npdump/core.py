@@ -38,7 +38,7 @@ def _find() -> ModuleType | None:
     except ModuleNotFoundError:
         return _load_from_archive(globals().get("__loader__"))
     except ImportError as error:  # a file that is there, and that the loader refuses
-        _failures.append(str(error))
+        _failures.append(f"{error}: reinstall")
         return None
 
 
@@ -62,7 +62,7 @@ def _load_from_archive(loader: object) -> ModuleType | None:
             assert spec is not None
             module = module_from_spec(spec)
         except (ImportError, OSError) as error:
-            _failures.append(str(error))
+            _failures.append(f"{error}: reinstall")
             return None
         os.close(file)
         sys.modules["npdump._core"] = module

@@ -129,7 +129,7 @@ def _check_params(options: Options, report: Reporter) -> None:
 
     why = core.failure()
     if why is not None:
-        raise MissingDependency(f"the compiled core is there and can't be loaded: {why}; reinstall npdump")
+        raise MissingDependency(f"the compiled core is there and can't be used: {why}")
     if options.command == commands.FILTER:
         # NumPy and the codec first: of what is missing, they have the best advice.
         import_module("numpy")

@@ -71,7 +71,7 @@ def look(files: Files) -> list[Finding]:
 
 def _core() -> Finding:
     if core.failure():
-        return Finding("core", f"it is there and can't be loaded: {core.failure()}", is_needed=True)
+        return Finding("core", f"it is there and can't be used: {core.failure()}", is_needed=True)
     return Finding("core", core.description())
 
 
