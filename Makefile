@@ -21,7 +21,7 @@ help:
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
 	@echo "make openers  damage DUMP=vmcore, and ask crash, drgn, gdb and libkdumpfile (VMLINUX=vmlinux for crash; long)"
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
-	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=420"
+	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=660"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
 	@echo "make docs   make the documentation in build/docs"
 	@echo "make man    make man/npdump.8"

@@ -61,6 +61,24 @@ def test_a_page_that_does_not_uncompress(options, damaged, vmcore, tmp_path) -> 
     assert "1 pages were lost" in harness.run_ok("-l", "-d31", tmp_path / "out", tmp_path / "again").stderr
 
 
+@pytest.mark.parametrize("options", [("-c", "-d1"), ("-l", "-d0"), ("-E", "-d0")])
+def test_pages_that_are_stored_once_are_counted_each(options, damaged, tmp_path) -> None:
+    """The descriptors of two pages lead to the damaged one: one of the next page, and one far behind."""
+    path, lost = damaged
+    dump = open_dump(path)
+    first = dump.pfns.tolist().index(lost)
+    entry = dump.descriptors[first].tobytes()
+    with open(path, "r+b") as file:
+        for at in (first + 1, first + 3000):
+            file.seek(dump.descriptors_offset + at * dump.descriptors.itemsize)
+            file.write(entry)
+    result = harness.run_ok(*options, path, tmp_path / "out")
+    assert "3 pages could not be had" in result.stderr
+    if "-E" not in options:
+        made = open_dump(tmp_path / "out")
+        assert sum(made.is_lost(pfn) for pfn in made.pfns.tolist()) == 3
+
+
 def test_a_page_that_does_not_uncompress_in_elf(damaged, tmp_path) -> None:
     path, lost = damaged
     assert f"page {lost:#x}" in harness.run_ok("-E", "-d31", path, tmp_path / "out").stderr

@@ -124,7 +124,15 @@ class _Job:
         # Without a zero page the first stored one is where it would be.
         n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self.dump.drops_zero else 0
         n_shared, nbytes = int(np.count_nonzero(batch.shared)), int(batch.sizes.sum())
-        return Done(batch.npages, n_zero, n_shared, nbytes, losses=batch.losses)
+        losses = [*batch.losses, *self._shared_losses(batch, places)]
+        return Done(batch.npages, n_zero, n_shared, nbytes, losses=losses)
+
+    def _shared_losses(self, batch: Batch, places: I64) -> list[Loss]:
+        """Return the losses of pages that share the place of one that is lost, which may be of an earlier batch."""
+        rows = batch.rows[batch.shared]
+        known = {loss.row for loss in batch.losses}
+        lost = [row for row in rows[places[rows, 0] == 0].tolist() if row not in known]
+        return [Loss(row, LostPage("a page that is stored once with a lost one")) for row in lost]
 
     def finish_partial(self, batch: Batch, offset: int, n_written: int) -> Done:
         """See `npdump.encode.job.Job.finish_partial`."""
