@@ -178,11 +178,7 @@ def compare_pages(
     max_mapnr = max(one.max_mapnr, other.max_mapnr)
     try:
         for start in _chunk_starts(one, other):
-            stop = start + _CHUNK_NPAGES
-            (ram, data), (ram2, data2) = (
-                (mask_of(source.ram_runs, start, stop), mask_of(source.data_runs, start, stop))
-                for source in (one, other)
-            )
+            (ram, data), (ram2, data2) = _masks(one, start), _masks(other, start)
             memory.add(np.flatnonzero(ram != ram2) + start, {})
             both = runs_of(data & data2) + start
             differing, how = _compare_contents(both, readers)
@@ -192,14 +188,12 @@ def compare_pages(
                 (data & ~data2, ram2, other, lost, readers[0]),
                 (data2 & ~data, ram, one, extra, readers[1]),
             ):
-                pfns = np.flatnonzero(only & known) + start
-                implied = pfns[_implied_zero(pfns, lacking, reader)]
-                n_implied += len(implied)
-                only[implied - start] = False
-                target.add(np.flatnonzero(only) + start, {})
+                pfns, n = _without_implied(only, known, start, lacking, reader)
+                target.add(pfns, {})
+                n_implied += n
             if compares_stored:
                 stored.add(_differently_stored(both, one, other), {})
-            observer.progress("Comparing pages", min(stop, max_mapnr), max_mapnr)
+            observer.progress("Comparing pages", min(start + _CHUNK_NPAGES, max_mapnr), max_mapnr)
     finally:
         for reader in readers:
             reader.close()
@@ -260,6 +254,20 @@ def _first_difference(page: U8, page2: U8) -> str:
     at = int(np.flatnonzero(page != page2)[0])
     n = int((page != page2).sum())
     return f"{n} bytes differ, the first at {at:#x}: {page[at]:#04x} and {page2[at]:#04x}"
+
+
+def _masks(source: Source, start: int) -> tuple[Bool, Bool]:
+    """Return which pages of a chunk are memory, and which are in the dump."""
+    stop = start + _CHUNK_NPAGES
+    return mask_of(source.ram_runs, start, stop), mask_of(source.data_runs, start, stop)
+
+
+def _without_implied(only: Bool, known: Bool, start: int, lacking: Source, reader: _Reader) -> tuple[I64, int]:
+    """Return the page frames that one dump has alone, and how many more the other one says to be zero."""
+    pfns = np.flatnonzero(only & known) + start
+    implied = pfns[_implied_zero(pfns, lacking, reader)]
+    only[implied - start] = False
+    return np.flatnonzero(only) + start, len(implied)
 
 
 def _implied_zero(pfns: I64, lacking: Source, reader: _Reader) -> Bool:

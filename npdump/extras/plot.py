@@ -279,18 +279,7 @@ _BITS = ((16, "free"), (8, "user"), (4, "private cache"), (2, "cache"))
 
 def plot_levels(levels: LevelCounts, *, title: str = "What each dump level keeps", subtitle: str = "") -> Any:
     """Draw what stays and what goes at each dump level; those that differ in zero pages alone are one bar."""
-    from npdump.pages.policy import PageClass
-
     matplotlib, _ = _matplotlib()
-    of_class = {
-        PageClass.CACHE: PageKind.CACHE,
-        PageClass.CACHE_PRIVATE: PageKind.CACHE_PRIVATE,
-        PageClass.USER: PageKind.USER,
-        PageClass.FREE: PageKind.FREE,
-        PageClass.OFFLINE: PageKind.OFFLINE,
-        PageClass.HWPOISON: PageKind.HWPOISON,
-        PageClass.UNACCEPTED: PageKind.UNACCEPTED,
-    }
     with matplotlib.rc_context(_STYLE):
         width, height = 9.6, 5.6
         figure = _figure(width, height)
@@ -300,14 +289,7 @@ def plot_levels(levels: LevelCounts, *, title: str = "What each dump level keeps
         shown = list(range(0, 32, 2))
         scale, unit = _unit(float(levels.n_dumped) * levels.page_size)
         factor = levels.page_size / scale
-        left = levels.kept[shown] * factor
-        axes.barh(range(len(shown)), left, color=COLORS[PageKind.KERNEL], label="stays", height=0.72)
-        for page_class, kind in of_class.items():
-            values = levels.left_out[shown, page_class] * factor
-            if values.any():
-                axes.barh(range(len(shown)), values, left=left, color=COLORS[kind], label=f"goes: {NAMES[kind]}",
-                          height=0.72, alpha=0.55, hatch="////", edgecolor="white", linewidth=0)  # fmt: skip
-            left = left + values
+        _level_bars(axes, levels, shown, factor)
         for row, level in enumerate(shown):
             text = human(int(levels.kept[level]) * levels.page_size)
             axes.text(float(levels.kept[level]) * factor, row, f"{text} ", ha="right", va="center", color="white",
@@ -321,6 +303,29 @@ def plot_levels(levels: LevelCounts, *, title: str = "What each dump level keeps
         figure.legend(loc="lower left", ncols=6, frameon=False, fontsize=8, handlelength=1.2)
         _title(figure, width, height, title, subtitle)
     return figure
+
+
+def _level_bars(axes: Any, levels: LevelCounts, shown: list[int], factor: float) -> None:
+    """Draw a bar for each level: what stays, and behind it what goes, class by class."""
+    from npdump.pages.policy import PageClass
+
+    of_class = {
+        PageClass.CACHE: PageKind.CACHE,
+        PageClass.CACHE_PRIVATE: PageKind.CACHE_PRIVATE,
+        PageClass.USER: PageKind.USER,
+        PageClass.FREE: PageKind.FREE,
+        PageClass.OFFLINE: PageKind.OFFLINE,
+        PageClass.HWPOISON: PageKind.HWPOISON,
+        PageClass.UNACCEPTED: PageKind.UNACCEPTED,
+    }
+    left = levels.kept[shown] * factor
+    axes.barh(range(len(shown)), left, color=COLORS[PageKind.KERNEL], label="stays", height=0.72)
+    for page_class, kind in of_class.items():
+        values = levels.left_out[shown, page_class] * factor
+        if values.any():
+            axes.barh(range(len(shown)), values, left=left, color=COLORS[kind], label=f"goes: {NAMES[kind]}",
+                      height=0.72, alpha=0.55, hatch="////", edgecolor="white", linewidth=0)  # fmt: skip
+        left = left + values
 
 
 def plot_level(mosaics: Sequence[Mosaic], level: int, *, title: str = "", subtitle: str = "") -> Any:

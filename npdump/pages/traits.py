@@ -79,66 +79,78 @@ def traits_and_orders(records: Records, pfn_start: int, page: StructPage, page_s
     orders : ndarray of shape (n,), dtype uint8
         ``1 << order`` pages go together with this one; 0 for tails.
     """
-    n = len(records)
-    names = records.dtype.names or ()
-    traits = np.zeros(n, np.uint16)
-    orders = np.zeros(n, np.uint8)
-
-    def add(trait: Trait, mask: Bool | None) -> None:
-        if mask is not None:
-            np.bitwise_or(traits, mask.astype(np.uint16) * np.uint16(trait), out=traits)
-
-    # Each column is copied once: a strided one touches a cache line per element in every operation.
-    flags = records["flags"].astype(np.uint64)
-    mapping = records["mapping"].astype(np.uint64)
-    mapcount = records["mapcount"].astype(np.uint32) if "mapcount" in names else None
-
-    def has(mask: int) -> Bool:
-        return (flags & np.uint64(mask)) != 0
-
-    is_slab = _is_type(mapcount, page.slab_type)
-    is_slab = has(page.slab) if is_slab is None else is_slab
-
-    if "compound" in names:
-        is_tail = (records["compound"].astype(np.uint64) & np.uint64(TAIL)) != 0
-        add(Trait.TAIL, is_tail)
-    else:
-        is_tail = None
-
-    is_swapcache = has(page.swapcache)
-    if page.swapbacked:
-        # Linux 6326fec1122c, v4.10: PG_swapcache shares its bit with PG_owner_priv_1, unless PG_swapbacked is set.
-        is_swapcache &= has(page.swapbacked)
-    add(Trait.CACHE, has(page.lru) | is_swapcache)
-    add(Trait.PRIVATE, has(page.private))
-    # Slab pages keep other data where mapping is (seen since v6.2): they are never anonymous.
-    add(Trait.ANON, ((mapping & np.uint64(ANON)) != 0) & ~is_slab)
-    if page.hwpoison:
-        add(Trait.HWPOISON, has(page.hwpoison))
-    is_offline = _is_type(mapcount, page.offline)
-    if is_offline is not None:
-        add(Trait.OFFLINE, is_offline & ~is_slab)
+    columns = _Columns(records, page)
+    traits = _own_traits(columns, page)
+    orders = np.zeros(len(records), np.uint8)
 
     if page.head:
-        heads = np.flatnonzero(has(page.head))
+        heads = np.flatnonzero(columns.has(page.head))
         if len(heads):
-            is_huge, head_orders = _compound(records, heads, pfn_start, page, page_size, mapcount, is_tail)
+            is_huge, head_orders = _compound(records, heads, pfn_start, page, page_size, columns)
             orders[heads] = head_orders
             traits[heads[is_huge]] |= np.uint16(Trait.HUGETLB)
 
-    is_unaccepted = _is_type(mapcount, page.unaccepted)
+    is_unaccepted = columns.is_type(page.unaccepted)
     if is_unaccepted is not None and is_unaccepted.any():
-        add(Trait.UNACCEPTED, is_unaccepted)
+        traits |= is_unaccepted.astype(np.uint16) * np.uint16(Trait.UNACCEPTED)
         orders[is_unaccepted] = page.max_buddy_order - 1
 
-    is_free = has(page.buddy_flag) if page.buddy_flag else _is_type(mapcount, page.buddy)
-    if is_free is not None and "private" in names:
-        free = np.flatnonzero(is_free & ~is_slab)
+    is_free = columns.has(page.buddy_flag) if page.buddy_flag else columns.is_type(page.buddy)
+    if is_free is not None and "private" in columns.names:
+        free = np.flatnonzero(is_free & ~columns.is_slab)
         free_orders = records["private"][free].astype(np.uint64)
         is_bad = free_orders >= page.max_buddy_order
         traits[free] |= np.where(is_bad, np.uint16(Trait.BAD_ORDER), np.uint16(Trait.FREE))
         orders[free] = np.where(is_bad, 0, free_orders)
     return traits, orders
+
+
+class _Columns:
+    """Columns of struct pages, copied once: a strided one touches a cache line per element in every operation."""
+
+    def __init__(self, records: Records, page: StructPage) -> None:
+        self.names = records.dtype.names or ()
+        self.flags = records["flags"].astype(np.uint64)
+        self.mapping = records["mapping"].astype(np.uint64)
+        self.mapcount = records["mapcount"].astype(np.uint32) if "mapcount" in self.names else None
+        is_slab = self.is_type(page.slab_type)
+        self.is_slab = self.has(page.slab) if is_slab is None else is_slab
+        self.is_tail: Bool | None = None
+        if "compound" in self.names:
+            self.is_tail = (records["compound"].astype(np.uint64) & np.uint64(TAIL)) != 0
+
+    def has(self, mask: int) -> Bool:
+        """Return which have any of these flags."""
+        return (self.flags & np.uint64(mask)) != 0
+
+    def is_type(self, test: TypeTest | None) -> Bool | None:
+        """Return which are of a page type; None if that can't be told."""
+        return _is_type(self.mapcount, test)
+
+
+def _own_traits(columns: _Columns, page: StructPage) -> U16:
+    """Return the traits that pages have by their own flags, mapping and type."""
+    traits = np.zeros(len(columns.flags), np.uint16)
+
+    def add(trait: Trait, mask: Bool | None) -> None:
+        if mask is not None:
+            np.bitwise_or(traits, mask.astype(np.uint16) * np.uint16(trait), out=traits)
+
+    add(Trait.TAIL, columns.is_tail)
+    is_swapcache = columns.has(page.swapcache)
+    if page.swapbacked:
+        # Linux 6326fec1122c, v4.10: PG_swapcache shares its bit with PG_owner_priv_1, unless PG_swapbacked is set.
+        is_swapcache &= columns.has(page.swapbacked)
+    add(Trait.CACHE, columns.has(page.lru) | is_swapcache)
+    add(Trait.PRIVATE, columns.has(page.private))
+    # Slab pages keep other data where mapping is (seen since v6.2): they are never anonymous.
+    add(Trait.ANON, ((columns.mapping & np.uint64(ANON)) != 0) & ~columns.is_slab)
+    if page.hwpoison:
+        add(Trait.HWPOISON, columns.has(page.hwpoison))
+    is_offline = columns.is_type(page.offline)
+    if is_offline is not None:
+        add(Trait.OFFLINE, is_offline & ~columns.is_slab)
+    return traits
 
 
 def _compound(
@@ -147,8 +159,7 @@ def _compound(
     pfn_start: int,
     page: StructPage,
     page_size: int,
-    mapcount: U32 | None,
-    is_tail: Bool | None,
+    columns: _Columns,
 ) -> tuple[Bool, U8]:
     """Return, for each head of a compound page, whether it's hugetlb, and its order.
 
@@ -157,14 +168,13 @@ def _compound(
     hugetlb page are of this kind.
     """
     n = len(records)
-    names = records.dtype.names or ()
     seconds = np.minimum(heads + 1, n - 1)
     has_second = heads + 1 < n
-    if is_tail is not None:
-        has_second &= is_tail[seconds]
+    if columns.is_tail is not None:
+        has_second &= columns.is_tail[seconds]
 
     is_huge = np.zeros(len(heads), np.bool_)
-    huge_type = _is_type(mapcount[heads] if mapcount is not None else None, page.hugetlb_type)
+    huge_type = _is_type(columns.mapcount[heads] if columns.mapcount is not None else None, page.hugetlb_type)
     if huge_type is not None:
         is_huge = huge_type
     elif page.hugetlb_flag:
@@ -172,7 +182,7 @@ def _compound(
     elif page.hugetlb_dtor is not None:
         is_huge = has_second & (records["dtor"][seconds] == page.hugetlb_dtor)
 
-    if "order" not in names:
+    if "order" not in columns.names:
         return is_huge, np.zeros(len(heads), np.uint8)
     orders = records["order"][seconds].astype(np.uint64) & np.uint64(page.order_mask)
     max_order = np.uint64((MAX_BLOCK_NBYTES // page_size).bit_length() - 1)

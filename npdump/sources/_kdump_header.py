@@ -100,22 +100,8 @@ def read_header(storage: Storage, machine: Machine | None = None) -> KdumpHeader
     n_sub_blocks, n_bitmap_blocks = int(disk["sub_hdr_size"]), int(disk["bitmap_blocks"])
     sub = _sub_header(storage, bits, byte_order, -1 if is_old else int(disk["header_version"]), block, n_sub_blocks)
     max_mapnr = sub["max_mapnr_64"] or int(disk["max_mapnr"])
-    bitmap_nbytes = n_bitmap_blocks * block
     ram_offset = (1 + n_sub_blocks) * block
-    desc_offset = ram_offset + bitmap_nbytes
-    if not 0 < max_mapnr <= bitmap_nbytes * 8:
-        text = f"{storage.path}: corrupt header: {max_mapnr} page frames, bitmaps of {bitmap_nbytes} bytes"
-        raise CorruptDump(text, path=storage.path)
-    if desc_offset > storage.nbytes:
-        raise TruncatedDump(
-            f"{storage.path}: ends at byte {storage.nbytes}, before the end of its bitmaps at {desc_offset}: "
-            "it was cut short; copy it again",
-            path=storage.path,
-            offset=storage.nbytes,
-        )
-    # Old writers left out bitmap 1.
-    needed_nbytes = -(-max_mapnr // 8)
-    has_both = n_bitmap_blocks >= 2 * -(-needed_nbytes // block)
+    kept_offset, desc_offset = _after_bitmap_1(storage, ram_offset, block, n_bitmap_blocks, max_mapnr)
     notes = _notes(storage, sub, byte_order)
     is_split = bool(sub["split"])
     utsname = _utsname(disk)
@@ -140,11 +126,30 @@ def read_header(storage: Storage, machine: Machine | None = None) -> KdumpHeader
         start_pfn=min(sub["start_pfn_64"] or sub["start_pfn"], max_mapnr) if is_split else 0,
         end_pfn=min(sub["end_pfn_64"] or sub["end_pfn"], max_mapnr) if is_split else max_mapnr,
         ram_offset=ram_offset,
-        kept_offset=ram_offset + bitmap_nbytes // 2 if has_both else ram_offset,
+        kept_offset=kept_offset,
         desc_offset=desc_offset,
         notes=notes._replace(n_cpus=notes.n_cpus or max(int(disk["nr_cpus"]), 0)),
         eraseinfo=_extra(storage, sub, "eraseinfo"),
     )
+
+
+def _after_bitmap_1(storage: Storage, at: int, block: int, n_blocks: int, max_mapnr: int) -> tuple[int, int]:
+    """Return where bitmap 2 and the page descriptors begin; raises if the file can't have them there."""
+    nbytes = n_blocks * block
+    if not 0 < max_mapnr <= nbytes * 8:
+        text = f"{storage.path}: corrupt header: {max_mapnr} page frames, bitmaps of {nbytes} bytes"
+        raise CorruptDump(text, path=storage.path)
+    if at + nbytes > storage.nbytes:
+        raise TruncatedDump(
+            f"{storage.path}: ends at byte {storage.nbytes}, before the end of its bitmaps at {at + nbytes}: "
+            "it was cut short; copy it again",
+            path=storage.path,
+            offset=storage.nbytes,
+        )
+    # Old writers left out bitmap 1.
+    needed_nbytes = -(-max_mapnr // 8)
+    has_both = n_blocks >= 2 * -(-needed_nbytes // block)
+    return at + nbytes // 2 if has_both else at, at + nbytes
 
 
 def incomplete_mark(head: bytes) -> tuple[int, bytes]:

@@ -179,6 +179,11 @@ def _offset_findings(facts: Facts, bits: int) -> Iterator[Finding]:
     # page.flags comes first in every kernel.
     if known.get("flags", (0,))[0] != 0:
         yield Finding(ALL, f"OFFSET(page.flags) is {known['flags'][0]}, but it comes first in every kernel")
+    yield from _shared_bytes(known)
+
+
+def _shared_bytes(known: dict[str, tuple[int, int, int]]) -> Iterator[Finding]:
+    """Judge fields of struct page that would lie on each other; of each the offset, size, and levels that read it."""
     for one, other in combinations(known, 2):
         # Both lie in the same union (Linux 1d798ca3f164, v4.4).
         if {one, other} == {"lru", "compound_head"}:
