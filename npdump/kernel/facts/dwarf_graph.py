@@ -202,10 +202,13 @@ class DwarfGraph:
         if entry.tag != "DW_TAG_variable":
             return None
         declared = entry
-        if "DW_AT_specification" in entry.attributes:
-            # What was declared in a header has its name there, and mostly its type.
-            declared = entry.get_DIE_from_attribute("DW_AT_specification")
-        if name_of(declared) != name:
+        try:
+            if "DW_AT_specification" in entry.attributes:
+                # What was declared in a header has its name there, and mostly its type.
+                declared = entry.get_DIE_from_attribute("DW_AT_specification")
+            if name_of(declared) != name:
+                return None
+        except Exception:  # bytes that are no entry make the library raise anything
             return None
         return self._type_of(entry if "DW_AT_type" in entry.attributes else declared)
 
