@@ -17,7 +17,7 @@ import npdump
 from npdump.arrays import expand
 from npdump.erase import carry_out, make_plan
 from npdump.erase.language import parse
-from npdump.errors import AddressError, ConfigError
+from npdump.errors import AddressError, ConfigError, FactError
 from npdump.kernel.facts.graph import VOID, CType, Field, Kind
 from npdump.kernel.memory import Extent
 from npdump.sources._erased import ErasePlan, byte_runs
@@ -170,9 +170,10 @@ class Names(Memory):
         self.put(0xB0, "Q", 0xDEAD)
         self.put(0x400, "QQQQ", BASE + 0x200, 0, BASE + 0x300, 0)
 
-    def symbol(self, name, module):
-        found = self.VARIABLES.get(name)
-        return None if found is None else BASE + found[0]
+    def need_symbol(self, name, module):
+        if name not in self.VARIABLES:
+            raise FactError(f"{name}: there is no such symbol")
+        return BASE + self.VARIABLES[name][0]
 
     def is_given_back(self, vaddr):
         return False
@@ -410,13 +411,21 @@ def test_a_command_that_finds_nothing_is_said_and_with_strict_an_error(made, npd
     config.write_text("erase nosuch\nerase init_uts_ns size 8")
     result = npdump("-d31", "--config", config, vmcore, out)
     assert result.returncode == 0
-    assert f"{config}:1: nosuch: there is no such symbol: it erases nothing" in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if f"{config}:1: nosuch: there is no such symbol" in line]
+    assert line.endswith(": it erases nothing")
     assert eraseinfo(out) == b"erase init_uts_ns size 8\n"
     result = npdump("-fd31", "--strict", "--config", config, vmcore, out)
     assert (result.returncode, "as --strict asks" in result.stderr) == (1, True)
     answer = npdump("--check-config", "--json", "--config", config, vmcore)
     assert answer.returncode == 1
     assert [(row["line"], row["erased_nbytes"]) for row in json.loads(answer.stdout)] == [(1, 0), (2, 8)]
+
+
+def test_a_kernel_that_has_no_table_of_variables_needs_a_vmlinux(corpus):
+    with npdump.open(corpus("arm64-6.1-512M")) as dump:
+        outcome = carry_out("a.conf", parse("erase init_task size 8", "a.conf"), dump.names)
+    hint = "this kernel has no table of its variables; give -x VMLINUX"
+    assert outcome.problem_texts() == [f"a.conf:1: init_task: there is no such symbol: {hint}"]
 
 
 def test_a_module_has_symbols_and_types_of_its_own(corpus):

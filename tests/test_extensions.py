@@ -8,7 +8,7 @@ import pytest
 
 import npdump
 from npdump.errors import ConfigError, UsageError
-from npdump.extensions import load
+from npdump.extensions import Pages, load
 from npdump.kernel.objects import Crashed
 from npdump.observer import Recorder
 from npdump.pipeline import ScanOptions
@@ -169,6 +169,24 @@ def test_environments_are_what_the_processes_were_given(crashed):
     texts = b"".join(dump.physical.read(*one) for one in ranges)
     assert b"PATH=/" in texts
     assert b"HOME=/" in texts
+
+
+def test_examples_answer(crashed, monkeypatch):
+    dump, kernel = crashed
+    said = []
+    monkeypatch.setattr(kernel, "observer", type("Heard", (), {"message": staticmethod(said.append)}))
+    chunk = dump.pages.read(0, 1 << 15)
+    pages = Pages(0, 1 << 15, chunk.is_ram, chunk.is_dumped, chunk.classes, chunk.records, kernel)
+    assert load(str(EXAMPLES / "facts.py")).functions["decide"](pages, kernel) == 0
+    assert said[0].startswith(f"init_task is at {dump.symbol('init_task'):#x}, of 9728 bytes")
+    assert said[1:] == ["areas are in a maple tree"]
+    answer = load(str(EXAMPLES / "owner.py")).functions["decide"](pages, kernel)
+    assert set(np.unique(answer)) <= {-1, 0}
+    monkeypatch.setenv("NPDUMP_KEEP", "awk")
+    found = list(load(str(EXAMPLES / "keep_tasks.py")).functions["keep"](kernel))
+    # Three of them fill some megabytes each.
+    assert len(found) == 3
+    assert all((runs[:, 1] - runs[:, 0]).sum() > 500 for runs in found)
 
 
 def test_keys_of_users_are_found(crashed):

@@ -141,6 +141,10 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
         ("--zlib-engine isal -l vmcore dumpfile", "-c"),
         ("--zlib-engine other -c vmcore dumpfile", "other"),
         ("-l vmcore -", "give -F"),
+        ("--check-config vmcore", "--check-config without --config"),
+        ("--config a.conf --vtop 0x1000 vmcore", "nothing is written that it could erase"),
+        ("--extension a.py --mem-usage vmcore", "nothing is written that it could decide"),
+        ("--extension a.py --reassemble part1 part2 dumpfile", "copies pages as they are"),
         ("--dry-rn vmcore dumpfile", "did you mean --dry-run?"),
     ],
 )

@@ -123,9 +123,7 @@ class Resolver:
 
     def _symbol(self, expression: Expression) -> Place:
         name = expression.symbol
-        vaddr = self.names.symbol(name, self._module)
-        if vaddr is None:
-            raise FactError(f"{name}: there is no such symbol")
+        vaddr = self.names.need_symbol(name, self._module)
         if self.names.is_given_back(vaddr):
             raise FactError(f"{name}: its memory was given back after the start, and holds something else")
         if expression.cast is not None:

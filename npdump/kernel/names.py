@@ -138,6 +138,22 @@ class Names:
         found = None if module == KERNEL else self._module(module)[1].get(name)
         return self._symbols.get(name, self._kernel.facts.get(f"SYMBOL({name})")) if found is None else found
 
+    def need_symbol(self, name: str, module: str = KERNEL) -> int:
+        """Return the address of a symbol.
+
+        Raises
+        ------
+        FactError
+            If there is none; it says so if that may be for want of a vmlinux.
+        """
+        vaddr = self.symbol(name, module)
+        if vaddr is None:
+            # Without CONFIG_KALLSYMS_ALL a kernel's table has functions alone.
+            has_variables = "init_task" in self._symbols
+            hint = "" if has_variables else ": this kernel has no table of its variables; give -x VMLINUX"
+            raise FactError(f"{name}: there is no such symbol{hint}")
+        return vaddr
+
     def is_given_back(self, vaddr: int) -> bool:
         """Return whether an address is in the part of the kernel that it frees when it has started."""
         return self._symbols.get("__init_begin", 0) <= vaddr < self._symbols.get("__init_end", 0)

@@ -135,10 +135,7 @@ class Crashed:
 
     def symbol(self, name: str, module: str = "vmlinux") -> int:
         """Return the address of a symbol; raises FactError if there is none."""
-        vaddr = self.names.symbol(name, module)
-        if vaddr is None:
-            raise FactError(f"{name}: there is no such symbol")
-        return vaddr
+        return self.names.need_symbol(name, module)
 
     def object(self, name: str, of: str | None = None, module: str = "vmlinux") -> Object:
         """Return a global variable.
