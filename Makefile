@@ -68,7 +68,7 @@ lint-imports: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.test
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """npdump and makedumpfile side by side: time, size and memory of the same work, as ratios of one run.
 
-    python -m tests.bench.versus [--makedumpfile PROGRAM] [--runs N] [--rows KIND]... [--markdown FILE] VMCORE...
+    python -m tests.bench.versus [--makedumpfile PROGRAM] [--runs N] [--rows KIND]... [--update FILE] VMCORE...
 
 The two programs take turns, so that whatever else the machine does disturbs both; what counts are medians of the
 ratios. On dumps that makedumpfile does in under a second npdump's start-up (the interpreter and its imports), which is
@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tests.bench.measure import NPDUMP, Run, own_cost, peak_pss_nbytes, run, startup_command
 from tests.bench.plot import Curve, draw
+from tests.bench.table import RESULT, Row, cells, description, name_of, update
 from tests.builders import large
 from tests.builders.pages import Block
 from tests.builders.vmcore import build
@@ -55,21 +52,6 @@ WALL_GOALS = {"-l": 1.6, "-p": 1.6, "-z": 1.8, "-c": 4.0, "-E": 1.5, "-F -l": 1.
 """At dump level 1."""
 SHORT_SECONDS = 1.0
 QUIET = ["--message-level", "4"]
-
-
-class Row(NamedTuple):
-    """One line of the table; ratios are makedumpfile / npdump, so that more is better, but for size."""
-
-    what: str
-    ratio: float
-    low: float
-    high: float
-    goal: float | None
-    theirs_seconds: float
-    ours_seconds: float
-    startup_seconds: float
-    size_ratio: float | None = None
-    peak_mib: float | None = None
 
 
 class Bench:
@@ -121,7 +103,7 @@ class Bench:
             for level in self.levels:
                 theirs, ours = self.commands(flags, "-d", level, vmcore, str(self.output), threads=1)
                 goal = dict(zip(("1", "31"), CPU_GOALS[form], strict=True)).get(level)
-                yield self.compare(f"{Path(vmcore).name} {form} -d {level}, CPU, 1 thread", [theirs], ours, "cpu", goal)
+                yield self.compare(f"{name_of(vmcore)} {form} -d {level}, CPU, 1 thread", [theirs], ours, "cpu", goal)
 
     def wall(self, vmcore: str) -> Iterator[Row]:
         """Wall-clock time with the threads that npdump takes, against the best of makedumpfile with 1 or 2 threads."""
@@ -129,7 +111,7 @@ class Bench:
             output = [] if "-F" in form else [str(self.output)]
             theirs, ours = self.commands(form, "-d", "1", vmcore, *output)
             many = [] if form == "-E" else [[*self.makedumpfile, "--num-threads", "2", *theirs[3:]]]
-            yield self.compare(f"{Path(vmcore).name} {form} -d 1, wall", [theirs, *many], ours, "wall", goal)
+            yield self.compare(f"{name_of(vmcore)} {form} -d 1, wall", [theirs, *many], ours, "wall", goal)
 
     def refilter(self, vmcore: str) -> Iterator[Row]:
         """From level 1 to level 31, of makedumpfile's file."""
@@ -137,7 +119,7 @@ class Bench:
         for flag, goal in (("-c", 10.0), ("-l", 5.0)):
             run([*self.makedumpfile, flag, "-d", "1", vmcore, str(level1)], level1)
             theirs, ours = self.commands(flag, "-d", "31", str(level1), str(self.output))
-            what = f"{Path(vmcore).name} {flag} -d 1 to -d 31, wall"
+            what = f"{name_of(vmcore)} {flag} -d 1 to -d 31, wall"
             yield self.compare(what, [theirs], ours, "wall", goal)
         level1.unlink()
 
@@ -147,7 +129,7 @@ class Bench:
         kept = self.folder / "kept"
         run([*ours[:-1], str(kept)], kept)
         theirs = ["cp", "--sparse=never", str(kept), str(self.output)]
-        yield self.compare(f"{Path(vmcore).name} -E -d 1 against cp, wall", [theirs], ours, "wall", 0.6)
+        yield self.compare(f"{name_of(vmcore)} -E -d 1 against cp, wall", [theirs], ours, "wall", 0.6)
         kept.unlink()
 
     def start(self, vmcore: str) -> Iterator[Row]:
@@ -171,7 +153,7 @@ class Bench:
             ("each further thread, of 4", 6, (peaks[4] - peaks[1]) / 3),
         ):
             ratio = goal / mib if mib > 0 else goal
-            name = f"{Path(vmcore).name} -l -d 1, {what}: at most {goal} MiB"
+            name = f"{name_of(vmcore)} -l -d 1, {what}: at most {goal} MiB"
             yield Row(name, ratio, ratio, ratio, 1.0, 0.0, 0.0, 0.0, peak_mib=mib)
 
     def own(self, vmcore: str) -> Iterator[Row]:
@@ -183,14 +165,18 @@ class Bench:
             codec, reading, writing = (statistics.median(cost[i] for cost in costs) for i in (1, 2, 3))
             parts = f"own {cost:.2f} µs a page; LZO {codec:.2f}, reading {reading:.2f}, writing {writing:.2f}"
             ratios = [1 / one.own for one in costs]
-            what = f"{Path(vmcore).name} -l -d {level}, {parts}"
+            what = f"{name_of(vmcore)} -l -d {level}, {parts}"
             yield Row(what, statistics.median(ratios), min(ratios), max(ratios), 1.0, 0.0, 0.0, 0.0)
 
     def scan(self, size: str) -> Iterator[Row]:
-        """Only telling what each page is, on a machine of so much memory: nearly all free, or all of user data."""
+        """Only telling what each page is, on a machine of so much memory: nearly all free, user data, or short runs."""
         vmcore = self.folder / "large"
-        for what, block in (("free", large.FREE), ("user data", Block(0, "anon", 0))):
-            build(vmcore, large.describe(large.parse_size(size), has_memmap=False, background=block))
+        for what, background in (
+            ("free memory", large.FREE),
+            ("user data", Block(0, "anon", 0)),
+            ("mixed pages", large.mixed()),
+        ):
+            build(vmcore, large.describe(large.parse_size(size), has_memmap=False, background=background))
             theirs, ours = self.commands("--dry-run", "-d", "30", str(vmcore), str(self.output), threads=1)
             yield self.compare(f"{size} of {what} --dry-run -d 30, CPU", [theirs], ours, "cpu", 1.0)
             vmcore.unlink()
@@ -230,36 +216,6 @@ KINDS: dict[str, Callable[[Bench, str], Iterator[Row]]] = {
     "own": Bench.own,
 }
 
-HEADER = ("what", "ratio", "spread", "goal", "theirs [s]", "ours [s]", "start-up off [s]", "size", "PSS [MiB]")
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    """Return a line of the table."""
-    return (
-        row.what,
-        f"{row.ratio:.2f}",
-        f"{row.low:.2f}-{row.high:.2f}",
-        "" if row.goal is None else f"{row.goal:.2f}",
-        f"{row.theirs_seconds:.2f}",
-        f"{row.ours_seconds:.2f}",
-        f"{row.startup_seconds:.2f}",
-        "" if row.size_ratio is None else f"{row.size_ratio:.3f}",
-        "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
-    )
-
-
-def description(makedumpfile: str) -> str:
-    """Say what machine this is and what it's doing."""
-    cpu_lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.split(":")[1].strip() for line in cpu_lines if "model name" in line), "unknown CPU")
-    load = os.getloadavg()[0]
-    version = subprocess.run([makedumpfile, "-v"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    return (
-        f"{time.strftime('%Y-%m-%d')}, {len(os.sched_getaffinity(0))} CPUs ({platform.machine()}, {model}), "
-        f"Linux {platform.release()}, Python {platform.python_version()}, load {load:.1f}, "
-        f"{version}"
-    )
-
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
@@ -273,7 +229,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--plot", metavar="FILE", help="draw seconds against threads and memory there, as an SVG")
     parser.add_argument("--folder", help="where the dump files go (default: a temporary one)")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there too")
+    parser.add_argument("--update", metavar="FILE", help=f"replace what is below {RESULT!r} in a text by the table")
     arguments = parser.parse_args(argv)
     if arguments.makedumpfile is None:
         parser.error("makedumpfile isn't installed: apt-get install makedumpfile, or name it with --makedumpfile")
@@ -299,9 +255,9 @@ def main(argv: list[str]) -> None:
             Path(arguments.plot).write_text(draw(curves), encoding="utf-8")
     if arguments.json:
         print(json.dumps([row._asdict() for row in found], indent=2))
-    if arguments.markdown:
-        lines = ["| " + " | ".join(line) + " |" for line in (HEADER, ["---"] * len(HEADER), *map(cells, found))]
-        Path(arguments.markdown).write_text(f"{description(arguments.makedumpfile)}\n\n" + "\n".join(lines) + "\n")
+    if arguments.update:
+        what = f"{description(arguments.makedumpfile)}; medians of {arguments.runs} runs."
+        update(Path(arguments.update), what, found)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import struct
 import sys
 from collections import Counter
@@ -27,7 +28,7 @@ from .pages import Block, StructPages
 from .vmcore import Description, Layout, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .memory import Memory
     from .paging import PageTables
@@ -95,6 +96,24 @@ def _blocks(size_nbytes: int, has_memmap: bool) -> list[Block]:
     return blocks
 
 
+def mixed() -> list[Block]:
+    """A section as of a machine that has run for long: short runs of pages of users and of caches, and free blocks.
+
+    There are few pages of the kernel in it, so that it takes longer to tell what the pages are than to copy those.
+    """
+    kinds = ["anon"] * 100 + ["lru"] * 50 + ["private"] * 25 + ["tmpfs"] * 25 + ["kernel"]
+    draw = random.Random(1)
+    blocks, n = [], 0
+    while n < PAGES_PER_SECTION:
+        order = draw.randrange(7)
+        if n % (1 << order) == 0 and draw.random() < 0.2:
+            blocks.append(Block(0, "free", order))
+        else:
+            blocks.append(Block(0, draw.choice(kinds), count=min(draw.randint(1, 48), PAGES_PER_SECTION - n)))
+        n += blocks[-1].n_pages
+    return blocks
+
+
 def classify(
     pages: StructPages, kernel: Kernel, loads: list[Load], level: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -136,13 +155,13 @@ def describe(
     size_nbytes: int,
     has_memmap: bool = True,
     kernel: Kernel = KERNELS["6.1"],
-    background: Block = FREE,
+    background: Block | Sequence[Block] = FREE,
     hole: tuple[int, int] | None = None,
 ) -> Description:
     """The machine whose RAM ends at `size_nbytes`; its kernel counts its free pages.
 
     `has_memmap` sets memory aside for the struct pages, which nothing is written to: they share other frames. All other
-    memory is of blocks like `background`. At the addresses of `hole` there is none.
+    memory is as `StructPages` takes it from `background`. At the addresses of `hole` there is none.
     """
     if not MIN_NBYTES <= size_nbytes <= MAX_NBYTES or size_nbytes % GIB:
         raise ValueError(f"{size_nbytes:#x} isn't a number of GiB from {MIN_NBYTES >> 30} to {MAX_NBYTES >> 30}")
@@ -183,11 +202,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.builders.large", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--size", type=parse_size, default="1T", help="where the RAM ends: 8G to 64T (default: 1T)")
     parser.add_argument("--without-memmap", action="store_true", help="no memory is set aside for the struct pages")
+    parser.add_argument("--mixed", action="store_true", help="memory in use for everything, instead of free memory")
     parser.add_argument("--level", type=int, default=30, help="dump level of the page counts (default: 30)")
     parser.add_argument("file", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     try:
-        vmcore = build(arguments.file, describe(arguments.size, not arguments.without_memmap))
+        background = mixed() if arguments.mixed else FREE
+        vmcore = build(arguments.file, describe(arguments.size, not arguments.without_memmap, background=background))
     except (OSError, ValueError) as error:
         arguments.file.unlink(missing_ok=True)
         parser.error(str(error))

@@ -158,13 +158,21 @@ def encode_block(kernel: Kernel, block: Block, head_vaddr: int) -> bytes:
 class StructPages:
     """The struct page array by section; sections of equal content share one buffer where that is plain to see.
 
-    `background` is one block that fills every page that no other block describes.
+    `background` fills every page that no other block describes: one block, or several that fill a section one after the
+    other, each as often as it says.
     """
 
-    def __init__(self, kernel: Kernel, vmemmap: int, blocks: Iterable[Block], background: Block) -> None:
+    def __init__(
+        self, kernel: Kernel, vmemmap: int, blocks: Iterable[Block], background: Block | Sequence[Block]
+    ) -> None:
         self.kernel, self.vmemmap = kernel, vmemmap
         self._shared: dict[bytes, bytes] = {}
-        self._template = self._filled_with(encode_block(kernel, background, vmemmap))
+        if isinstance(background, Block):
+            self._template = self._filled_with(encode_block(kernel, background, vmemmap))
+        else:
+            assert all(map(_is_alike_everywhere, background)), "all sections share these struct pages"
+            self._template = b"".join(encode_block(kernel, block, vmemmap) * block.count for block in background)
+            assert len(self._template) == PAGES_PER_SECTION * STRUCT_PAGE_NBYTES
         self._sections: dict[int, bytes | bytearray] = {}
         for block in blocks:
             if _is_alike_everywhere(block):

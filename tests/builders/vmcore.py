@@ -34,7 +34,7 @@ from .pages import Block, StructPages
 from .paging import PageTables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 KERNEL_MAP = 0xFFFFFFFF80000000
@@ -92,7 +92,7 @@ class Description:
     ram: list[tuple[int, int]]
     kernel: Kernel = KERNELS["6.12"]
     blocks: Iterable[Block] = ()
-    background: Block = KERNEL_PAGE
+    background: Block | Sequence[Block] = KERNEL_PAGE
     layout: Layout = PLAIN
     kernel_paddr: int = 0x1000000
     loads: Callable[[list[Load]], list[Load]] = lambda loads: loads
