@@ -63,18 +63,20 @@ class RunJoiner:
 
     def runs(self) -> Runs:
         """Return all joined runs, ascending."""
-        return np.concatenate((*self._finished, self._last))
+        return np.asfortranarray(np.concatenate((*self._finished, self._last)))
 
 
 def cut_segment(segment: np.void, runs: Runs, page_shift: int, has_vaddrs: bool) -> Records:
     """Return the segments of the output for one of the input.
 
     Together they have its memory; each has the data of one run of pages, if any, and the left-out pages after it.
+    Columns of ``runs`` that lie in one piece (order F) save a copy of all runs.
     """
     paddr, vaddr, stop = int(segment["paddr"]), int(segment["vaddr"]), int(segment["paddr"] + segment["memsz"])
     data_stop = paddr + int(segment["filesz"])
-    first = np.searchsorted(runs[:, 1] << page_shift, paddr, side="right")
-    last = np.searchsorted(runs[:, 0] << page_shift, data_stop, side="left")
+    # There may be as many segments as runs: none may look at all runs.
+    first = np.searchsorted(runs[:, 1], paddr >> page_shift, side="right")
+    last = np.searchsorted(runs[:, 0], -(-data_stop >> page_shift), side="left")
     starts = np.maximum(runs[first:last, 0] << page_shift, paddr)
     stops = np.minimum(runs[first:last, 1] << page_shift, data_stop)
     if not len(starts) or starts[0] > paddr:
