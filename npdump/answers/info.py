@@ -275,7 +275,7 @@ def _wrapping(one: Storage) -> tuple[str, ...]:
     try:
         if stat.S_ISREG(os.stat(one.path).st_mode):
             with open(one.path, "rb") as file:
-                container = storage.detect(file.read(16))
+                container = storage.detect(file.read(16) or b"")
             names += [container.name] if container else []
     except OSError:
         pass

@@ -25,7 +25,7 @@ def holds_dump(path: str) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            head = file.read(sources.HEAD_NBYTES)
+            head = file.read(sources.HEAD_NBYTES) or b""  # None where nothing can be read now
     except OSError:
         return False
     return is_flattened(head) or storage.detect(head) is not None or sources.detect(head) is not None

@@ -56,7 +56,8 @@ class ElfDump:
         self.loads = [header for header in self.headers if header.p_type == PT_LOAD]
         self.headers_end = self.phoff + phnum * phentsize
         found = re.search(rb"^PAGESIZE=(\d+)$", self.vmcoreinfo, re.MULTILINE)
-        self.block_size = (int(found[1]) if found else 0) or PAGE_SIZE
+        stated = int(found[1]) if found else 0
+        self.block_size = stated if stated in (1 << shift for shift in range(9, 22)) else PAGE_SIZE
 
     def _segment(self, start: int, word: str) -> Segment:
         if word == "Q":

@@ -87,7 +87,7 @@ def load_external(
 def _read_vmcoreinfo(path: str) -> ExternalFacts:
     try:
         with open(path, "rb") as file:
-            text = file.read(MAX_VMCOREINFO_NBYTES)
+            text = file.read(MAX_VMCOREINFO_NBYTES) or b""
     except OSError as error:
         raise SourceError(f"{path}: can't be read: {error.strerror}") from None
     facts = vmcoreinfo.parse(text, f"-i {path}")
@@ -187,7 +187,7 @@ def open_graphs(path: str, work_dir: str | None = None) -> Iterator[tuple[list[T
 def _opened(path: str, work_dir: str | None) -> Iterator[IO[bytes]]:
     """Open a file; one that is compressed is unpacked to a temporary file first, which has no name."""
     with open(path, "rb") as file:
-        head = file.read(8)
+        head = file.read(8) or b""
         file.seek(0)
         opener: Any = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
         if opener is None:
