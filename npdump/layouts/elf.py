@@ -106,6 +106,15 @@ SHDR = {
     for bits, word in ((32, "u4"), (64, "u8"))
 }
 
+
+def has_sections_only(head: bytes) -> bool:
+    """Return whether a file begins as a little-endian 64-bit core that has sections and no program headers."""
+    if not head.startswith(MAGIC + b"\2\1") or len(head) < EHDR[64].itemsize:
+        return False
+    ehdr = np.frombuffer(head, EHDR[64].newbyteorder("<"), 1)[0]
+    return bool(ehdr["e_type"] == ET_CORE and not ehdr["e_phnum"] and ehdr["e_shnum"])
+
+
 NHDR = np.dtype([("namesz", "u4"), ("descsz", "u4"), ("type", "u4")])
 """Note header, the same in ELF32 and ELF64 core files."""
 

@@ -29,7 +29,6 @@ MAX_NOTES_NBYTES = 1 << 28
 
 _ALL_ONES = {32: (1 << 32) - 1, 64: (1 << 64) - 1}
 _NT_AUXV = 6
-_MAX_NAMES_NBYTES = 1 << 16
 
 
 class _ElfFile:
@@ -77,11 +76,6 @@ class _ElfFile:
         if count == elf.PN_XNUM and shoff:
             # The true number is in section header 0 (System V gABI, e_phnum).
             count = int(self._read_array(elf.SHDR[self.bits], shoff, 1, "section header 0")[0]["sh_info"])
-        if not count and b".xen_pages\0" in self._section_names():
-            raise UnknownFormat(
-                f"{self._path}: is the core of a Xen domain, by xl dump-core: crash reads it, npdump doesn't",
-                path=self._path,
-            )
         if not count:
             raise self._corrupt("has no program headers: no memory was dumped")
         if stride < dtype.itemsize:
@@ -93,16 +87,6 @@ class _ElfFile:
         if (has_data & (offset >= phoff) & (offset < phoff + count * stride)).any():
             raise self._corrupt(f"corrupt ELF header: its {count} program headers would run into the data")
         return headers
-
-    def _section_names(self) -> bytes:
-        """Return the names of the file's sections, of which vmcores have none."""
-        dtype, header = elf.SHDR[self.bits], self.header
-        count, shoff, names = (int(header[name]) for name in ("e_shnum", "e_shoff", "e_shstrndx"))
-        if not names < count or int(header["e_shentsize"]) != dtype.itemsize:
-            return b""
-        section = self._read_array(dtype, shoff + names * dtype.itemsize, 1, "its section headers")[0]
-        offset, nbytes = int(section["sh_offset"]), min(int(section["sh_size"]), _MAX_NAMES_NBYTES)
-        return self.storage.read(offset, max(min(nbytes, self.storage.nbytes - offset), 0))
 
     def _read_notes(self, headers: Records) -> bytes:
         areas = []
@@ -173,13 +157,16 @@ def _image(file: _ElfFile, page_size: int) -> Image:
 
 
 class ElfFormat:
-    """Recognised by the ELF magic alone; whether it's a core of a kernel is told when it's opened."""
+    """Recognised by the ELF magic; whether it's a core of a kernel is told when it's opened.
+
+    Cores that have sections only are another format (`npdump.sources.xc_core`).
+    """
 
     name = "elf"
 
     def sniff(self, head: bytes) -> bool:
         """See `npdump.sources.Format.sniff`."""
-        return head.startswith(elf.MAGIC)
+        return head.startswith(elf.MAGIC) and not elf.has_sections_only(head)
 
     def open(self, storage: Storage) -> Source:
         """See `npdump.sources.Format.open`."""
