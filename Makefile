@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults openers fuzz man docs dist deb rpm zipapp test-guests clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults openers fleet-trial fuzz man docs dist deb rpm zipapp test-guests clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -23,6 +23,7 @@ help:
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=660"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
+	@echo "make fleet-trial  have a thousand dumps read by workers that are killed, and one dump made by several (long)"
 	@echo "make docs   make the documentation in build/docs"
 	@echo "make man    make man/npdump.8"
 	@echo "make dist   make the source archive and the wheel in dist/"
@@ -78,6 +79,11 @@ openers: $(VENV)/.test
 
 test-guests: deb $(VENV)/.test
 	$(BIN)/python -m tests.guests --package build/deb/npdump_$(VERSION)_*.deb --folder build/guests
+
+fleet-trial: $(VENV)/.test
+	$(PIP) $(EDITABLE) '.[stores]'
+	$(BIN)/python -m tests.fleet_trial
+	$(BIN)/python -m tests.fleet_trial --parts 64G
 
 SECONDS ?= 660
 fuzz: $(VENV)/.test

@@ -8,18 +8,22 @@ import signal
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import Future
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from npdump import fleet
+from npdump.cli.options import parse
 from npdump.errors import SinkError, SourceError, UsageError
 from npdump.fleet import on_dask
 from npdump.fleet.catalogue import Catalogue, read_rows
+from npdump.fleet.child import Call, Outcome
 from npdump.fleet.find import find_dumps, output_names
 from npdump.fleet.page import make_page
-from npdump.fleet.run import FleetError
+from npdump.fleet.run import FleetError, Workers, outcomes
 from tests import harness
 from tests.builders import kdump as builder
 
@@ -262,6 +266,33 @@ def test_functions_of_a_notebook_are_sent_by_value(folder):
     assert result.value == 8192
 
 
+def test_parts_by_several_workers_are_those_of_one(tmp_path):
+    vmcore = harness.distilled_vmcore("x86_64-6.1")
+    names = ["a", "b", "c"]
+    for folder, options in (("many", ["--jobs", "2"]), ("one", [])):
+        (tmp_path / folder).mkdir()
+        command = ["--split", "-l", "-d", "31", "--show-stats", "--json", *options, vmcore]
+        answer = json.loads(harness.run_ok(*command, *(tmp_path / folder / name for name in names)).stdout)
+        (tmp_path / folder / "answer").write_text(json.dumps({**answer, "seconds_by_stage": None, "seconds": None}))
+    for name in (*names, "answer"):
+        assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    again = harness.run("--split", "--jobs", "1", "-d", "31", vmcore, *(tmp_path / "many" / name for name in names))
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--jobs", "2"],
+        ["--split", "--jobs", "2", "-L", "1G", "part"],
+        ["--split", "--scheduler", "tcp://x:1", "--jobs", "2"],
+    ],
+)
+def test_workers_are_for_fleets_and_parts(options):
+    with pytest.raises(UsageError):
+        parse([*options, "vmcore", "dumpfile"])
+
+
 def test_sources_are_folders_globs_lists_and_files(tmp_path):
     for name in ("a/vmcore", "b/vmcore", "b/.hidden", "b/vmcore.part", "out/vmcore", "c.zst"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -374,3 +405,50 @@ def test_a_scheduler_that_is_not_there_is_an_error_of_one_line(monkeypatch):
     for address, words in (("nonsense://127.0.0.1:1", "has such an address"), ("tcp://127.0.0.1:1", "answers")):
         with pytest.raises(FleetError, match=f"{address}: no Dask scheduler {words}"), on_dask.on_scheduler(address):
             pass
+
+
+class Dying:
+    """An executor whose workers die with the first tasks, as Dask says it."""
+
+    def __init__(self, n_deaths: int) -> None:
+        self.n_deaths = n_deaths
+
+    def submit(self, call, task):
+        future = Future()
+        if self.n_deaths:
+            self.n_deaths -= 1
+            future.set_exception(RuntimeError("KilledWorker: attempted to run it on 4 workers\nand more"))
+        else:
+            future.set_result(Outcome(value=task))
+        return future
+
+
+def test_a_dump_whose_workers_died_is_handed_out_again():
+    call = Call(b"")
+    ((_, outcome),) = outcomes(Workers(Dying(2), 1, ""), call, ["dump"])
+    assert outcome.value == "dump"
+    (_, outcome), (_, other) = outcomes(Workers(Dying(3), 1, ""), call, ["dump", "other"])
+    assert outcome.failure.text == "RuntimeError: KilledWorker: attempted to run it on 4 workers"
+    assert other.value == "other"
+
+
+def test_a_cluster_that_lost_its_workers_is_an_error(monkeypatch):
+    class Never:
+        def submit(self, call, task):
+            return Future()
+
+    class Client:
+        scheduler = SimpleNamespace(address="tcp://host:1")
+        status = "running"
+
+        def nthreads(self):
+            return {}
+
+    monkeypatch.setattr("npdump.fleet.run.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(on_dask, "_LONELY_SECONDS", 0.02)
+    check = on_dask._Check(Client())
+    with pytest.raises(FleetError, match="has no workers any more"):
+        list(outcomes(Workers(Never(), 1, "", check), Call(b""), ["dump"]))
+    Client.status = "connecting"
+    with pytest.raises(FleetError, match="the scheduler is lost"):
+        check()

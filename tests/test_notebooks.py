@@ -12,10 +12,14 @@ NOTEBOOKS = sorted((harness.REPOSITORY / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of pandas and matplotlib, which are not this test's matter
-def test_it_runs(path, monkeypatch):
+def test_it_runs(path, monkeypatch, tmp_path):
     pytest.importorskip("pandas")
     pytest.importorskip("matplotlib")
+    pytest.importorskip("cloudpickle")
     monkeypatch.setenv("NPDUMP_VMCORE", str(harness.distilled_vmcore("x86_64-6.1")))
+    monkeypatch.setenv("NPDUMP_VMCORES", str(tmp_path))
+    (tmp_path / "vmcore").symlink_to(harness.distilled_vmcore("x86_64-6.1"))
+    (tmp_path / "damaged").write_bytes(b"KDUMP   damaged" * 1000)
     names = {"__name__": "__main__"}
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "code":
@@ -32,4 +36,4 @@ def test_it_can_be_read_without_running(path):
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 4
+    assert len(NOTEBOOKS) == 5

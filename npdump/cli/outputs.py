@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from npdump.cli.inputs import open_dump
 from npdump.cli.summary import as_json, as_text
@@ -32,8 +32,13 @@ __all__ = ["run"]
 
 def run(options: Options, report: Reporter) -> int:
     """Make the output, or the parts of one, of a dump, and report what was left out; return the exit code."""
-    with open_dump(options, report) as dump:
-        summary = _make(options, dump)
+    if options.split and (options.jobs is not None or options.scheduler is not None) and not options.dry_run:
+        from npdump.cli.workers import make_split  # and SQLite, processes and such with it
+
+        summary = make_split(options, _writing(options), _waits_for_disk(options), report)
+    else:
+        with open_dump(options, report) as dump:
+            summary = _make(options, dump)
     if options.json:
         report.answer(as_json(summary))
     else:
@@ -50,25 +55,32 @@ def _make(options: Options, dump: Dump) -> Summary:
     frame = Frame() if options.lz4 else None  # if it can't be had, that's said before all else
     return dump.write_to(
         partial(_open_sinks, options, dump.storages, frame),
-        level=(options.dump_level, *options.retry_levels),
-        codec=options.codec,
-        format=options.format,
-        engine=options.zlib_engine if options.codec == "zlib" else None,
-        codec_level=options.codec_level,
-        verify=options.verify,
-        max_lost=options.max_lost,
-        n_threads=options.num_threads,
-        block_order=options.block_order,
-        share=options.share,
-        reassemble=options.reassemble,
         split=Split(len(options.dumpfiles), options.splitblock_kib) if options.split else None,
-        config=options.config,
-        extensions=options.extensions,
-        scanning=ScanOptions(
+        **_writing(options),
+    )
+
+
+def _writing(options: Options) -> dict[str, Any]:
+    """Return the arguments of `Dump.write_to` that say how, and not where to."""
+    return {
+        "level": (options.dump_level, *options.retry_levels),
+        "codec": options.codec,
+        "format": options.format,
+        "engine": options.zlib_engine if options.codec == "zlib" else None,
+        "codec_level": options.codec_level,
+        "verify": options.verify,
+        "max_lost": options.max_lost,
+        "n_threads": options.num_threads,
+        "block_order": options.block_order,
+        "share": options.share,
+        "reassemble": options.reassemble,
+        "scanning": ScanOptions(
             options.strict, _window_npages(options), options.work_dir, drops_memmap=options.drop_memmap
         ),
-        drop_guests=options.drop_guests,
-    )
+        "drop_guests": options.drop_guests,
+        "config": options.config,
+        "extensions": options.extensions,
+    }
 
 
 def _open_sinks(options: Options, inputs: Sequence[Storage], frame: Frame | None) -> Sequence[Sink]:

@@ -86,9 +86,10 @@ class Results:
 
         rows = []
         for result in sorted(self, key=lambda result: result.path):
-            value = result.value if isinstance(result.value, dict) else {"value": result.value}
-            failure = result.failure and result.failure.text
-            rows.append({"dump": result.path, **value, "failure": failure, "seconds": result.seconds})
+            row: dict[str, Any] = {"dump": result.path}
+            if result.failure is None:
+                row |= result.value if isinstance(result.value, dict) else {"value": result.value}
+            rows.append(row | {"failure": result.failure and result.failure.text, "seconds": result.seconds})
         return frame_of_rows(rows)
 
 

@@ -143,6 +143,7 @@ def _matching(pattern: str, avoid: str | None) -> Iterator[Found]:
 
 
 def _file(path: str, root: str | None, is_named: bool) -> Found:
+    path = os.path.abspath(path)  # another worker may be in another folder
     try:
         status = os.stat(path)
     except OSError:

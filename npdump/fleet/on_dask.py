@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["on_client", "on_scheduler"]
 
 _CONNECT_SECONDS = 20
+_LONELY_SECONDS = 60
 _SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 _MIN_WAITING = 64  # a cluster may grow
 
@@ -64,6 +66,26 @@ def on_client(client: Any) -> Iterator[Workers]:
     executor = client.get_executor(pure=False)
     words = f"{len(threads)} workers with {n} threads at {client.scheduler.address}; dashboard: {client.dashboard_link}"
     try:
-        yield Workers(executor, max(4 * n, _MIN_WAITING), words)
+        yield Workers(executor, max(4 * n, _MIN_WAITING), words, _Check(client))
     finally:
         executor.shutdown(wait=False)
+
+
+class _Check:
+    """Raises when the scheduler is gone, or has had no workers for a while."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._lonely_since: float | None = None
+
+    def __call__(self) -> None:
+        address = self._client.scheduler.address
+        if self._client.status != "running":
+            raise FleetError(f"{address}: the scheduler is lost: start it, and the same command again: it goes on")
+        if self._client.nthreads():
+            self._lonely_since = None
+            return
+        now = time.monotonic()
+        self._lonely_since = self._lonely_since or now
+        if now - self._lonely_since >= _LONELY_SECONDS:
+            raise FleetError(f"{address}: has no workers any more: start some, and the same command again: it goes on")

@@ -28,10 +28,13 @@ class Split(NamedTuple):
     n_parts : int
     block_kib : int or None
         Parts begin at multiples of so many KiB; None for `SPLIT_NPAGES` pages.
+    only : int or None
+        The one part that is wanted, counted from 0; None for all.
     """
 
     n_parts: int
     block_kib: int | None = None
+    only: int | None = None
 
     def block_npages(self, page_size: int) -> int:
         """Return in what steps of pages the dump is split.
@@ -62,7 +65,7 @@ class Split(NamedTuple):
         Returns
         -------
         list of tuple of two int
-            Page frames ``[start, stop)``; together they are all up to ``max_mapnr``.
+            Page frames ``[start, stop)``; together they are all up to ``max_mapnr``, or those of the part ``only``.
 
         Raises
         ------
@@ -85,7 +88,8 @@ class Split(NamedTuple):
         edges = np.maximum.accumulate(last_blocks - n_before)
         edges = np.minimum(edges, n_blocks - n_parts) + n_before + 1
         pfns = [0, *(edges * block_npages).tolist(), scan.max_mapnr]
-        return list(pairwise(pfns))
+        ranges = list(pairwise(pfns))
+        return ranges if self.only is None else [ranges[self.only]]
 
 
 def _pfns_of(scan: PageScan, ranks: I64) -> I64:

@@ -9,23 +9,19 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from npdump.cli.workers import limits_of, opening_of, whole_path, workers_of
 from npdump.errors import UsageError
 from npdump.fleet.catalogue import Catalogue, columns_of, read_rows
-from npdump.fleet.child import Limits
 from npdump.fleet.find import find_dumps, output_names
 from npdump.fleet.fleet import Tally, run_fleet
 from npdump.fleet.page import make_page
-from npdump.fleet.run import on_this_machine
 from npdump.fleet.work import ASKED, Work
 from npdump.sinks.file import FileSink
 from npdump.storage import is_url
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
-    from npdump.fleet.run import Workers
 
 __all__ = ["run"]
 
@@ -46,18 +42,18 @@ def run(options: Options, report: Reporter) -> int:
         options.dump_level,
         options.codec,
         options.format,
-        _opening(options),
+        opening_of(options),
         {"codec_level": options.codec_level, "strict": options.strict},
     )
     outputs = {}
     if folder is not None:
-        outputs = {path: os.path.join(folder, name) for path, name in output_names(found).items()}
+        outputs = {path: os.path.join(whole_path(folder), name) for path, name in output_names(found).items()}
         if not is_url(folder):
             os.makedirs(folder, mode=0o700, exist_ok=True)
     start = time.monotonic()
     with (
         Catalogue(_catalogue(options)) as catalogue,
-        _workers(options) as workers,
+        workers_of(options) as workers,
     ):
         report.message(f"{len(found)} files, {workers.words}, catalogue {catalogue.path}")
         tally = run_fleet(
@@ -67,7 +63,7 @@ def run(options: Options, report: Reporter) -> int:
             catalogue,
             report,
             outputs=outputs,
-            limits=Limits(options.time_limit_seconds, options.memory_limit_nbytes),
+            limits=limits_of(options),
             force=options.force,
             again=options.again,
         )
@@ -81,19 +77,6 @@ def _catalogue(options: Options) -> str:
     folder = options.output_folder
     beside = folder if folder is not None and not is_url(folder) else ""
     return options.catalogue or os.path.join(beside, _CATALOGUE)
-
-
-def _opening(options: Options) -> dict[str, object]:
-    names = ("vmlinux", "vmcoreinfo", "override", "vmcoreinfo_at", "work_dir", "machine", "max_unpacked_nbytes")
-    return {name: value for name in names if (value := getattr(options, name)) not in (None, False)}
-
-
-def _workers(options: Options) -> AbstractContextManager[Workers]:
-    if options.scheduler is None:
-        return on_this_machine(options.jobs)
-    from npdump.fleet.on_dask import on_scheduler
-
-    return on_scheduler(options.scheduler)
 
 
 def _words(tally: Tally, seconds: float) -> str:

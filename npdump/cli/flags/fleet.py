@@ -2,8 +2,12 @@
 """What ``npdump fleet`` can be told."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from npdump.cli.flags._declare import Rule, flag, integer, size
+
+if TYPE_CHECKING:
+    from npdump.cli.options import Options
 
 ASKED = ("info", "stats", "signature", "filter")
 """As `npdump.fleet.work.ASKED`."""
@@ -21,6 +25,11 @@ def asked(text: str) -> tuple[str, ...]:
         if name not in ASKED:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(ASKED)}")
     return tuple(name for name in ASKED if name in names)
+
+
+def _has_workers(options: "Options") -> bool:
+    values = (options.jobs, options.scheduler, options.time_limit_seconds, options.memory_limit_nbytes)
+    return any(value is not None for value in values)
 
 
 FLAGS = (
@@ -50,28 +59,26 @@ FLAGS = (
     ),
     flag(
         "--jobs",
-        command="fleet",
         metavar="N",
         type=integer(1, MAX_JOBS),
-        help="with fleet, how many dumps are worked on at a time; by default as many as there are CPUs",
+        help="with fleet, how many dumps are worked on at a time; with --split, how many parts; by default as many as "
+        "there are CPUs",
     ),
     flag(
         "--scheduler",
-        command="fleet",
         metavar="ADDRESS",
-        help="with fleet, have the workers of the Dask cluster do it whose scheduler is at ADDRESS, as tcp://host:8786",
+        help="with fleet or --split, have the workers of the Dask cluster do it whose scheduler is at ADDRESS, as "
+        "tcp://host:8786",
     ),
     flag(
         "--limit-time",
-        command="fleet",
         dest="time_limit_seconds",
         metavar="SECONDS",
         type=integer(1, MAX_SECONDS),
-        help="with fleet, give a dump up that takes longer",
+        help="with fleet, give a dump up that takes longer; with --split, a part",
     ),
     flag(
         "--limit-memory",
-        command="fleet",
         dest="memory_limit_nbytes",
         metavar="SIZE",
         type=size,
@@ -94,6 +101,14 @@ RULES = (
     Rule(
         lambda o: o.command == "fleet" and o.asked and "filter" not in o.asked and o.output_folder is not None,
         "--to without filter in --do: there is nothing to put there",
+    ),
+    Rule(
+        lambda o: _has_workers(o) and o.command != "fleet" and not o.split,
+        "--jobs, --scheduler, --limit-time or --limit-memory: belong to npdump fleet and to --split",
+    ),
+    Rule(
+        lambda o: _has_workers(o) and o.split and (o.limit_nbytes is not None or o.retry_levels),
+        "--split by several workers with -L or several dump levels: no part knows how large the others get",
     ),
     Rule(
         lambda o: o.scheduler is not None and o.jobs is not None,

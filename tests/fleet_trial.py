@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A thousand dumps on a cluster of this machine, whose workers are killed at random, as is who hands out the dumps.
+
+    python -m tests.fleet_trial [--dumps N] [--kills N] | --speed N | --scale N,N | --parts SIZE
+
+The dumps are real ones in many forms, under many names, and every twentieth is damaged. Every good dump must be in the
+catalogue once, with the release that its name says, and every damaged one must be named as failed. ``--speed`` compares
+one worker with two, ``--scale`` measures what handing out and writing down costs as the number of dumps grows, and
+``--parts`` has a large machine's dump made in eight parts by two workers, and compares them with one run's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests import harness
+
+KERNELS = ("x86_64-5.10", "x86_64-6.1", "x86_64-6.12", "x86_64-7.2")
+
+FORMS = {
+    "lzo": ["-l", "-d", "31"],
+    "zstd": ["-z", "-d", "31"],
+    "raw": ["-d", "31"],
+    "cache": ["-l", "-d", "16"],
+    "elf": ["-E", "-d", "31"],
+}
+DAMAGED_EVERY = 20
+
+
+def make_dumps(folder: Path, n_dumps: int, rng: random.Random) -> tuple[dict[str, str], set[str]]:
+    """Make the dumps; return the releases of the good ones by name, and the names of the damaged ones."""
+    originals: dict[tuple[str, str], Path] = {}
+    for name in KERNELS:
+        vmcore = harness.distilled_vmcore(name)
+        originals[name, "vmcore"] = vmcore
+        for form, options in FORMS.items():
+            originals[name, form] = folder / f".{name}-{form}"
+            harness.run_ok(*options, vmcore, originals[name, form])
+    releases, good, damaged = {name: release_of(harness.distilled_vmcore(name)) for name in KERNELS}, {}, set()
+    for i in range(n_dumps):
+        (name, form), original = rng.choice(list(originals.items()))
+        path = folder / f"{i % 10}" / f"{i:05}-{name}-{form}"
+        path.parent.mkdir(exist_ok=True)
+        if i % DAMAGED_EVERY:
+            path.symlink_to(original)
+            good[str(path)] = releases[name]
+        else:
+            with open(original, "rb") as file:
+                head = bytearray(file.read(rng.randrange(100, 60_000)))
+            head[rng.randrange(16, 90) :] = rng.randbytes(50)
+            path.write_bytes(head)
+            damaged.add(str(path))
+    return good, damaged
+
+
+def release_of(vmcore: Path) -> str:
+    """The release that VMCOREINFO says, found without npdump."""
+    with open(vmcore, "rb") as file:
+        head = file.read(1 << 16)
+    return head.partition(b"OSRELEASE=")[2].partition(b"\n")[0].decode()
+
+
+def fleet(folder: Path, catalogue: Path, address: str, *options: str) -> subprocess.Popen[str]:
+    command = [*harness.npdump_command(), "fleet", folder, "--do", "info,signature", "--catalogue", catalogue]
+    command += ["--scheduler", address, "--message-level", "4", *options]
+    environment = os.environ | {"PYTHONPATH": str(harness.REPOSITORY)}
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def ended(catalogue: Path) -> dict[str, tuple[str, str, str]]:
+    """State, release and time of the dumps that are ended, by path."""
+    with contextlib.suppress(sqlite3.Error), sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT dump, state, release, seconds FROM dumps WHERE state != 'begun'")
+        return {path: tuple(values) for path, *values in rows}
+    return {}
+
+
+def workers_of(cluster: Any) -> list[int]:
+    """Processes that work: Dask's workers, and those that they have for their dumps."""
+    from distributed.core import Status
+
+    working = {parent for _, parent in processes()}
+    # Dask's nannies give up a worker that is killed before it is there.
+    nannies = [nanny for nanny in cluster.workers.values() if nanny.process and nanny.process.status == Status.running]
+    pids = [nanny.process.pid for nanny in nannies if nanny.process.pid in working]
+    return pids + [pid for pid, parent in processes() if parent in pids]
+
+
+def processes() -> list[tuple[int, int]]:
+    """Processes that have dumps, and whose they are."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"npdump.fleet._serve" in path.read_bytes():
+                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+                found.append((int(path.parent.name), parent))
+    return found
+
+
+def trial(n_dumps: int, n_kills: int) -> dict[str, object]:
+    """Do all of it, and return what was measured."""
+    from distributed import LocalCluster
+
+    rng = random.Random(17)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+    ):
+        folder, catalogue = Path(directory) / "dumps", Path(directory) / "fleet.sqlite"
+        folder.mkdir()
+        good, damaged = make_dumps(folder, n_dumps, rng)
+        start, n_killed, known = time.monotonic(), 0, {}
+        client = fleet(folder, catalogue, cluster.scheduler_address)
+        while client.poll() is None:
+            time.sleep(rng.uniform(0.5, 4.0))
+            done = ended(catalogue)
+            if not known and len(done) > n_dumps // 2:
+                client.kill()
+                client.wait()
+                known = ended(catalogue)
+                client = fleet(folder, catalogue, cluster.scheduler_address, "--json")
+            elif n_killed < n_kills and done and rng.random() < 0.8:
+                with contextlib.suppress(ProcessLookupError, IndexError):
+                    os.kill(rng.choice(workers_of(cluster)), signal.SIGKILL)
+                    n_killed += 1
+        answer, said = client.communicate()
+        assert answer, f"the fleet ended with {client.returncode}: {said[-2000:]}"
+        seconds = time.monotonic() - start
+        tally, rows = json.loads(answer), ended(catalogue)
+    lost = {path for path, release in good.items() if rows.get(path, ("", ""))[:2] != ("done", release)}
+    unnamed = {path for path in damaged if rows.get(path, ("",))[0] != "failed"}
+    repeated = {path for path in known if known[path] != rows[path]}
+    return {
+        "dumps": n_dumps,
+        "damaged": len(damaged),
+        "killed": n_killed,
+        "seconds": round(seconds, 1),
+        "known at restart": tally["n_known"],
+        "good dumps without the right row": sorted(lost),
+        "damaged dumps that were not named": sorted(unnamed),
+        "answers made twice": sorted(repeated),
+        "rows": len(rows),
+    }
+
+
+def speed(n_dumps: int) -> dict[str, float]:
+    """Seconds for the same dumps with one worker and with two."""
+    from distributed import LocalCluster
+
+    seconds = {}
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory) / "dumps"
+        folder.mkdir()
+        make_dumps(folder, n_dumps, random.Random(1))
+        for n_workers in (1, 2):
+            with LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster:
+                start = time.monotonic()
+                fleet(folder, Path(directory) / f"{n_workers}.sqlite", cluster.scheduler_address).communicate()
+                seconds[f"{n_workers} workers"] = round(time.monotonic() - start, 2)
+    return seconds
+
+
+def parts(size: str) -> dict[str, object]:
+    """Make the dump of a built machine whole, and in eight parts by two workers; compare what they hold."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        build = [sys.executable, "-m", "tests.builders.large", "--size", size, folder / "vmcore"]
+        subprocess.run(build, check=True, cwd=harness.REPOSITORY, stdout=subprocess.DEVNULL)
+        names = [folder / f"part{i}" for i in range(8)]
+        seconds = {}
+        for name, command in {
+            "one run": ["-l", "-d", "31", "--num-threads", "1", folder / "vmcore", folder / "whole"],
+            "eight parts": ["--split", "--jobs", "2", "-l", "-d", "31", folder / "vmcore", *names],
+        }.items():
+            start = time.monotonic()
+            harness.run_ok(*command, timeout=3600)
+            seconds[name] = round(time.monotonic() - start, 1)
+        harness.run_ok("--reassemble", *names, folder / "joined", timeout=3600)
+        compared = harness.run("compare", folder / "whole", folder / "joined", timeout=3600)
+        peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    differences = [] if compared.returncode == 0 else compared.stdout.splitlines()
+    return {"machine": size, "seconds": seconds, "most MiB of a process": peak_mib, "differences": differences}
+
+
+def scale(counts: list[int]) -> dict[str, dict[int, float]]:
+    """Milliseconds for each dump that is no dump at all: all but the work on it."""
+    from distributed import LocalCluster
+
+    measured: dict[str, dict[int, float]] = {"this machine": {}, "Dask": {}}
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        for n in counts:
+            for where, options in (("this machine", []), ("Dask", ["--scheduler", cluster.scheduler_address])):
+                with tempfile.TemporaryDirectory() as directory:
+                    for i in range(n):
+                        (Path(directory) / f"{i:06}").write_bytes(b"no dump")
+                    command = ["fleet", directory, "--do", "info", "--catalogue", f"{directory}/.c", *options]
+                    start = time.monotonic()
+                    result = harness.run(*command, "--message-level", "0", timeout=3600)
+                    assert result.returncode == 0
+                    measured[where][n] = round((time.monotonic() - start) / n * 1000, 2)
+    return measured
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fleet_trial", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--dumps", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--speed", type=int, metavar="N", help="time N dumps with one worker and with two, instead")
+    parser.add_argument("--parts", metavar="SIZE", help="make a machine of this size, as 64G, in eight parts, instead")
+    parser.add_argument("--scale", metavar="N,N", help="measure the cost for each of so many dumps, instead")
+    arguments = parser.parse_args()
+    if arguments.scale:
+        result: dict[str, object] = dict(scale([int(n) for n in arguments.scale.split(",")]))
+    elif arguments.parts:
+        result = parts(arguments.parts)
+    elif arguments.speed:
+        result = dict(speed(arguments.speed))
+    else:
+        result = trial(arguments.dumps, arguments.kills)
+    json.dump(result, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+    return int(any(isinstance(value, list) and value for value in result.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
