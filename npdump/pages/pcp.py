@@ -83,7 +83,7 @@ class PerCpuLists:
         FactError, AddressError
             If the kernel does not tell where the lists are.
         """
-        if not self._own.has("per_cpu_pages", "lists"):
+        if not self._own.has("per_cpu_pages", "lists") or not self._lists:
             return None
         for order in range(COSTLY_ORDER + 1):
             first = pfn >> order << order
