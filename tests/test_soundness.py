@@ -114,9 +114,10 @@ P_OFFSET, P_VADDR = 8, 16
         (b"SYMBOL(init_uts_ns)", 6, "kernel", "the VMCOREINFO among its notes is damaged"),
         # The pages of the kernel's image are in the direct map's segment too, but not by these addresses.
         (ELF_PHOFF + 2 * PHDR_NBYTES + P_OFFSET + 4, 5, "headers", "bytes that are not in the file"),
+        (ELF_PHOFF + 2 * PHDR_NBYTES + P_OFFSET, 5, "headers", "different bytes for the same memory"),
         (ELF_PHOFF + 2 * PHDR_NBYTES + P_VADDR + 2, 5, "kernel", "is not that of its memory"),
     ],
-    ids=["a key's name", "p_offset", "p_vaddr"],
+    ids=["a key's name", "p_offset", "p_offset by 32", "p_vaddr"],
 )
 def test_npdump_knows_better_than_others(real_elf, tmp_path, at, bit, subject, reason):
     """What others trip over, and npdump doesn't since the same is elsewhere as well, is no reason for a yes."""

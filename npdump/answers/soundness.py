@@ -15,6 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npdump.answers.program_headers import (
+    are_beyond_the_file,
+    program_headers,
+    segments_disagree,
+    vaddrs_disagree,
+)
 from npdump.arrays import count, subtract
 from npdump.compare._pages import cut
 from npdump.errors import NpdumpError
@@ -22,7 +28,6 @@ from npdump.kernel import dmesg
 from npdump.kernel.memmap import find
 from npdump.kernel.nodes import zones
 from npdump.kernel.probe import read_utsname
-from npdump.kernel.segments import NO_VADDR
 from npdump.layouts import elf
 from npdump.layouts.kdump import header_dtype
 from npdump.layouts.page_flag import STATUS_EXCLUDED_VMEMMAP, STATUS_INCOMPLETE
@@ -35,7 +40,6 @@ from npdump.storage.flattened import FlattenedStorage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from npdump.arrays import Records
     from npdump.kernel.kernel import Kernel
     from npdump.observer import Observer
     from npdump.opened import Opened
@@ -146,13 +150,11 @@ def _header_troubles(source: Source, storages: tuple[Storage, ...], bits: int) -
         if np.frombuffer(block, dtype, 1)[0]["tv_usec"] or any(block[dtype.itemsize :]):
             found.append("its first block has bytes where none belong")
     else:
-        headers = _program_headers(source, storages[0])
-        stops = headers["p_offset"].astype(object) + headers["p_filesz"].astype(object)
-        if (stops > storages[0].nbytes).any() or (headers["p_filesz"] > headers["p_memsz"])[
-            headers["p_memsz"] > 0
-        ].any():
+        if are_beyond_the_file(source, storages[0]):
             # Another segment may have the same pages, and then npdump has them; who reads by address misses them.
             found.append("a program header names bytes that are not in the file")
+        elif segments_disagree(source, storages[0]):
+            found.append("two program headers have different bytes for the same memory")
     beyond = subtract(source.data_runs, source.ram_runs)
     if len(beyond):
         found.append(f"{count(beyond)} pages are in it that are no memory, from page frame {int(beyond[0, 0]):#x} on")
@@ -224,28 +226,11 @@ def _kernel_troubles(dump: Opened) -> tuple[Kernel | None, list[str]]:
         found.append("the VMCOREINFO among its notes is damaged, or of another kernel: others do not look elsewhere")
     if n_damaged:
         found.append(f"{n_damaged} sections have no plausible memory map")
-    if source.compressed is None and _vaddrs_disagree(source, dump.storages[0], kernel):
+    if source.compressed is None and vaddrs_disagree(source, dump.storages[0], kernel):
         found.append("a program header's kernel address is not that of its memory")
     if not (log.records or log.characters):
         found.append("its log is empty")
     return (None if found else kernel), found
-
-
-def _vaddrs_disagree(source: Source, storage: Storage, kernel: Kernel) -> bool:
-    """Return whether some segments have other kernel addresses than the page tables; if most do, they mean nothing."""
-    n_right = n_wrong = 0
-    for header in _program_headers(source, storage):
-        vaddr, paddr = int(header["p_vaddr"]), int(header["p_paddr"])
-        if header["p_type"] != elf.PT_LOAD or not kernel.memory.is_kernel_vaddr(vaddr) or vaddr == NO_VADDR:
-            continue
-        try:
-            mapped = kernel.memory.extents(vaddr, 1)[0].paddr
-        except NpdumpError:
-            continue
-        # Some of the direct map may be unmapped, as for the capture kernel's memory on arm64.
-        n_right += mapped == paddr
-        n_wrong += mapped not in (None, paddr)
-    return 0 < n_wrong < n_right
 
 
 Test = Iterator[str]
@@ -255,7 +240,7 @@ def _gdb(source: Source, storages: tuple[Storage, ...], kernel: Kernel) -> Test:
     if source.compressed is not None:
         yield f"reads ELF cores only, and this is {source.format_name}: npdump -E makes one"
     else:
-        headers = _program_headers(source, storages[0])
+        headers = program_headers(source, storages[0])
         if (headers["p_align"] & (headers["p_align"] - 1)).any() or (headers["p_align"] >> 32).any():
             yield "does not take the alignment in its program headers"
     yield from _plain_file(storages)
@@ -310,7 +295,7 @@ def _own_vmcoreinfo(source: Source, storages: tuple[Storage, ...]) -> Test:
     """Say so if npdump found VMCOREINFO in memory, where others do not look."""
     if source.compressed is not None:
         return
-    for header in _program_headers(source, storages[0]):
+    for header in program_headers(source, storages[0]):
         if header["p_type"] == elf.PT_NOTE:
             area = storages[0].read(int(header["p_offset"]), int(header["p_filesz"]))
             if any(note.name == b"VMCOREINFO" for note in parse_notes(area, source.header.byte_order)):
@@ -318,19 +303,9 @@ def _own_vmcoreinfo(source: Source, storages: tuple[Storage, ...]) -> Test:
     yield "needs VMCOREINFO among the notes, and it is in memory only: npdump -E adds the note"
 
 
-def _program_headers(source: Source, storage: Storage) -> Records:
-    ehdr_dtype = elf.EHDR[source.header.bits].newbyteorder(source.header.byte_order)
-    ehdr = np.frombuffer(storage.read(0, ehdr_dtype.itemsize), ehdr_dtype)[0]
-    dtype = elf.PHDR[source.header.bits].newbyteorder(source.header.byte_order)
-    n, at, stride = (int(ehdr[name]) for name in ("e_phnum", "e_phoff", "e_phentsize"))
-    if n == elf.PN_XNUM or stride != dtype.itemsize:
-        return np.empty(0, dtype)
-    return np.frombuffer(storage.read(at, n * stride), dtype)
-
-
 def _elf_for_crash(source: Source, storages: tuple[Storage, ...]) -> Test:
     """Say what of an ELF file's headers crash does not take: the notes come first, and only memory after them."""
-    headers = _program_headers(source, storages[0])
+    headers = program_headers(source, storages[0])
     if len(headers) < 2:
         yield "wants from 2 to 65534 program headers of the usual size"
     elif headers["p_type"][0] != elf.PT_NOTE or (headers["p_type"][1:] != elf.PT_LOAD).any():
