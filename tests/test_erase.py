@@ -353,6 +353,18 @@ def test_a_dump_has_no_erased_bytes_and_says_so(made, form):
     assert eraseinfo(erased) == TEXT
 
 
+def test_pages_that_are_copied_by_the_system_are_not_those_that_are_erased(made):
+    vmcore, _, places, _ = made
+    with npdump.open(vmcore) as dump:
+        pfn = places[0][0] // 4096
+        plan = ErasePlan(byte_runs(places), byte_runs([]))
+        erased = dump.source.erasing(plan)
+        assert dump.source.file_range(pfn - 1, pfn + 3) is not None
+        assert erased.file_range(pfn - 1, pfn + 3) is None
+        assert erased.file_range(pfn, pfn + 1) is None
+        assert erased.file_range(pfn - 1, pfn) == dump.source.file_range(pfn - 1, pfn)
+
+
 def eraseinfo(path: Path) -> bytes:
     dump = open_dump(path)
     if dump.kind == "kdump":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from npdump.arrays import U8, Bool
     from npdump.sources import CompressedPages, Loss
     from npdump.sources._image import Pages
+    from npdump.storage.file import FileRange
 
 __all__ = ["FILL", "ErasePlan", "ErasedCompressedPages", "ErasedPages", "byte_runs"]
 
@@ -134,6 +135,14 @@ class ErasedPages:
             return runs
         both = np.concatenate((found, intersect(runs, self._pfn_runs)))
         return join(both[np.argsort(both[:, 0], kind="stable")])
+
+    def file_range(self, pfn_start: int, pfn_stop: int) -> FileRange | None:
+        """See `npdump.sources.Source.file_range`: what is erased stands nowhere as it is to be."""
+        if len(intersect(np.array([[pfn_start, pfn_stop]], np.int64), self._pfn_runs)):
+            return None
+        find = getattr(self._pages, "file_range", None)
+        found: FileRange | None = find and find(pfn_start, pfn_stop)
+        return found
 
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""
