@@ -135,7 +135,7 @@ def collect(tmp_path, distilled):
         crash = tmp_path / "crash"
         script(
             tmp_path / "npdump",
-            f'npdump() {{ PYTHONPATH={harness.REPOSITORY} {sys.executable} -m npdump "$@"; }}\n{npdump}',
+            f'npdump() {{ PYTHONPATH={harness.REPOSITORY} exec {sys.executable} -m npdump "$@"; }}\n{npdump}',
         )
         script(tmp_path / "makedumpfile", makedumpfile)
         conf = tmp_path / "conf"

@@ -19,7 +19,7 @@ __all__ = ["Finding", "look"]
 MIB = 1 << 20
 
 RESERVED_MIB = 256
-"""What a capture kernel of Debian 12 with the real root was measured to need, rounded up (docs/capture.rst)."""
+"""With that much, capture kernels of Debian 12 had room to spare (docs/capture.rst)."""
 
 CONFIGURATION = Path("/etc/npdump/collector.conf")
 DROP_IN = Path("/etc/systemd/system/kdump-tools-dump.service.d/npdump.conf")
