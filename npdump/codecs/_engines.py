@@ -48,12 +48,15 @@ def choose(what: str, engines: Mapping[str, Engine], name: str | None = None) ->
     MissingDependency
     """
     wanted = engines if name is None else {name: engines[name]}
+    found_hints = []
     for engine_name, engine in wanted.items():
         try:
             return engine_name, engine.load()
+        except NoCore:
+            found_hints.append(f"install a C compiler and npdump again, so that it can call {engine_name}")
         except (ImportError, OSError):
-            continue
-    hints = " or ".join(engine.hint for engine in wanted.values())
+            found_hints.append(engine.hint)
+    hints = " or ".join(found_hints)
     raise MissingDependency(f"{what} needs {' or '.join(wanted)}, which isn't installed: {hints}")
 
 

@@ -33,7 +33,7 @@ __all__ = ["PageJob", "StoredJob"]
 RECALLED_NBYTES = 1 << 19
 """Bytes of earlier pages that are read together to be compared: few enough to stay in the CPU's cache."""
 
-VERIFIED_NBYTES = 1 << 18
+VERIFIED_NBYTES = 1 << 20
 """Bytes of pages that are uncompressed together only to see that they can be: few enough to stay in the cache."""
 
 ZERO_RATIO = 16
