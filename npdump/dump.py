@@ -208,9 +208,14 @@ class Dump(Writable):
         return map_widget(self.pages.pyramid(), lambda pfn: self.page(pfn)._repr_html_(), title)
 
     def pages_if_known(self) -> MemoryMap | None:
-        """Return `pages`, None if the dump does not tell where its struct pages are."""
+        """Return `pages`, None if the dump does not tell where its struct pages are, or is of a Xen host.
+
+        The page frames of a Xen host are the machine's, and its struct pages are of dom0's.
+        """
         try:
             self.pages.max_mapnr  # noqa: B018  # the memory map is looked for
+            if self.kernel.p2m is not None:
+                return None
         except (FactError, AddressError, MemmapError):
             return None
         return self.pages

@@ -133,6 +133,13 @@ def test_pages_are_explained_by_their_owner(distilled):
     assert run_ok("explain", distilled(XEN), "0x3f810").stdout.count("owner           dom0") == 1
 
 
+def test_pages_that_differ_are_not_taken_for_dom0s(distilled, tmp_path):
+    run_ok("-X", "-l", "-d", "31", distilled(XEN), tmp_path / "dump")
+    told = run("compare", distilled(XEN), tmp_path / "dump").stdout.lower()
+    assert "lost" in told
+    assert "cache" not in told
+
+
 # Built ones
 
 
