@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
     from elftools.elf.elffile import ELFFile
 
-__all__ = ["member_offset", "name_of", "number_of", "read_structs", "read_types", "subrange_count"]
+__all__ = [
+    "children",
+    "member_offset",
+    "name_of",
+    "number_of",
+    "read_structs",
+    "read_types",
+    "subrange_count",
+]
 
 # A function (or the first of them that there is) of each source file whose types are wanted.
 _FUNCTIONS = (
@@ -84,7 +92,7 @@ def read_structs(elf: ELFFile, names: Collection[str]) -> dict[str, Struct]:
             return found
         dwarf = _Dwarf(elf, {}, enters_named=True)
         for unit in dwarf.all_units():
-            for die in unit.get_top_DIE().iter_children():
+            for die in children(unit.get_top_DIE()):
                 name = name_of(die) if die.tag in RECORDS else None
                 if name in names and name not in found and "DW_AT_declaration" not in die.attributes:
                     found[str(name)] = dwarf.struct(die)
@@ -108,7 +116,7 @@ class _Dwarf:
             top = unit.get_top_DIE()
             if number_of(top, "DW_AT_language") == LANG_RUST:
                 continue
-            for die in top.iter_children():
+            for die in children(top):
                 self._take(die, builder)
         return builder.types
 
@@ -196,13 +204,13 @@ class _Dwarf:
             return self._word_nbytes, 0
         if of.tag != "DW_TAG_array_type":
             return number_of(of, "DW_AT_byte_size") or 0, 0
-        counts = [subrange_count(child) for child in of.iter_children() if child.tag == "DW_TAG_subrange_type"]
+        counts = [subrange_count(child) for child in children(of) if child.tag == "DW_TAG_subrange_type"]
         element, _ = self._size(of, depth + 1)
         return element * int(np.prod(counts, dtype=object)), counts[0] if counts else 0
 
     def _members(self, die: Any, base: int, found: dict[str, Member], depth: int = 0) -> None:
         entered = []
-        for child in die.iter_children():
+        for child in children(die):
             if child.tag != "DW_TAG_member":
                 continue
             offset = base + member_offset(child)
@@ -215,6 +223,22 @@ class _Dwarf:
             inner = self._type(child)
             if inner is not None and inner.tag in RECORDS:
                 self._members(inner, offset, found, depth + 1)
+
+
+def children(die: Any) -> Iterator[Any]:
+    """Yield the children of a DIE.
+
+    Raises
+    ------
+    FactError
+        If one leads back to an earlier one, where the library goes round for ever.
+    """
+    last = die.offset
+    for child in die.iter_children():
+        if child.offset <= last:
+            raise FactError("its debug information is damaged: entries go round in a circle")
+        last = child.offset
+        yield child
 
 
 def name_of(die: Any) -> str | None:
@@ -230,7 +254,7 @@ def number_of(die: Any, key: str) -> int | None:
 
 
 def _enumerators(die: Any) -> dict[str, int]:
-    return {str(name_of(child)): number_of(child, "DW_AT_const_value") or 0 for child in die.iter_children()}
+    return {str(name_of(child)): number_of(child, "DW_AT_const_value") or 0 for child in children(die)}
 
 
 def subrange_count(subrange: Any) -> int:

@@ -28,6 +28,7 @@ from npdump.kernel.facts.dwarf import (
     LANG_RUST,
     MAX_NESTING,
     RECORDS,
+    children,
     member_offset,
     name_of,
     number_of,
@@ -232,7 +233,7 @@ class DwarfGraph:
         if tag == "DW_TAG_pointer_type":
             return CType(Kind.POINTER, nbytes=self._word_nbytes, find_target=lambda: self._safe_target(entry))
         if tag == "DW_TAG_array_type":
-            counts = [subrange_count(child) for child in entry.iter_children() if child.tag == "DW_TAG_subrange_type"]
+            counts = [subrange_count(child) for child in children(entry) if child.tag == "DW_TAG_subrange_type"]
             return _array(self._type_of(entry, depth), counts or [0])
         if tag in RECORDS:
             if "DW_AT_declaration" in entry.attributes:
@@ -258,7 +259,7 @@ class DwarfGraph:
     def _members(self, entry: Any) -> list[tuple[str, Field]]:
         found = []
         with damage_as_fact_error(_DAMAGED):
-            for child in entry.iter_children():
+            for child in children(entry):
                 if child.tag == "DW_TAG_member":
                     is_bitfield = "DW_AT_bit_size" in child.attributes
                     field = Field(member_offset(child), self._type_of(child), is_bitfield)
