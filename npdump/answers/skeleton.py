@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ __all__ = ["Skeleton", "differences", "make_skeleton"]
 VERSION = 1
 _PIECE_NPAGES = 1 << 14
 _BATCH_NBYTES = 1 << 20
+_START = re.compile(r"0x[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,30 @@ class Skeleton:
             If it is none, or one of another version.
         """
         try:
-            found = cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
+            stated = json.loads(text)
+            found = cls(**stated)
+        except (TypeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a skeleton of a dump: {error}") from error
         if found.version != VERSION:
             raise ValueError(f"a skeleton of version {found.version}, not {VERSION}: make it again")
+        if not _is_sound(stated):
+            raise ValueError("a damaged skeleton of a dump: make it again")
         return found
+
+
+def _is_sound(stated: dict[str, Any]) -> bool:
+    """Return whether the fields are what they should be: they come out of a file."""
+    pieces = stated["pieces"]
+    return (
+        all(type(stated[name]) is int for name in ("page_size", "n_memory", "n_kept", "piece_npages"))
+        and isinstance(stated["vmcoreinfo"], str)
+        and isinstance(pieces, dict)
+        and all(_START.fullmatch(start) and _is_piece(piece) for start, piece in pieces.items())
+    )
+
+
+def _is_piece(piece: Any) -> bool:
+    return isinstance(piece, list) and [type(value) for value in piece] == [int, str, str]
 
 
 def make_skeleton(source: Source) -> Skeleton:
