@@ -8,6 +8,7 @@ import json
 import struct
 import subprocess
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,8 +56,9 @@ def level1(vmcore, work):
     return paths
 
 
+@cache
 def digest(path: Path) -> str:
-    """Of the pages of a dump, zero pages left out: ELF dumps don't have them."""
+    """Of the pages of a dump, zero pages left out: ELF dumps don't have them. No test makes a file of a name twice."""
     dump = open_dump(path)
     pages = dump.contents() if isinstance(dump, KdumpFile) else ((pfn, dump.page(pfn)) for pfn in dump.kept.tolist())
     return content_digest((pfn, page) for pfn, page in pages if page != ZERO_PAGE)

@@ -164,7 +164,8 @@ def test_info_says_what_wraps_a_dump(distilled, tmp_path, form):
         if form == "flattened":
             harness.run_ok("-F", "-l", "-d31", vmcore, stdout=file)
         else:
-            subprocess.run([form, "-1c", vmcore], stdout=file, check=True)
+            harness.run_ok("-l", "-d31", vmcore, tmp_path / "small")
+            subprocess.run([form, "-1c", tmp_path / "small"], stdout=file, check=True)
     found = json.loads(harness.run_ok("info", "--json", dump).stdout)
     assert found["wrapping"] == [form]
     assert found["file_nbytes"] == dump.stat().st_size != found["unpacked_nbytes"]
