@@ -37,7 +37,7 @@ _MODULES = (
     "elftools.elf.elffile",
     "elftools.dwarf.dwarfinfo",
     "npdump.cli.main",
-    "npdump.cli.options",
+    "npdump.cli.parsing",
     "npdump.cli.outputs",
     "npdump.cli.summary",
     "npdump.pipeline",

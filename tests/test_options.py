@@ -8,7 +8,8 @@ import pytest
 
 from npdump.cli.flags import build_parser
 from npdump.cli.flags.unsupported import UNSUPPORTED_OPTIONS
-from npdump.cli.options import Options, parse
+from npdump.cli.options import Options
+from npdump.cli.parsing import parse
 from npdump.errors import UsageError
 from tests.harness import REPOSITORY
 
@@ -220,7 +221,7 @@ def test_help_shows_each_option_once_and_names_the_refused_ones() -> None:
 
 def test_parsing_needs_nothing_but_the_standard_library() -> None:
     code = (
-        "import sys; from npdump.cli.options import parse; parse(['-cd31', 'a', 'b'])\n"
+        "import sys; from npdump.cli.parsing import parse; parse(['-cd31', 'a', 'b'])\n"
         "import npdump.cli.report, npdump.cli.summary, npdump.errors\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('numpy', 'isal', 'lzo', 'cramjam', 'zstandard', 'lz4')])"
     )

@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # NumPy's linear algebra isn't used: its threads would cost start-up time and memory. Must be set before the import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from npdump.cli.flags.messages import MESSAGE_ERROR
-    from npdump.cli.options import parse
+    from npdump.cli.options import MESSAGE_ERROR
+    from npdump.cli.parsing import parse
     from npdump.cli.report import Reporter
     from npdump.errors import UsageError
 

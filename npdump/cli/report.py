@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from npdump.cli.flags.messages import MESSAGE_COMMON, MESSAGE_DEBUG, MESSAGE_ERROR, MESSAGE_PROGRESS, MESSAGE_REPORT
+from npdump.cli.options import MESSAGE_COMMON, MESSAGE_DEBUG, MESSAGE_ERROR, MESSAGE_PROGRESS, MESSAGE_REPORT
 from npdump.errors import SinkError
 
 _SPINNER = "/|\\-"
@@ -27,7 +27,7 @@ class Reporter:
     Parameters
     ----------
     message_level : int
-        Sum of the ``MESSAGE_*`` bits of :mod:`npdump.cli.flags.messages`.
+        Sum of the ``MESSAGE_*`` bits of :mod:`npdump.cli.options`.
     messages_to_stderr : bool
         Print nothing on the standard output, because it carries data.
     """

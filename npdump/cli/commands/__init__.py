@@ -6,6 +6,8 @@ To add a command, add its name there and a module with a function ``run``: nothi
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from npdump.cli.options import FILTER
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,7 +37,6 @@ class Command(NamedTuple):
     has_json: bool = True
 
 
-FILTER = "filter"
 COMMANDS = {
     FILTER: Command(("vmcores", "dumpfiles"), 2, "vmcores"),
     "dmesg": Command(("vmcores", "dumpfiles"), 1, "vmcores"),

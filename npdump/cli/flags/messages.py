@@ -3,13 +3,8 @@
 
 from npdump.cli.commands import COMMANDS, FILTER
 from npdump.cli.flags._declare import Rule, flag, integer
+from npdump.cli.options import DEFAULT_MESSAGE_LEVEL
 
-MESSAGE_PROGRESS = 1
-MESSAGE_COMMON = 2
-MESSAGE_ERROR = 4
-MESSAGE_DEBUG = 8
-MESSAGE_REPORT = 16
-DEFAULT_MESSAGE_LEVEL = MESSAGE_PROGRESS | MESSAGE_COMMON | MESSAGE_ERROR
 MAX_MESSAGE_LEVEL = 31
 
 TITLE = "messages"
