@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from npdump.cli.flags import build_parser
-from npdump.cli.options import Options, parse
+from npdump.cli.options import Options
+from npdump.cli.parsing import parse
 from npdump.errors import UsageError
 
 #: makedumpfile head (b7587f1, 1.7.9++): its manual page and getopt_long(3) tables; a colon or "=" takes a value.
