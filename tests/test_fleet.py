@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from npdump import fleet
-from npdump.cli.options import parse
+from npdump.cli.parsing import parse
 from npdump.errors import SinkError, SourceError, UsageError
 from npdump.fleet import on_dask
 from npdump.fleet.catalogue import Catalogue, read_rows
