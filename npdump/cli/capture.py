@@ -23,7 +23,10 @@ __all__ = ["Files", "find_files", "install"]
 
 LEFT_OUT = (
     "npdump.answers",
+    "npdump.cli.capture",
     "npdump.cli.commands.",
+    "npdump.cli.readiness",
+    "npdump.cli.workers",
     "npdump.compare",
     "npdump.extras",
     "npdump.fleet",
@@ -47,6 +50,7 @@ LATER = (
     "encodings.latin_1",
     "encodings.utf_8",
     "linecache",
+    "shutil",
     "struct",
     "traceback",
     "zlib",
