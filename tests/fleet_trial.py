@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from tests import harness
 
@@ -90,26 +89,38 @@ def ended(catalogue: Path) -> dict[str, tuple[str, str, str]]:
     return {}
 
 
-def workers_of(cluster: Any) -> list[int]:
-    """Processes that work: Dask's workers, and those that they have for their dumps."""
-    from distributed.core import Status
+class Crew:
+    """Two workers of a cluster; one that dies is replaced, as Slurm or Kubernetes do it.
 
-    working = {parent for _, parent in processes()}
-    # Dask's nannies give up a worker that is killed before it is there.
-    nannies = [nanny for nanny in cluster.workers.values() if nanny.process and nanny.process.status == Status.running]
-    pids = [nanny.process.pid for nanny in nannies if nanny.process.pid in working]
-    return pids + [pid for pid, parent in processes() if parent in pids]
+    Dask's own nannies give up a worker that is killed while it starts.
+    """
 
+    def __init__(self, address: str) -> None:
+        self.command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+        self.command += ["--no-nanny", "--nthreads", "1", "--no-dashboard"]
+        self.workers = [self._start(), self._start()]
 
-def processes() -> list[tuple[int, int]]:
-    """Processes that have dumps, and whose they are."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if b"npdump.fleet._serve" in path.read_bytes():
-                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
-                found.append((int(path.parent.name), parent))
-    return found
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"PYTHONPATH": str(harness.REPOSITORY)}
+        return subprocess.Popen(self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def replace_dead(self) -> None:
+        self.workers = [worker if worker.poll() is None else self._start() for worker in self.workers]
+
+    def kill_one(self, rng: random.Random) -> None:
+        """Kill a worker, or a process that it has for a dump."""
+        pids = [worker.pid for worker in self.workers]
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if b"npdump.fleet._serve" in path.read_bytes():
+                    parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+                    pids += [int(path.parent.name)] if parent in pids else []
+        os.kill(rng.choice(pids), signal.SIGKILL)
+
+    def end(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
 
 
 def trial(n_dumps: int, n_kills: int) -> dict[str, object]:
@@ -119,11 +130,12 @@ def trial(n_dumps: int, n_kills: int) -> dict[str, object]:
     rng = random.Random(17)
     with (
         tempfile.TemporaryDirectory() as directory,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster,
     ):
         folder, catalogue = Path(directory) / "dumps", Path(directory) / "fleet.sqlite"
         folder.mkdir()
         good, damaged = make_dumps(folder, n_dumps, rng)
+        crew = Crew(cluster.scheduler_address)
         start, n_killed, known = time.monotonic(), 0, {}
         client = fleet(folder, catalogue, cluster.scheduler_address)
         while client.poll() is None:
@@ -135,12 +147,14 @@ def trial(n_dumps: int, n_kills: int) -> dict[str, object]:
                 known = ended(catalogue)
                 client = fleet(folder, catalogue, cluster.scheduler_address, "--json")
             elif n_killed < n_kills and done and rng.random() < 0.8:
-                with contextlib.suppress(ProcessLookupError, IndexError):
-                    os.kill(rng.choice(workers_of(cluster)), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    crew.kill_one(rng)
                     n_killed += 1
+            crew.replace_dead()
         answer, said = client.communicate()
         assert answer, f"the fleet ended with {client.returncode}: {said[-2000:]}"
         seconds = time.monotonic() - start
+        crew.end()
         tally, rows = json.loads(answer), ended(catalogue)
     lost = {path for path, release in good.items() if rows.get(path, ("", ""))[:2] != ("done", release)}
     unnamed = {path for path in damaged if rows.get(path, ("",))[0] != "failed"}

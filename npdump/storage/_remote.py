@@ -39,6 +39,9 @@ _SMALL_NBYTES = 1 << 16
 MAX_GAP_SHARE = 0.015
 """How much of what is asked for may be read in vain, so that fewer requests are made."""
 
+_NO_STORES = ("file", "memory")
+"""obstore knows these too; but files are made by `npdump.sinks.file`, which keeps them from others."""
+
 _URL = re.compile(r"https?://\S+")
 _SECONDS = re.compile(r" in [\d.]+m?s\b")
 
@@ -87,6 +90,8 @@ def locate(url: str) -> Place:
     scheme, _, rest = url.partition("://")
     root, _, key = rest.partition("/")
     shown = f"{scheme}://{root.rpartition('@')[2]}/{key.partition('?')[0]}"
+    if scheme in _NO_STORES:
+        raise SourceError(f"{shown}: no object has such a name: give the path of a file as it is", path=shown)
     if "@" in root or "?" in key:
         raise SourceError(
             f"{shown}: a URL with a password or a query in it isn't taken: others would read it", path=shown
