@@ -188,9 +188,9 @@ MAKEDUMPFILE_ONLY = [
 
 
 @pytest.mark.parametrize("line", MAKEDUMPFILE_ONLY)
-def test_options_that_are_not_there_yet_are_refused_by_name(line: str) -> None:
+def test_options_that_npdump_does_not_have_are_refused_by_name(line: str) -> None:
     text = refusal(*line.split())
-    assert "is not supported by npdump yet" in text
+    assert "is not supported by npdump" in text
     assert any(f"option {option.flag} " in text for option in UNSUPPORTED_OPTIONS)
 
 

@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> Options:
     if values["show_help"] or values["show_version"]:
         return Options(values["command"], show_help=values["show_help"], show_version=values["show_version"])
     if refused is not None:
-        raise usage_error(f"option {refused.flag} is not supported by npdump yet: {refused.purpose}")
+        raise usage_error(f"option {refused.flag} is not supported by npdump: {refused.purpose}")
     values["dump_level"], *values["retry_levels"] = values["dump_level"]
     values["retry_levels"] = tuple(values["retry_levels"])
     values["extensions"] = tuple(values["extensions"])
