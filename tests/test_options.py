@@ -211,7 +211,7 @@ def test_help_and_version_come_before_the_rules() -> None:
 
 
 def test_help_shows_each_option_once_and_names_the_refused_ones() -> None:
-    options, refused = build_parser().format_help().split("refused for now:")
+    options, refused = build_parser().format_help().split("that are refused:")
     for flag in ("-d LEVEL", "-c ", "-l ", "-p ", "-z ", "-E ", "-f ", "-D ", "--check-params", "--num-threads N"):
         assert options.count(f"  {flag}") == 1
     for option in UNSUPPORTED_OPTIONS:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
+from npdump.sinks._stream import Stream
 from npdump.storage._remote import exists, explanation, locate, obstore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from npdump.sinks import Placement
-    from npdump.storage.file import FileRange
 
 __all__ = ["RemoteSink"]
 
@@ -35,7 +34,7 @@ _N_RECORDS = 4
 """Records that grow side by side: page data, their descriptors, and bitmaps."""
 
 
-class RemoteSink:
+class RemoteSink(Stream):
     """See `npdump.sinks.Sink`.
 
     Parameters
@@ -105,24 +104,6 @@ class RemoteSink:
         with self._explained():
             self._writer.write(bytes(data))
         self._n_sent += len(data)
-
-    def copy_range(self, offset: int, source: FileRange) -> int:
-        """Copy nothing: the file is on another machine."""
-        return 0
-
-    def write_all(self, placements: Iterable[Placement]) -> None:
-        """See `npdump.sinks.Sink.write_all`."""
-        for offset, data in placements:
-            self.write(offset, data)
-
-    def reserve(self, offset: int, nbytes: int) -> None:
-        """Do nothing: a store has room."""
-
-    def truncate(self, offset: int) -> None:
-        """Do nothing: an object that has not enough room is discarded."""
-
-    def flush(self) -> None:
-        """Do nothing: errors come to light when the object is closed, and it is not there then."""
 
     def close(self) -> None:
         """Send the rest, the head last, and have the store show the object."""

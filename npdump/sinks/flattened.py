@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
+from npdump.sinks._stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
-    from npdump.sinks import Placement
-    from npdump.storage.file import FileRange
     from npdump.storage.lz4 import Frame
 
 __all__ = ["FlattenedSink"]
@@ -22,7 +20,7 @@ __all__ = ["FlattenedSink"]
 _STDOUT = 1
 
 
-class FlattenedSink:
+class FlattenedSink(Stream):
     """See `npdump.sinks.Sink`.
 
     One thread writes all records, so that none is inside another.
@@ -72,24 +70,6 @@ class FlattenedSink:
         except OSError as error:
             raise SinkError(f"standard output: can't be written: {error.strerror}") from error
         self._n_written += nbytes
-
-    def copy_range(self, offset: int, source: FileRange) -> int:
-        """Copy nothing: each piece of the stream has a header."""
-        return 0
-
-    def write_all(self, placements: Iterable[Placement]) -> None:
-        """See `npdump.sinks.Sink.write_all`."""
-        for offset, data in placements:
-            self.write(offset, data)
-
-    def reserve(self, offset: int, nbytes: int) -> None:
-        """Do nothing: a stream has no places."""
-
-    def truncate(self, offset: int) -> None:
-        """Do nothing: what went down a stream can't be taken back."""
-
-    def flush(self) -> None:
-        """Do nothing: a stream holds nothing back."""
 
     def close(self) -> None:
         """Write the end mark."""
