@@ -12,7 +12,6 @@ from npdump.layouts.flattened import END_MARK, HEADER, RECORD
 from npdump.sinks._stream import Stream
 
 if TYPE_CHECKING:
-
     from npdump.storage.lz4 import Frame
 
 __all__ = ["FlattenedSink"]

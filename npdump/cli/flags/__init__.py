@@ -70,8 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="npdump",
         usage=USAGE,
         description=DESCRIPTION,
-        epilog="Options of makedumpfile that are refused: "
-        f"{', '.join(option.flag for option in UNSUPPORTED_OPTIONS)}.",
+        epilog=f"Options of makedumpfile that are refused: {', '.join(option.flag for option in UNSUPPORTED_OPTIONS)}.",
         add_help=False,
         allow_abbrev=False,  # getopt has expanded them
     )
