@@ -193,7 +193,8 @@ ABOUT_KEYS = ("vmcoreinfo_keys.py", "gate.py", "machine.py")
 def test_the_table_has_all_that_npdump_asks_for():
     asked = set()
     for path in (harness.REPOSITORY / "npdump").rglob("*.py"):
-        if path.name not in ABOUT_KEYS:
+        # Xen's hypervisor has keys of its own.
+        if path.name not in ABOUT_KEYS and path.parent.name != "xen":
             asked |= set(re.findall(f'"({KEY})"', path.read_text()))
     assert sorted(key for key in asked - set(TABLE) if not ELSEWHERE.match(key)) == []
 

@@ -97,6 +97,7 @@ def layout_of(case: Case) -> KdumpLayout:
         source=source,
         scan=SimpleNamespace(max_mapnr=case.max_mapnr),
         first_pfn=case.first_pfn,
+        drops_memmap=False,
         bits=case.bits,
         byte_order=case.order,
         aligns_u64=case.abi != "pack",

@@ -39,17 +39,23 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[Write | None] = []
         self._chance = random.Random(1)
-        pwrite = os.pwrite
+        pwrite, copy = os.pwrite, os.copy_file_range
 
         def noted_pwrite(fd: int, data: bytes, offset: int) -> int:
             n = pwrite(fd, data, offset)
             self.events.append(Write(offset, bytes(data[:n])))
             return n
 
+        def noted_copy(source: int, fd: int, count: int, offset_src: int, offset_dst: int) -> int:
+            n = copy(source, fd, count, offset_src, offset_dst)
+            self.events.append(Write(offset_dst, os.pread(source, n, offset_src)))
+            return n
+
         def noted_fsync(fd: int) -> None:
             self.events.append(None)  # the disk itself needn't be waited for
 
         monkeypatch.setattr(os, "pwrite", noted_pwrite)
+        monkeypatch.setattr(os, "copy_file_range", noted_copy)
         monkeypatch.setattr(os, "fsync", noted_fsync)
 
     def after_cuts(self, path: Path, n: int) -> Iterator[str]:

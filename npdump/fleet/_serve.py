@@ -25,10 +25,10 @@ def main(fd: int) -> None:
     pipe = Connection(fd)
     requests: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(pipe, requests), daemon=True).start()
-    import npdump.dump  # noqa: F401  (before the clock runs)
-
-    pipe.send_bytes(b"ready")
     with suppress(KeyboardInterrupt):
+        import npdump.dump  # noqa: F401  (before the clock runs)
+
+        pipe.send_bytes(b"ready")
         while True:
             pipe.send_bytes(_answer(requests.get()))
 

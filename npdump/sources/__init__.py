@@ -233,7 +233,7 @@ class Source(Protocol):
         Parameters
         ----------
         runs : ndarray of shape (k, 2), dtype int64
-            Page frames.
+            Page frames; disjoint, ascending.
         out : ndarray of shape (n, page_size), dtype uint8
             Their pages, in order.
 

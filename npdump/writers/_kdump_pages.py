@@ -237,6 +237,8 @@ class _PageWorker:
         here = np.minimum(self._pfns.searchsorted(originals), len(self._pfns) - 1)
         is_here = self._pfns[here] == originals
         near, far = is_here.nonzero()[0], (~is_here).nonzero()[0]
+        # Sources read pages in ascending order.
+        far = far[originals[far].argsort(kind="stable")]
         if len(near):
             rows = suspects[near]
             shared[rows] = are_equal(self._pages, rows, self._pages, here[near])
@@ -244,7 +246,7 @@ class _PageWorker:
         for at in range(0, len(far), step):
             these = far[at : at + step]
             rows, wanted = suspects[these], originals[these]
-            # One after the other may equal the same page, which is read once then.
+            # Many pages may equal the same one, which is read once then.
             is_new = np.ones(len(wanted), np.bool_)
             np.not_equal(wanted[1:], wanted[:-1], out=is_new[1:])
             distinct = wanted[is_new]

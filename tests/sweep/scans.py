@@ -72,6 +72,8 @@ def keep(path: Path, level: int, is_checked: bool = True) -> Kept:
         try:
             source = dump.source
             kernel = dump.find_kernel(required=level > 1, observer=listener)
+            if kernel is not None and kernel.p2m is not None:
+                source = kernel.p2m.frames  # the kernel ran in a domain of Xen, whose page frames are its own
             if is_checked:
                 scan = checked_scan(source, kernel, level, listener).scan
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ _PARQUET = ".parquet"
 
 def run(options: Options, report: Reporter) -> int:
     """Do what is left to do of a fleet; return 1 if a dump failed, now or before."""
+    # What is sent to a process that was killed meanwhile is lost, and no reason to end.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if options.vmcores[0] == _REPORT:
         _report(options, report)
         return 0
