@@ -164,13 +164,6 @@ class MemoryMap(PageTable):
         ------
         MissingDependency
             If xarray is not installed.
-
-        Examples
-        --------
-        >>> with npdump.open(vmcore) as dump:
-        ...     counts = dump.pages.to_xarray()
-        >>> int(counts.left_out.sel(level=31, page_class="FREE")) > 0, counts.free_blocks.dims
-        (True, ('order', 'migrate_type'))
         """
         from npdump.extras.xarray_dataset import dataset
 
