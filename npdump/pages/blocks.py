@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from npdump.arrays import I64, U8, Bool
+from npdump.arrays import I64, U8, Bool, expand
 
 __all__ = ["NO_CARRY", "Carry", "cover"]
 
@@ -63,13 +62,15 @@ def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Bo
         For the next batch.
     """
     n = len(classes)
-    covered = np.zeros(n, np.uint8)
     floor = min(max(carry.pfn_stop - pfn_start, 0), n)
+    # Single pages have their own class, unless a block covers them.
+    covered = classes.copy()
     covered[:floor] = carry.page_class
-    is_inner = covered != 0
+    is_inner = np.zeros(n, np.bool_)
+    is_inner[:floor] = carry.page_class != 0
     if carry.pfn_stop >= pfn_start + n:
         return covered, is_inner, carry
-    starts = np.flatnonzero(classes).astype(np.int64)
+    starts = np.flatnonzero(np.logical_and(classes, orders)).astype(np.int64)
     if not len(starts):
         return covered, is_inner, NO_CARRY
     stops = starts + (np.int64(1) << orders[starts].astype(np.int64))
@@ -79,8 +80,7 @@ def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Bo
         return covered, is_inner, NO_CARRY
     last_class, last_stop = int(classes[starts[-1]]), int(stops[-1])
     lengths = np.minimum(stops, n) - starts
-    first_of_block = np.cumsum(lengths) - lengths
-    pages = np.repeat(starts - first_of_block, lengths) + np.arange(lengths.sum())
+    pages = expand(starts, lengths)
     covered[pages] = np.repeat(classes[starts], lengths)
     is_inner[pages] = True
     is_inner[starts] = False
