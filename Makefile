@@ -44,7 +44,7 @@ demo: $(VENV)/.npdump $(DEMO)/vmcore
 
 test: $(VENV)/.test
 	@echo "npdump: running all tests on all CPUs: dumps are built, filtered and read back by other programs if they are"
-	@echo "installed. That takes some eight minutes on two CPUs, more the first time, and some GB in $${TMPDIR:-/tmp},"
+	@echo "installed. That takes some five minutes on two CPUs, more the first time, and some GB in $${TMPDIR:-/tmp},"
 	@echo "where dumps stay for the next time (NPDUMP_TEST_CACHE names another folder)."
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
