@@ -48,6 +48,7 @@ ANSWERS = (
     ["--dump-dmesg", "{}"],
     ["completion", "bash"],
     ["--dry-run", "--show-stats", "--json", "-d31", "{}"],
+    ["--dry-run", "--show-stats", "--message-level", "4", "-d31", "{}"],
 )
 
 

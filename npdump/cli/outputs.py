@@ -41,6 +41,8 @@ def run(options: Options, report: Reporter) -> int:
             summary = _make(options, dump)
     if options.json:
         report.answer(as_json(summary))
+    elif options.dry_run and options.show_stats and not options.flatten:
+        report.answer(as_text(summary))  # nothing else was asked for
     else:
         report.report(as_text(summary))
     if not options.dry_run:
