@@ -87,3 +87,13 @@ def test_what_was_rejected_may_come_from_elsewhere():
     assert completed.get("NUMBER(PG_lru)") == 4
     assert completed.rejected == {}
     assert conflicts == []
+
+
+def test_a_size_without_room_for_two_members_is_what_is_wrong():
+    stated = {"SIZE(page)": 32, "OFFSET(page._refcount)": 52, "OFFSET(page._mapcount)": 48, "OFFSET(page.flags)": 0}
+    facts = pass_gate(Facts({key: Fact(value, "VMCOREINFO") for key, value in stated.items()}, {}), 64)
+    assert list(facts.rejected) == ["SIZE(page)"]
+    assert "no room for OFFSET(page._refcount)=52 and OFFSET(page._mapcount)=48" in facts.rejected["SIZE(page)"]
+    alone = {"SIZE(page)": 64, "OFFSET(page._refcount)": 152, "OFFSET(page._mapcount)": 48}
+    facts = pass_gate(Facts({key: Fact(value, "VMCOREINFO") for key, value in alone.items()}, {}), 64)
+    assert list(facts.rejected) == ["OFFSET(page._refcount)"]

@@ -17,6 +17,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from npdump.facts import Facts
 
 __all__ = ["pass_gate"]
@@ -189,16 +191,42 @@ def pass_gate(facts: Facts, bits: int) -> Facts:
             shown = f"{fact.value:#x}" if key.startswith("SYMBOL(") else fact.value
             bad[key] = f"{fact.origin} says {key}={shown}, which no kernel has"
     facts = facts.rejecting(bad)
-    for key, (struct, nbytes) in _MEMBER_NBYTES.items():
-        offset, size = facts.get(key), facts.get("SIZE(page)" if struct == "folio" else f"SIZE({struct})")
+    facts = facts.rejecting(_too_small(facts, bits))
+    bad = {}
+    for key, struct, nbytes in _members(bits):
+        offset = facts.get(key)
         if offset is None:
             continue
-        size = _UNSIZED_NBYTES if size is None else size * (_FOLIO_NPAGES if struct == "folio" else 1)
-        nbytes = nbytes or bits // 8
-        alignment = min(nbytes, bits // 8)
+        size, alignment = _size_of(facts, struct), min(nbytes, bits // 8)
         if not 0 <= offset <= size - nbytes or offset % alignment:
             bad[key] = f"{facts.origin(key)} says {key}={offset}, where no kernel has it in a struct of {size} bytes"
     return facts.rejecting(bad)
+
+
+def _members(bits: int) -> Iterator[tuple[str, str, int]]:
+    """Yield the keys of members, their structs, and their bytes."""
+    for key, (struct, nbytes) in _MEMBER_NBYTES.items():
+        yield key, struct, nbytes or bits // 8
+
+
+def _size_of(facts: Facts, struct: str) -> int:
+    n, name = (_FOLIO_NPAGES, "page") if struct == "folio" else (1, struct)
+    size = facts.get(f"SIZE({name})")
+    return _UNSIZED_NBYTES if size is None else size * n
+
+
+def _too_small(facts: Facts, bits: int) -> dict[str, str]:
+    """Return the sizes of structs that leave no room for two members or more: then it is the size that is wrong."""
+    beyond: dict[str, list[str]] = {}
+    for key, struct, nbytes in _members(bits):
+        offset = facts.get(key)
+        if offset is not None and _size_of(facts, struct) - nbytes < offset <= _UNSIZED_NBYTES:
+            beyond.setdefault(f"SIZE({struct})", []).append(f"{key}={offset}")
+    return {
+        size: f"{facts.origin(size)} says {size}={facts.get(size)}, which has no room for {' and '.join(keys[:2])}"
+        for size, keys in beyond.items()
+        if len(keys) > 1 and facts.get(size) is not None
+    }
 
 
 def _range_of(key: str, bits: int) -> _Range:
