@@ -206,18 +206,15 @@ def _is_not_cache(columns: _Columns, traits: U16) -> Bool:
     """Return which pages are not of the page cache.
 
     A page on an LRU list is linked to it, unless it is locked into memory; it has no page type and is not huge. It
-    belongs to a file; once that was truncated, nobody maps the page any longer. One that is on no list is in the swap
-    cache, and has its swap entry in ``private`` (``add_to_swap_cache()``), which is never 0: a swap area begins with
-    its header.
+    belongs to a file; once that was truncated, nobody maps the page any longer.
     """
     is_listed = columns.has_flag(columns.page.lru)
-    is_unswapped = ~is_listed & (columns.records["private"] == 0) if "private" in columns.names else False
     mapping = columns.records["mapping"].astype(np.uint64)
     is_huge = (traits & np.uint16(Trait.HUGETLB)) != 0
     is_elsewhere = (mapping != 0) & ~columns.is_kernel(mapping)
     is_nowhere = (mapping == 0) & (columns.is_mapped | (is_listed & columns.is_alone))
     is_unlisted = is_listed & columns.is_unlinked & ~columns.is_locked
-    return columns.is_typed | is_huge | is_elsewhere | is_nowhere | is_unlisted | is_unswapped
+    return columns.is_typed | is_huge | is_elsewhere | is_nowhere | is_unlisted
 
 
 def _has_private_data(columns: _Columns) -> Bool:
