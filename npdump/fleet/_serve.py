@@ -24,8 +24,9 @@ def main(fd: int) -> None:
     """Be the process: run what comes through a socket, until it is closed."""
     pipe = Connection(fd)
     requests: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_receive, args=(pipe, requests), daemon=True).start()
-    with suppress(KeyboardInterrupt):
+    # Told to stop, or with nobody left who would take an answer.
+    with suppress(KeyboardInterrupt, ConnectionError):
+        threading.Thread(target=_receive, args=(pipe, requests), daemon=True).start()
         import npdump.dump  # noqa: F401  (before the clock runs)
 
         pipe.send_bytes(b"ready")
