@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, U64, expand, runs_of_numbers
+from npdump.arrays import I64, U8, U64, count, expand, runs_of_numbers
 from npdump.encode.dedup import PageIndex, keys_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _PEEK_WORDS = 2
 MAX_SAMPLED = 1 << 14
 """Pages of a stratum that are remembered: they make the size known to a percent or two."""
 
-_PART_SHIFT = 56
 _FACTORS = np.cumprod(np.full(_PEEK_WORDS * len(_PEEKS), 0x9E3779B97F4A7C15, np.uint64), dtype=np.uint64)
 
 
@@ -85,9 +84,9 @@ class Sample:
     def add(self, runs: Runs) -> None:
         """Look at the pages of ``runs``, shape (k, 2): page frames, ascending."""
         if self._drops_zero:
-            n_all = int((runs[:, 1] - runs[:, 0]).sum())
+            n_all = count(runs)
             runs = self._source.maybe_nonzero(runs)
-            self.n_holes += n_all - int((runs[:, 1] - runs[:, 0]).sum())
+            self.n_holes += n_all - count(runs)
         pfns = expand(runs[:, 0], runs[:, 1] - runs[:, 0])
         if not len(pfns):
             return
@@ -115,7 +114,7 @@ class Sample:
     def _peek(self, runs: Runs) -> tuple[U64, I64]:
         """Return keys of what pages hold by a few words of each, 0 where these are, and strata by how many are not."""
         page_size = self._source.page_size
-        words = np.empty((int((runs[:, 1] - runs[:, 0]).sum()), _PEEK_WORDS * len(_PEEKS)), np.uint64)
+        words = np.empty((count(runs), _PEEK_WORDS * len(_PEEKS)), np.uint64)
         row = 0
         for pfn, pfn_stop in runs.tolist():
             n = pfn_stop - pfn
@@ -135,8 +134,7 @@ class Sample:
         """Do as `_peek` by where pages are stored, and in how many bytes: pages that share a place are equal."""
         assert self._source.compressed is not None
         stored = self._source.compressed.locate(runs)
-        places = stored.offsets + (stored.numbers.astype(np.int64) << _PART_SHIFT)
-        keys = keys_of(places.view(np.uint64))
+        keys = keys_of(stored.places.view(np.uint64))
         keys[stored.is_zero] = 0
         weights = np.minimum(stored.nbytes * _N_WEIGHTS // self._source.page_size, _N_WEIGHTS - 1)
         return keys, 2 + weights

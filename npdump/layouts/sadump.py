@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-PARTITION_MAGIC = b"sadump\0\0"
-HEADER_MAGIC = b"sadump\0\0"
+MAGIC = b"sadump\0\0"
+"""Of the partition header, and of the dump header."""
+
 HEADER_NBYTES = 4096
 """Of the partition and media headers, whatever the block size."""
 
@@ -106,7 +107,7 @@ EFER_LMA = 1 << 10
 """Long mode is active: a 64-bit kernel (Intel SDM volume 4, IA32_EFER)."""
 
 
-def pattern_is_right(first: int, pattern: np.ndarray) -> bool:
+def pattern_is_right(pattern: np.ndarray) -> bool:
     """Return whether numbers are those of a sadump partition: each is the one before, plus 7, times 11."""
     numbers = pattern.astype(np.uint32)
-    return int(numbers[0]) == first and bool((numbers[1:] == (numbers[:-1] + np.uint32(7)) * np.uint32(11)).all())
+    return bool((numbers[1:] == (numbers[:-1] + np.uint32(7)) * np.uint32(11)).all())

@@ -267,6 +267,10 @@ class Source(Protocol):
         """Return the same image with another text for its VMCOREINFO; its notes get one that they do not have."""
 
 
+_FILE_SHIFT = 56
+"""No file has so large an offset."""
+
+
 @dataclass(frozen=True)
 class PageLocations:
     """Where pages are stored in a file, in the order in which they were asked for.
@@ -292,6 +296,11 @@ class PageLocations:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def places(self) -> I64:
+        """One number for each place, file and offset: equal for pages that share one; shape (n,), dtype int64."""
+        return self.offsets + (self.numbers.astype(np.int64) << _FILE_SHIFT)
 
     def __getitem__(self, rows: Index) -> PageLocations:
         return PageLocations(

@@ -89,7 +89,7 @@ class DumpHeader(NamedTuple):
 
 def is_partition(head: bytes) -> bool:
     """Return whether a file begins as a sadump does; for backup media, what comes after their first header."""
-    magic = sadump.PARTITION_MAGIC
+    magic = sadump.MAGIC
     return head.startswith(magic) or head[sadump.HEADER_NBYTES : sadump.HEADER_NBYTES + len(magic)] == magic
 
 
@@ -113,10 +113,10 @@ def read_disk(storage: Storage) -> Disk:
     CorruptDump
         If it is none.
     """
-    is_medium = storage.read(0, 8) != sadump.PARTITION_MAGIC
+    is_medium = storage.read(0, 8) != sadump.MAGIC
     start = sadump.HEADER_NBYTES if is_medium else 0
     partition = _read(storage, sadump.PARTITION, start, "its sadump partition header")
-    if not sadump.pattern_is_right(int(partition["pattern"][0]), partition["pattern"]):
+    if not sadump.pattern_is_right(partition["pattern"]):
         raise CorruptDump(
             f"{storage.path}: corrupt sadump partition header: its test pattern is wrong",
             path=storage.path,
@@ -155,7 +155,7 @@ def read_dump_header(disk: Disk) -> DumpHeader:
             if offset + sadump.DUMP_HEADER.itemsize > storage.nbytes:
                 continue
         record = _read(storage, sadump.DUMP_HEADER, offset, "its sadump header")
-        if record["magic"].tobytes() == sadump.HEADER_MAGIC and record["block_size"] == block_size:
+        if record["magic"].tobytes() == sadump.MAGIC and record["block_size"] == block_size:
             return _placed(storage, record, offset, volume_ids)
     raise CorruptDump(f"{storage.path}: has no sadump header where one should be", path=storage.path)
 

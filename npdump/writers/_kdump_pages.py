@@ -39,9 +39,6 @@ VERIFIED_NBYTES = 1 << 20
 ZERO_RATIO = 16
 """Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
 
-_PART_SHIFT = 56
-"""No file has so large an offset."""
-
 
 class Batch(NamedTuple):
     """What is known of a batch when its data are ready.
@@ -292,8 +289,7 @@ class _StoredWorker:
             self._slots = np.full(len(self._rows), NO_SLOT, np.int64)
             return
         # Pages that share their place in the input do so again: here the place is the key.
-        positions = stored.offsets[self._rows] + (stored.numbers[self._rows].astype(np.int64) << _PART_SHIFT)
-        keys = keys_of(positions.view(np.uint64))
+        keys = keys_of(stored.places[self._rows].view(np.uint64))
         self._slots, suspects, _ = self._job.index.look_up(keys, self._batch.rank + self._rows)
         self._shared[suspects] = True
 
