@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``make sweep``: every value of every VMCOREINFO changed, and a table of what came of it.
 
-``python -m tests.sweep [-n N] [--key REGEX] [--dump REGEX] [--levels 31,16] [--thorough] [--json FILE]
-[VMCORE...]``; VMCOREs are further dumps, as of other kernels. Each change is tried at the first level, and at two of
-the others in turn; --thorough tries it at all. The exit code is 1 if pages were lost without a word, or anything else
-is wrong. FILE has the table and all that is wrong so far, from the first minutes on.
+``python -m tests.sweep [-n N] [--key REGEX] [--dump REGEX] [--levels 31,16] [--thorough] [--from-the-end]
+[--json FILE] [VMCORE...]``; VMCOREs are further dumps, as of other kernels. Each change is tried at the first level,
+and at two of the others in turn; --thorough tries it at all. The exit code is 1 if pages were lost without a word, or
+anything else is wrong. FILE has the table and all that is wrong so far, from the first minutes on.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--levels", default=",".join(map(str, LEVELS)), help="dump levels")
     parser.add_argument("--thorough", action="store_true", help="each change at all levels and with all questions")
     parser.add_argument("--all", action="store_true", help="list more kept without a word as well")
+    parser.add_argument("--from-the-end", action="store_true", help="begin with what comes last otherwise")
     parser.add_argument("--json", type=Path, help="write the results to a file")
     parser.add_argument("vmcores", nargs="*", type=Path, help="further ELF vmcores")
     options = parser.parse_args(argv)
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
         n_pieces = -(-len(changes) // PIECE)
         pieces += [(at, name, path, changes[at::n_pieces]) for at in range(n_pieces)]
     # What is interrupted has tried something of every dump.
-    pieces.sort(key=itemgetter(0))
+    pieces.sort(key=itemgetter(0), reverse=options.from_the_end)
 
     def try_piece(piece: tuple[int, str, Path, list[Change]]) -> list[Trial]:
         _, name, path, changes = piece
