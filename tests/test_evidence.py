@@ -57,6 +57,11 @@ def test_pages_that_nothing_contradicts_go(generation, name) -> None:
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
+def test_what_is_in_the_swap_cache_alone_goes(generation) -> None:
+    assert classes_of(generation, [Block(0, "swapcache")]) == ["CACHE"]
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize(
     "block",
     [
@@ -78,6 +83,9 @@ WRONG = {
     "cache of no address space": Block(0, "lru", fields={"mapping": USER_ADDRESS}),
     "cache, mapped, of nothing": Block(0, "lru", fields={"mapping": 0, "mapcount": 3}),
     "cache, and linked to nowhere": Block(0, "lru", fields={"compound": USER_ADDRESS & ~1, "prev": USER_ADDRESS}),
+    "swap cache, without an entry": Block(0, "swapcache", fields={"private": 0}),
+    "swap cache, and still of a file": Block(0, "swapcache", fields={"mapping": POINTER}),
+    "swap cache, without a user": Block(0, "swapcache", fields={"refcount": 0}),
     "anonymous, without an anon_vma": Block(0, "anon", fields={"mapping": USER_ADDRESS | 1}),
     "huge, of one page": Block(0, "hugetlb"),
     "offline, with three users": Block(0, "offline", fields={"refcount": 3}),

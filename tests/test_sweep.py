@@ -42,6 +42,10 @@ KNOWN = {
     "machines/i386-6.1-pae": (Change("PAGESIZE", "8192", "* 2"),),
     "machines/s390x-6.1-qemu": (Change("PAGESIZE", "8192", "* 2"), Change("SIZE(mem_section)", "32", "* 2")),
     "machines/riscv64-6.12": (Change("OFFSET(page._mapcount)", None, "removed"),),
+    "machines/loongarch64-7.2-qemu": (
+        Change("NUMBER(PG_swapcache)", "3", "= 3"),
+        Change("NUMBER(PG_swapcache)", "4", "= 4"),
+    ),
     "machines/ppc64el-6.1": (Change("NUMBER(SECTION_SIZE_BITS)", "23", "- 1"),),
     "machines/arm64-6.1": (Change("NUMBER(SECTION_SIZE_BITS)", "26", "- 1"),),
 }

@@ -214,7 +214,26 @@ def _is_not_cache(columns: _Columns, traits: U16) -> Bool:
     is_elsewhere = (mapping != 0) & ~columns.is_kernel(mapping)
     is_nowhere = (mapping == 0) & (columns.is_mapped | (is_listed & columns.is_alone))
     is_unlisted = is_listed & columns.is_unlinked & ~columns.is_locked
-    return columns.is_typed | is_huge | is_elsewhere | is_nowhere | is_unlisted
+    is_bad = columns.is_typed | is_huge | is_elsewhere | is_nowhere | is_unlisted
+    is_in_swap_cache_alone = columns.has_flag(columns.page.swapcache) & ~is_listed
+    if is_in_swap_cache_alone.any():
+        is_bad |= is_in_swap_cache_alone & _is_not_swapped(columns)
+    return is_bad
+
+
+def _is_not_swapped(columns: _Columns) -> Bool:
+    """Return which pages are not in the swap cache alone, on no list.
+
+    Such a page has its swap entry in ``private`` (``folio.swap`` of Linux cfeed8ffe55b, v6.6, is the same word), and
+    that is never 0, since a swap area begins with its header. The swap cache has a reference to it, and it belongs to
+    no file: what shmem writes out leaves its file at once.
+    """
+    is_not: Bool = columns.records["mapping"] != 0
+    if "private" in columns.names:
+        is_not = is_not | (columns.records["private"] == 0)
+    if "refcount" in columns.names:
+        is_not = is_not | ~columns.is_used
+    return is_not
 
 
 def _has_private_data(columns: _Columns) -> Bool:

@@ -36,6 +36,7 @@ FREE_HUGE_PAGE = KERNEL_MAP + KERNEL_PADDR + 0x1234
 #: Offsets in struct page, and its size under "".
 PAGE_2_6_24 = {"flags": 0, "_count": 8, "_mapcount": 12, "private": 16, "mapping": 24, "lru": 40, "": 56}
 PAGE_3_2 = {"flags": 0, "mapping": 8, "_mapcount": 24, "_count": 28, "lru": 32, "private": 48, "": 64}
+SWAP_ENTRY = 0x1234  # of the first swap area
 LRU, SLAB, PRIVATE, COMPOUND, SWAPCACHE, BUDDY, BUDDY_OF_2_6_38, BUDDY_OF_3_2 = 5, 7, 11, 14, 15, 19, -2, -128
 
 ZONE_NBYTES, FREE_AREA, FREE_AREA_NBYTES, VM_STAT, SPANNED, N_ORDERS, N_TYPES = 1536, 64, 88, 1040, 1400, 11, 5
@@ -156,7 +157,7 @@ class _Pages:
             "cache": {"flags": 1 << LRU, "mapping": PAGE_OFFSET + 0x7000},
             "private": {"flags": 1 << LRU | 1 << PRIVATE, "mapping": PAGE_OFFSET + 0x7000},
             "anon": {"flags": 1 << LRU, "mapping": anon, "_mapcount": 0},
-            "shmem_swapcache": {"flags": 1 << SWAPCACHE},
+            "shmem_swapcache": {"flags": 1 << SWAPCACHE, "private": SWAP_ENTRY},
             "slab": {"flags": 1 << SLAB},
             "compound": {"flags": 1 << COMPOUND},
             "hugetlb": {"flags": 1 << COMPOUND},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 POINTER = 0xFFFF888012345600  # of an address_space or anon_vma: only its low bits matter
+SWAP_ENTRY = 0x1234  # of the first swap area
 TAIL_MAPPING = 0xDEAD000000000400
 HUGETLB_DTOR, COMPOUND_DTOR = 2, 1
 
@@ -95,6 +96,8 @@ def _head(kernel: Kernel, block: Block) -> bytearray:
     if kind in SIMPLE:
         names, low_bits = SIMPLE[kind]
         words = {"flags": kernel.bit(*names), "mapping": 0 if low_bits is None else POINTER | low_bits}
+        if kind.endswith("swapcache"):
+            words["private"] = SWAP_ENTRY
     elif kind == "free":
         words = {"mapcount": kernel.mapcount["buddy"], "private": block.order, "refcount": 0}
     elif kind in ("unaccepted", "offline"):
