@@ -14,12 +14,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests import ssh_server
 from tests.guests import image
 from tests.harness import REPOSITORY
 
@@ -37,15 +39,39 @@ class Guest(NamedTuple):
     crashkernel: str
     configuration: str = ""
     drop_in: bool = True
+    suite: str = "bookworm"
+    kdump: str = ""
+    """Lines for kdump-tools' own configuration."""
+    has_dracut: bool = False
+    """Whether dracut makes the capture kernel's initramfs, not initramfs-tools."""
+    is_remote: bool = False
+    """Whether it saves by ssh, to this machine."""
 
+
+BY_MAKEDUMPFILE = "NPDUMP=/nonexistent/npdump\n"
+IN_INITRAMFS = "INITRAMFS=kdump\n"
+#: /proc/vmcore leaves out what is in CMA if the kernel itself makes its header (kexec_file_load(2)).
+CMA = "128M crashkernel=160M,cma"
 
 GUESTS = {
     "npdump-1g": Guest("npdump, real root", 1024, "256M"),
-    "makedumpfile-1g": Guest("makedumpfile, real root", 1024, "256M", "NPDUMP=/nonexistent/npdump\n"),
-    "initramfs-1g": Guest("npdump, initramfs", 1024, "256M", "INITRAMFS=kdump\n", drop_in=False),
+    "makedumpfile-1g": Guest("makedumpfile, real root", 1024, "256M", BY_MAKEDUMPFILE),
+    "initramfs-1g": Guest("npdump, initramfs", 1024, "256M", IN_INITRAMFS, drop_in=False),
+    "dracut-1g": Guest("npdump, dracut", 1024, "256M", IN_INITRAMFS, drop_in=False, has_dracut=True),
+    "ssh-1g": Guest(
+        "npdump, initramfs, ssh", 1024, "256M", IN_INITRAMFS + "INITRAMFS_NETWORK=yes\n", drop_in=False, is_remote=True
+    ),
     "npdump-2g": Guest("npdump, real root", 2048, "320M"),
-    "makedumpfile-2g": Guest("makedumpfile, real root", 2048, "320M", "NPDUMP=/nonexistent/npdump\n"),
+    "makedumpfile-2g": Guest("makedumpfile, real root", 2048, "320M", BY_MAKEDUMPFILE),
+    "npdump-4g": Guest("npdump, real root", 4096, "256M"),
+    "makedumpfile-4g": Guest("makedumpfile, real root", 4096, "256M", BY_MAKEDUMPFILE),
     "killed-1g": Guest("npdump, killed", 1024, "256M", "NPDUMP=/usr/local/sbin/dies\n"),
+    "npdump-testing": Guest("npdump, real root", 1024, "256M", suite="testing"),
+    "makedumpfile-testing": Guest("makedumpfile, real root", 1024, "256M", BY_MAKEDUMPFILE, suite="testing"),
+    "npdump-cma": Guest("npdump, real root", 1024, CMA, suite="testing", kdump='KDUMP_KEXEC_ARGS="-s"\n'),
+    "makedumpfile-cma": Guest(
+        "makedumpfile, real root", 1024, CMA, BY_MAKEDUMPFILE, suite="testing", kdump='KDUMP_KEXEC_ARGS="-s"\n'
+    ),
 }
 
 
@@ -72,10 +98,12 @@ def run_guest(guest: Guest, disk: Path, root: Path, log: Path) -> list[Line]:
     """Boot a guest and wait until it ends."""
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     (initrd,) = (root / "boot").glob("initrd.img-*")
-    append = f"root=/dev/vda rw console=ttyS0 crashkernel={guest.crashkernel} guest.crash panic=-1"
+    # What a guest asks of 10.0.2.2, QEMU asks of this machine's loopback.
+    append = f"root=/dev/vda rw console=ttyS0 net.ifnames=0 crashkernel={guest.crashkernel} guest.crash panic=-1"
+    network = "user,model=virtio-net-pci" if guest.is_remote else "none"
     command = ["qemu-system-x86_64", "-m", str(guest.memory_mib), "-nographic", "-no-reboot", "-kernel", str(kernel)]
     command += ["-accel", os.environ.get("NPDUMP_GUEST_ACCEL", "tcg"), "-cpu", "max", "-initrd", str(initrd)]
-    command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe", "-append", append, "-net", "none"]
+    command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe", "-append", append, "-nic", network]
     started, lines = time.monotonic(), []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, errors="replace")
     timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
@@ -101,27 +129,25 @@ def mounted(disk: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-def judge(disk: Path) -> str:
-    """Return what is on a guest's disk, in words."""
-    with mounted(disk) as root:
-        crash = root / "var/crash"
-        logs = [path for path in crash.glob("2*/dmesg.*") if "this is the crash" in path.read_text(errors="replace")]
-        dumps = [path for path in crash.glob("2*/dump.*") if not path.name.endswith(".incomplete")]
-        sound = [
-            path
-            for path in dumps
-            if not subprocess.run(
-                [sys.executable, "-m", "npdump", "check", path], cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False
-            ).returncode
-        ]
-        sizes = ", ".join(f"{path.stat().st_size / (1 << 20):.1f} MiB" for path in dumps)
-        others = [path.name for path in crash.glob("2*/*") if path.name.endswith(".incomplete")]
+def judge(crash: Path) -> str:
+    """Return what is in a folder of crashes, in words."""
+    logs = [path for path in crash.glob("*/dmesg.*") if "this is the crash" in path.read_text(errors="replace")]
+    dumps = [path for path in crash.glob("*/dump.*") if not path.name.endswith((".incomplete", ".part"))]
+    sound = [
+        path
+        for path in dumps
+        if not subprocess.run(
+            [sys.executable, "-m", "npdump", "check", path], cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False
+        ).returncode
+    ]
+    sizes = ", ".join(f"{path.stat().st_size / (1 << 20):.1f} MiB" for path in dumps)
+    others = [path.name for path in crash.glob("*/*") if path.name.endswith((".incomplete", ".part"))]
     return f"logs {len(logs)}, dumps {len(dumps)} ({sizes}), sound {len(sound)}, incomplete {len(others)}"
 
 
-def tell(name: str, guest: Guest, lines: list[Line], disk: Path, initramfs_nbytes: int) -> None:
+def tell(name: str, guest: Guest, lines: list[Line], found: str, initramfs_nbytes: int) -> None:
     """Print a line of the table."""
-    panicked, saved = first(lines, "Kernel panic - not syncing"), first(lines, "dump: saved by|saved vmcore in")
+    panicked, saved = first(lines, "Kernel panic - not syncing"), first(lines, "dump: (saved|sent) by|saved vmcore in")
     took = "never"
     if panicked and saved:
         took = f"{saved.seconds - panicked.seconds:.0f} s ({saved.cpu_seconds - panicked.cpu_seconds:.0f} s of CPU)"
@@ -130,7 +156,7 @@ def tell(name: str, guest: Guest, lines: list[Line], disk: Path, initramfs_nbyte
     size = f"{initramfs_nbytes / (1 << 20):.1f} MiB"
     print(
         f"{name:<16} {guest.who:<24} memory {guest.memory_mib} MiB, crashkernel {guest.crashkernel}: {took}, "
-        f"peak {total - low >> 10} of {total >> 10} MiB, initramfs {size}; {judge(disk)}",
+        f"peak {total - low >> 10} of {total >> 10} MiB, initramfs {size}; {found}",
         flush=True,
     )
 
@@ -142,20 +168,32 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where Debian is installed, once, and disks are")
     parser.add_argument("guests", nargs="*", help=f"which of {', '.join(GUESTS)}; all by default")
     arguments = parser.parse_args()
-    root = arguments.folder / "root"
+    for name in arguments.guests or GUESTS:
+        try_guest(name, GUESTS[name], arguments.package, arguments.folder)
+
+
+def try_guest(name: str, guest: Guest, package: Path, folder: Path) -> None:
+    """Make the disk of a guest, let it crash, and print what came of it."""
+    root, disk, log = folder / guest.suite, folder / f"{name}.img", folder / f"{name}.console"
     if not root.exists():
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        image.make_root(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        image.make_root(root, guest.suite)
     dies = root / "usr/local/sbin/dies"
     dies.write_text('#!/bin/sh\nnpdump "$@" &\nsleep 6\nkill -9 $! && wait $!\n')
     dies.chmod(0o755)
-    for name in arguments.guests or GUESTS:
-        guest, disk = GUESTS[name], arguments.folder / f"{name}.img"
-        image.configure(root, arguments.package, guest.configuration, drop_in=guest.drop_in)
+    with ExitStack() as stack:
+        configuration, kdump, crash = guest.configuration, guest.kdump, None
+        if guest.is_remote:
+            crash = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+            server = stack.enter_context(ssh_server.serving(crash / "ssh"))
+            configuration += image.send_to(root, server, crash)
+            kdump += f'KDUMP_CMDLINE_APPEND="{image.CAPTURE} ip=dhcp"\n'
+        image.configure(root, package, configuration, kdump, drop_in=guest.drop_in, has_dracut=guest.has_dracut)
         image.make_disk(root, disk)
-        lines = run_guest(guest, disk, root, arguments.folder / f"{name}.console")
-        tell(name, guest, lines, disk, image.initramfs_nbytes(root))
-        disk.unlink()
+        lines = run_guest(guest, disk, root, log)
+        crash = crash or stack.enter_context(mounted(disk)) / "var/crash"
+        tell(name, guest, lines, judge(crash), image.initramfs_nbytes(root))
+    disk.unlink()
 
 
 if __name__ == "__main__":

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.ssh_server import Server
+
+GATEWAY = "10.0.2.2"
+"""The machine that QEMU runs on, for its guest."""
+
 PACKAGES = (
-    "linux-image-cloud-amd64,systemd-sysv,udev,initramfs-tools,kdump-tools,makedumpfile,kexec-tools,python3-numpy,"
-    "python3-pyelftools,liblzo2-2,libsnappy1v5,libzstd1,libdeflate0,zstd,procps,kmod"
+    "linux-image-cloud-amd64,systemd-sysv,udev,initramfs-tools,dracut-core,kdump-tools,makedumpfile,kexec-tools,"
+    "python3-numpy,python3-pyelftools,liblzo2-2,libsnappy1v5,libzstd1,libdeflate0,zstd,procps,kmod,openssh-client"
 )
 
 # A chroot has no root device, which the initramfs could be made for.
 BEFORE = (
     'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d" && '
     'echo MODULES=list > "$1/etc/initramfs-tools/conf.d/modules" && '
-    "printf 'virtio_pci\\nvirtio_blk\\next4\\n' > \"$1/usr/share/initramfs-tools/modules.d/guest\""
+    "printf 'virtio_pci\\nvirtio_blk\\nvirtio_net\\next4\\n' > \"$1/usr/share/initramfs-tools/modules.d/guest\""
 )
 
 PANIC = """\
@@ -64,17 +69,48 @@ while :; do
 done &
 """
 
+DRACUT_MODULE = """\
+#!/bin/bash
+check() { return 255; }
+install() {
+    inst_multiple sleep
+    inst_hook pre-mount 50 "$moddir/sampler.sh"
+}
+"""
+
 SAMPLED = "[Unit]\nWants=guest-sampler.service\nAfter=guest-sampler.service\n"
 
 
-def make_root(root: Path) -> None:
-    """Install Debian into a folder."""
+CAPTURE = "reset_devices systemd.unit=kdump-tools-dump.service nr_cpus=1 irqpoll usbcore.nousb"
+"""What kdump-tools has a capture kernel do, by default."""
+
+KDUMP = """\
+USE_KDUMP=1
+KDUMP_KERNEL=/var/lib/kdump/vmlinuz
+KDUMP_INITRD=/var/lib/kdump/initrd.img
+KDUMP_COREDIR=/var/crash
+"""
+
+
+def make_root(root: Path, suite: str) -> None:
+    """Install Debian into a folder; lists of packages of a mirror that stands still are taken, too."""
     command = ["mmdebstrap", "--mode=root", "--variant=minbase", '--aptopt=Apt::Install-Recommends "false"']
-    command += [f"--essential-hook={BEFORE}", f"--include={PACKAGES}", "bookworm", str(root)]
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"', f"--essential-hook={BEFORE}", f"--include={PACKAGES}"]
+    command += [suite, str(root)]
     subprocess.run(command, check=True)
 
 
-def configure(root: Path, package: Path, configuration: str, *, drop_in: bool) -> None:
+def send_to(root: Path, server: Server, folder: Path) -> str:
+    """Have a guest know an ssh server; return what configures npdump-collect to send to it."""
+    ssh = root / "root/.ssh"
+    ssh.mkdir(mode=0o700, exist_ok=True)
+    shutil.copy(server.key, ssh / "kdump_id_rsa")
+    (ssh / "known_hosts").write_text(server.known_hosts(GATEWAY))
+    options = f"-p {server.port} -i /root/.ssh/kdump_id_rsa -o BatchMode=yes -o StrictHostKeyChecking=yes"
+    return f'TARGETS="ssh:{server.user}@{GATEWAY}:{folder}"\nSSH_OPTIONS="{options}"\n'
+
+
+def configure(root: Path, package: Path, configuration: str, kdump: str, *, drop_in: bool, has_dracut: bool) -> None:
     """Install npdump and what makes a guest crash."""
     shutil.copy(package, root / "npdump.deb")
     subprocess.run(["chroot", root, "dpkg", "--install", "/npdump.deb"], check=True, stdout=subprocess.DEVNULL)
@@ -86,9 +122,16 @@ def configure(root: Path, package: Path, configuration: str, *, drop_in: bool) -
     (units / "guest-panic.service").write_text(PANIC)
     (units / "guest-sampler.service").write_text(SAMPLER)
     (drop_ins / "guest.conf").write_text(SAMPLED)
-    early = root / "etc/initramfs-tools/scripts/local-premount/guest"
-    early.write_text(EARLY_SAMPLER)
-    early.chmod(0o755)
+    module = root / "usr/lib/dracut/modules.d/96guest"
+    module.mkdir(exist_ok=True)
+    scripts = {
+        root / "etc/initramfs-tools/scripts/local-premount/guest": EARLY_SAMPLER,
+        module / "sampler.sh": EARLY_SAMPLER,
+        module / "module-setup.sh": DRACUT_MODULE,
+    }
+    for path, text in scripts.items():
+        path.write_text(text)
+        path.chmod(0o755)
     wants = units / "multi-user.target.wants/guest-panic.service"
     wants.unlink(missing_ok=True)
     wants.symlink_to("/etc/systemd/system/guest-panic.service")
@@ -96,11 +139,26 @@ def configure(root: Path, package: Path, configuration: str, *, drop_in: bool) -
         shutil.copy(root / "usr/share/doc/npdump/examples/kdump-tools-dump.conf", drop_ins / "npdump.conf")
     (root / "etc/npdump").mkdir(exist_ok=True)
     (root / "etc/npdump/collector.conf").write_text(configuration)
+    (root / "etc/default/kdump-tools").write_text(KDUMP + kdump)
     hook = root / "etc/kernel/postinst.d/kdump-tools"
     (release,) = (path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
+    run_in(root, f"/{hook.relative_to(root)}", release)
+    if has_dracut:
+        command = [
+            "dracut",
+            "--force",
+            "--no-hostonly",
+            "--modules",
+            "base fs-lib rootfs-block udev-rules npdump guest",
+        ]
+        command += ["--drivers", "virtio_pci virtio_blk ext4", f"/var/lib/kdump/initrd.img-{release}", release]
+        run_in(root, *command)
+
+
+def run_in(root: Path, *command: str) -> None:
+    """Run a command of a guest's, as far as that can be done here."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    inside = str(hook.relative_to(root))
-    subprocess.run(["chroot", root, f"/{inside}", release], check=True, env=environment, capture_output=True, text=True)
+    subprocess.run(["chroot", root, *command], check=True, env=environment, capture_output=True, text=True)
 
 
 def make_disk(root: Path, disk: Path, size_mib: int = 3072) -> None:

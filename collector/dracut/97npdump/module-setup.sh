@@ -12,19 +12,31 @@ check() {
 
 # called by dracut
 depends() {
+    local INITRAMFS_NETWORK=no
+
+    # shellcheck source=/dev/null
+    [[ ! -r /etc/npdump/collector.conf ]] || . /etc/npdump/collector.conf
+    [[ $INITRAMFS_NETWORK != yes ]] || echo network
     return 0
 }
 
 # called by dracut
 install() {
-    local NPDUMP_AS_MAKEDUMPFILE=no program
+    local NPDUMP_AS_MAKEDUMPFILE=no INITRAMFS=no program
 
     # shellcheck source=/dev/null
     [[ ! -r /etc/npdump/collector.conf ]] || . /etc/npdump/collector.conf
     npdump collector install "$initdir" || return 1
     inst_simple /usr/sbin/npdump-collect
     inst_simple /usr/lib/npdump/makedumpfile
-    inst_multiple -o /etc/npdump/collector.conf ssh awk stat df sync mktemp
+    inst_multiple awk cat cp date df mkdir mktemp mount mv reboot rm sleep stat sync
+    inst_multiple -o /etc/npdump/collector.conf hostname ssh \
+        /etc/ssh/ssh_known_hosts /root/.ssh/known_hosts /root/.ssh/kdump_id_rsa
+    if [[ $INITRAMFS != no ]]; then
+        inst_simple /usr/lib/npdump/save-in-initramfs
+        # shellcheck disable=SC2154
+        inst_hook pre-pivot 90 "$moddir/save.sh"
+    fi
     if [[ $NPDUMP_AS_MAKEDUMPFILE == yes ]]; then
         # Where this machine has it: what is there already is not installed again by kdump's own module.
         for program in /usr/bin/makedumpfile $(type -P makedumpfile); do
