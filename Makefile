@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults openers fleet-trial fuzz man docs dist deb rpm zipapp test-guests clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults openers fleet-trial fuzz man docs dist deb rpm zipapp test-guests test-scripts clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -23,6 +23,7 @@ help:
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=660"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
+	@echo "make test-scripts run the scripts of Debian, Fedora and openSUSE with npdump as makedumpfile (root, network, sshd)"
 	@echo "make fleet-trial  have a thousand dumps read by workers that are killed, and one dump made by several (long)"
 	@echo "make docs   make the documentation in build/docs"
 	@echo "make man    make man/npdump.8"
@@ -79,6 +80,11 @@ openers: $(VENV)/.test
 
 test-guests: deb $(VENV)/.test
 	$(BIN)/python -m tests.guests --package build/deb/npdump_$(VERSION)_*.deb --folder build/guests
+
+KDUMP_SCRIPTS ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/npdump-tests/kdump-scripts
+test-scripts: $(VENV)/.test
+	tests/fetch-kdump-scripts $(KDUMP_SCRIPTS)
+	NPDUMP_KDUMP_SCRIPTS=$(KDUMP_SCRIPTS) $(BIN)/python -m pytest -rs tests/test_kdump_scripts.py
 
 fleet-trial: $(VENV)/.test
 	$(PIP) $(EDITABLE) '.[stores]'
