@@ -178,7 +178,7 @@ def _open(path: str, options: ReadOptions, observer: Observer, stack: ExitStack)
     if is_url(path):
         from npdump.storage._remote import RemoteStorage, stream
 
-        remote = RemoteStorage(path)
+        remote = RemoteStorage(path, options.work_dir)
         stack.callback(remote.close)
         if detect(remote.read(0, min(remote.nbytes, _HEAD_NBYTES))) is None:
             return remote

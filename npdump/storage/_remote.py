@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from npdump.arrays import subtract
 from npdump.errors import MissingDependency, ReadError, SourceError, TruncatedDump
+from npdump.storage._kept import Kept
 
 if TYPE_CHECKING:
     import os
@@ -36,8 +38,11 @@ _N_BLOCKS = 128
 _SMALL_NBYTES = 1 << 16
 """Larger views are of struct pages and bitmaps, which are looked at once."""
 
-MAX_GAP_SHARE = 0.015
+MAX_GAP_SHARE = 0.01
 """How much of what is asked for may be read in vain, so that fewer requests are made."""
+
+_PAGES_SHARE = 0.25
+"""How much of the room for what is read again is for pages: those that another one equals are."""
 
 _NO_STORES = ("file", "memory")
 """obstore knows these too; but files are made by `npdump.sinks.file`, which keeps them from others."""
@@ -156,6 +161,8 @@ class RemoteStorage:
     Parameters
     ----------
     url : str
+    work_dir : str, optional
+        Directory for a temporary file with what is read more than once; by default TMPDIR or its default.
 
     Attributes
     ----------
@@ -170,7 +177,7 @@ class RemoteStorage:
 
     may_have_holes = False
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, work_dir: str | None = None) -> None:
         self._place = locate(url)
         self.path = self._place.url
         self._obstore = obstore()
@@ -178,10 +185,12 @@ class RemoteStorage:
             self.nbytes = int(self._obstore.head(self._place.store, self._place.key)["size"])
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
+        self._kept = Kept(work_dir)
 
     def close(self) -> None:
         """Forget what was read."""
         self._blocks.clear()
+        self._kept.close()
 
     def same_file(self, other: os.stat_result) -> bool:
         """See `npdump.storage.Storage.same_file`: it is none of this machine's."""
@@ -199,8 +208,9 @@ class RemoteStorage:
     def view(self, offset: int, nbytes: int) -> U8:
         """See `npdump.storage.Storage.view`."""
         self._check(offset, nbytes)
-        data = self.read(offset, nbytes) if nbytes <= _SMALL_NBYTES else self._fetch(offset, nbytes)
-        view = np.frombuffer(data, np.uint8)
+        if nbytes <= _SMALL_NBYTES:
+            return np.frombuffer(self.read(offset, nbytes), np.uint8)
+        view = self._fetch(offset, nbytes)
         view.flags.writeable = False
         return view
 
@@ -221,20 +231,34 @@ class RemoteStorage:
         self._check(0, int((offsets + nbytes).max(initial=0)))
         if not len(offsets):
             return
-        order = np.argsort(offsets, kind="stable")
-        places = (np.cumsum(nbytes) - nbytes)[order]
-        offsets, nbytes = offsets[order], nbytes[order]
-        firsts = requests(offsets, offsets + nbytes)
-        stops = np.maximum.accumulate(offsets + nbytes)[np.append(firsts[1:], len(offsets)) - 1]
-        starts = offsets[firsts]
+        owner, starts, stops, is_kept = self._kept.split(offsets, offsets + nbytes)
+        places = (np.cumsum(nbytes) - nbytes)[owner] + starts - offsets[owner]
+        for start, stop, place in zip(
+            starts[is_kept].tolist(), stops[is_kept].tolist(), places[is_kept].tolist(), strict=True
+        ):
+            out[place : place + stop - start] = self._fetch(start, stop - start)
+        order = np.argsort(starts, kind="stable")
+        order = order[~is_kept[order]]
+        if len(order):
+            self._gather(starts[order], stops[order], places[order], out)
+
+    def _gather(self, starts: I64, stops: I64, places: I64, out: U8) -> None:
+        """Fetch ranges, which ascend, in as few requests as may be."""
+        firsts = requests(starts, stops)
+        fetched = starts[firsts]
+        ends = np.maximum.accumulate(stops)[np.append(firsts[1:], len(starts)) - 1]
         with _explained(self.path, f"can't be read at byte {starts[0]}", int(starts[0])):
-            fetched = self._obstore.get_ranges(
-                self._place.store, self._place.key, starts=starts.tolist(), ends=stops.tolist(), coalesce=0
+            answers = self._obstore.get_ranges(
+                self._place.store, self._place.key, starts=fetched.tolist(), ends=ends.tolist(), coalesce=0
             )
-        owner = np.searchsorted(firsts, np.arange(len(offsets)), side="right") - 1
-        arrays = [np.frombuffer(data, np.uint8) for data in fetched]
-        within = offsets - starts[owner]
-        for i, at, place, n in zip(owner.tolist(), within.tolist(), places.tolist(), nbytes.tolist(), strict=True):
+        arrays: list[U8] = [np.frombuffer(data, np.uint8) for data in answers]
+        for start, array in zip(fetched.tolist(), arrays, strict=True):
+            self._kept.put(start, array, _PAGES_SHARE)
+        owner = np.searchsorted(firsts, np.arange(len(starts)), side="right") - 1
+        within = starts - fetched[owner]
+        for i, at, place, n in zip(
+            owner.tolist(), within.tolist(), places.tolist(), (stops - starts).tolist(), strict=True
+        ):
             out[place : place + n] = arrays[i][at : at + n]
 
     def _blocks_of(self, numbers: range) -> list[bytes]:
@@ -243,9 +267,9 @@ class RemoteStorage:
         for _, group in groupby(enumerate(missing), lambda item: item[1] - item[0]):
             run = [number for _, number in group]
             start = run[0] * BLOCK_NBYTES
-            data = memoryview(self._fetch(start, min(len(run) * BLOCK_NBYTES, self.nbytes - start)))
+            data = self._fetch(start, min(len(run) * BLOCK_NBYTES, self.nbytes - start))
             for i, number in enumerate(run):
-                self._blocks[number] = bytes(data[i * BLOCK_NBYTES : (i + 1) * BLOCK_NBYTES])
+                self._blocks[number] = data[i * BLOCK_NBYTES : (i + 1) * BLOCK_NBYTES].tobytes()
         blocks = [self._blocks[number] for number in numbers]
         for number in numbers:
             self._blocks.move_to_end(number)
@@ -253,11 +277,20 @@ class RemoteStorage:
             self._blocks.popitem(last=False)
         return blocks
 
-    def _fetch(self, offset: int, nbytes: int) -> Any:
-        if nbytes <= 0:
-            return b""
+    def _fetch(self, offset: int, nbytes: int) -> U8:
+        """Return bytes, of which those that were not read yet are fetched, and kept for another time."""
+        out = np.empty(nbytes, np.uint8)
+        wanted = np.array([[offset, offset + nbytes]])
         with _explained(self.path, f"can't be read at byte {offset}", offset):
-            return self._obstore.get_range(self._place.store, self._place.key, start=offset, length=nbytes)
+            missing = self._kept.missing(wanted)
+            for start, stop in missing.tolist():
+                data = self._obstore.get_range(self._place.store, self._place.key, start=start, end=stop)
+                piece = out[start - offset : stop - offset]
+                piece[:] = np.frombuffer(data, np.uint8)
+                self._kept.put(start, piece)
+            for start, stop in subtract(wanted, missing).tolist():
+                self._kept.read_into(start, out[start - offset : stop - offset])
+        return out
 
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
