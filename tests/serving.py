@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from email.message import Message
     from pathlib import Path
 
 
@@ -24,6 +25,10 @@ class FileServer(ThreadingHTTPServer):
         The bytes ``[start, stop)`` of each GET, in the order in which they came.
     n_cut : int
         How many answers are still cut in their middle: every other one.
+    has_ranges : bool
+        Whether it heeds what of a file is asked for.
+    headers : list of email.message.Message
+        Those of all requests.
     """
 
     daemon_threads = True
@@ -33,6 +38,8 @@ class FileServer(ThreadingHTTPServer):
         self.folder = folder
         self.requests: list[tuple[int, int]] = []
         self.n_cut = 0
+        self.has_ranges = True
+        self.headers: list[Message] = []
         self.lock = threading.Lock()
 
     @property
@@ -58,6 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(has_body=True)
 
     def _answer(self, has_body: bool) -> None:
+        self.server.headers.append(self.headers)
         path = self.server.folder / self.path.partition("?")[0].rpartition("/")[2]
         if not path.is_file():
             self.send_response(404)
@@ -66,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         size = path.stat().st_size
         start, stop = 0, size
-        asked = self.headers.get("Range")
+        asked = self.headers.get("Range") if self.server.has_ranges else None
         if asked:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last) + 1, size) if last else size

@@ -142,6 +142,8 @@ def test_numbers_have_limits(flag: str, field: str, low: int, high: int) -> None
         ("--zlib-engine isal -l vmcore dumpfile", "-c"),
         ("--zlib-engine other -c vmcore dumpfile", "other"),
         ("-l vmcore -", "give -F"),
+        ("-l vmcore https://host/key", "only read from"),
+        ("fleet vmcore --to http://host/key", "only read from"),
         ("--check-config vmcore", "--check-config without --config"),
         ("--config a.conf --vtop 0x1000 vmcore", "nothing is written that it could erase"),
         ("--extension a.py --mem-usage vmcore", "nothing is written that it could decide"),

@@ -16,7 +16,7 @@ import pytest
 import npdump
 from npdump.errors import ReadError, SinkError, SourceError
 from npdump.observer import Silent
-from npdump.storage import _kept, _remote
+from npdump.storage import _kept, _remote, _stores
 from tests import harness
 from tests.builders.pages import Block
 from tests.builders.vmcore import Description, build
@@ -302,7 +302,7 @@ def test_a_server_that_stops_is_an_error_of_one_line(folder, monkeypatch):
 def test_without_the_library_that_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(npdump.errors.MissingDependency, match=r"npdump\[remote\]"):
-        _remote.locate("s3://bucket/key")
+        _stores.locate("s3://bucket/key")
 
 
 def test_a_file_may_be_called_like_a_url(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _of_url(url: str) -> Iterator[Found]:
-    from npdump.storage._remote import list_objects, locate
+    from npdump.storage._stores import list_objects, locate
 
     if not url.endswith("/"):
         yield Found(locate(url).url, None, 0, True, None)

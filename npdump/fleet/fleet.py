@@ -157,7 +157,7 @@ class _Run:
         if self.may_replace is None or path in self.may_replace:
             return False
         if is_url(output):
-            from npdump.storage._remote import exists
+            from npdump.storage._stores import exists
 
             return exists(output)
         return os.path.lexists(output)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from npdump.errors import NoSpace, SinkError
 from npdump.layouts.flattened import END_MARK, HEADER, RECORD
 from npdump.sinks._stream import Stream
-from npdump.storage._remote import exists, explanation, locate, obstore
+from npdump.storage._stores import exists, explanation, locate, obstore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +59,8 @@ class RemoteSink(Stream):
     def __init__(self, url: str, force: bool, max_nbytes: int, limit_nbytes: int | None = None) -> None:
         place = locate(url)
         self.path = place.url
+        if self.path.startswith(("http://", "https://")):
+            raise SinkError(f"{self.path}: web servers are only read from: give a store, s3://, gs:// or az://")
         if not force and exists(url):
             raise SinkError(f"{self.path}: exists already: give -f to overwrite it, or another name")
         self._limit_nbytes = limit_nbytes

@@ -1,34 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Objects in a store (``s3://``, ``gs://``, ``az://``) or behind ``https://``, read by ranges.
-
-All of these are one library's, obstore: opening a store takes it 0.06 to 0.2 s, s3fs 1.4 s; 64 MiB in ranges of 8 MiB
-took 1.2 s of the same server, by s3fs 2.1 s; and it needs no library for each store. It finds credentials where the
-stores' own tools do, in the environment and from the machine's metadata, and resumes connections that break.
-"""
+"""Objects in a store or behind a web server, read by ranges."""
 
 from __future__ import annotations
 
 import io
-import re
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from npdump.arrays import subtract
-from npdump.errors import MissingDependency, ReadError, SourceError, TruncatedDump
+from npdump.errors import TruncatedDump
 from npdump.storage._kept import Kept
+from npdump.storage._stores import explained, locate, obstore
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
 
     from npdump.arrays import I64, U8, Bool, Index, Runs
 
-__all__ = ["Place", "RemoteStorage", "exists", "explanation", "list_objects", "locate", "obstore", "stream"]
+__all__ = ["RemoteStorage", "stream"]
 
 BLOCK_NBYTES = 1 << 18
 """Reads, and small views, fetch so much at a time, at multiples of it."""
@@ -36,123 +29,13 @@ BLOCK_NBYTES = 1 << 18
 STREAM_NBYTES = 8 << 20
 _N_BLOCKS = 128
 _SMALL_NBYTES = 1 << 16
-"""Larger views are of struct pages and bitmaps, which are looked at once."""
+"""Larger views are of struct pages and bitmaps: they are in no block, but in the temporary file."""
 
 MAX_GAP_SHARE = 0.01
 """How much of what is asked for may be read in vain, so that fewer requests are made."""
 
 _PAGES_SHARE = 0.25
 """How much of the room for what is read again is for pages: those that another one equals are."""
-
-_NO_STORES = ("file", "memory")
-"""obstore knows these too; but files are made by `npdump.sinks.file`, which keeps them from others."""
-
-_URL = re.compile(r"https?://\S+")
-_SECONDS = re.compile(r" in [\d.]+m?s\b")
-
-
-class Place(NamedTuple):
-    """An object, and how to get at it.
-
-    Attributes
-    ----------
-    url : str
-        What messages call it.
-    store : obstore.store.ObjectStore
-    key : str
-    """
-
-    url: str
-    store: Any
-    key: str
-
-
-def obstore() -> Any:
-    """Return the library.
-
-    Raises
-    ------
-    MissingDependency
-    """
-    try:
-        import obstore
-        import obstore.store
-    except ImportError as error:
-        text = "URLs need obstore, which is not installed: pip install 'npdump[remote]'"
-        raise MissingDependency(text) from error
-    return obstore
-
-
-def locate(url: str) -> Place:
-    """Return where a URL leads; nothing is asked of the store.
-
-    Raises
-    ------
-    MissingDependency
-    SourceError
-        If there are no such stores.
-    """
-    scheme, _, rest = url.partition("://")
-    root, _, key = rest.partition("/")
-    shown = f"{scheme}://{root.rpartition('@')[2]}/{key.partition('?')[0]}"
-    if scheme in _NO_STORES:
-        raise SourceError(f"{shown}: no object has such a name: give the path of a file as it is", path=shown)
-    if "@" in root or "?" in key:
-        raise SourceError(
-            f"{shown}: a URL with a password or a query in it isn't taken: others would read it", path=shown
-        )
-    library = obstore()
-    options = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-    try:
-        return Place(shown, library.store.from_url(f"{scheme}://{root}", **options), key)
-    except Exception as error:  # of whatever kind: it is the store's
-        raise SourceError(f"{shown}: {explanation(error)}", path=shown) from error
-
-
-def explanation(error: Exception) -> str:
-    """Return what a store's error says, in one line and without addresses: these may have signatures in them."""
-    kind = type(error).__name__
-    if isinstance(error, FileNotFoundError):
-        return "there is no such object"
-    if kind in ("PermissionDeniedError", "UnauthenticatedError"):
-        return "the store refuses access: it takes the credentials of the environment"
-    first = _SECONDS.sub("", _URL.sub("…", str(error).partition("\n")[0]))
-    return f"{kind}: {first[:200]}"
-
-
-@contextmanager
-def _explained(url: str, what: str, offset: int | None = None) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # obstore's errors have no class of their own that all of them are of
-        kind = SourceError if offset is None else ReadError
-        raise kind(f"{url}: {what}: {explanation(error)}", path=url, offset=offset) from error
-
-
-def list_objects(url: str) -> Iterator[tuple[str, int, int]]:
-    """Yield URL, size and time (nanoseconds) of all objects below a URL.
-
-    Raises
-    ------
-    SourceError
-    """
-    place = locate(url)
-    root = place.url.removesuffix(place.key)
-    with _explained(place.url, "can't be listed"):
-        for chunk in obstore().list(place.store, place.key.rstrip("/") or None):
-            for entry in chunk:
-                yield root + entry["path"], entry["size"], int(entry["last_modified"].timestamp() * 1e9)
-
-
-def exists(url: str) -> bool:
-    """Return whether there is an object; raises SourceError if the store doesn't say."""
-    place = locate(url)
-    with _explained(place.url, "can't be looked up"):
-        try:
-            obstore().head(place.store, place.key)
-        except FileNotFoundError:
-            return False
-    return True
 
 
 class RemoteStorage:
@@ -181,7 +64,7 @@ class RemoteStorage:
         self._place = locate(url)
         self.path = self._place.url
         self._obstore = obstore()
-        with _explained(self.path, "can't be opened"):
+        with explained(self.path, "can't be opened"):
             self.nbytes = int(self._obstore.head(self._place.store, self._place.key)["size"])
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -247,7 +130,7 @@ class RemoteStorage:
         firsts = requests(starts, stops)
         fetched = starts[firsts]
         ends = np.maximum.accumulate(stops)[np.append(firsts[1:], len(starts)) - 1]
-        with _explained(self.path, f"can't be read at byte {starts[0]}", int(starts[0])):
+        with explained(self.path, f"can't be read at byte {starts[0]}", int(starts[0])):
             answers = self._obstore.get_ranges(
                 self._place.store, self._place.key, starts=fetched.tolist(), ends=ends.tolist(), coalesce=0
             )
@@ -281,7 +164,7 @@ class RemoteStorage:
         """Return bytes, of which those that were not read yet are fetched, and kept for another time."""
         out = np.empty(nbytes, np.uint8)
         wanted = np.array([[offset, offset + nbytes]])
-        with _explained(self.path, f"can't be read at byte {offset}", offset):
+        with explained(self.path, f"can't be read at byte {offset}", offset):
             missing = self._kept.missing(wanted)
             for start, stop in missing.tolist():
                 data = self._obstore.get_range(self._place.store, self._place.key, start=start, end=stop)

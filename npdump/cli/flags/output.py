@@ -141,4 +141,8 @@ RULES = (
         lambda o: o.command == FILTER and "-" in o.dumpfiles,
         "DUMPFILE -: only the flattened format goes to the standard output: give -F and no DUMPFILE",
     ),
+    Rule(
+        lambda o: any(path.startswith(("http://", "https://")) for path in (*o.dumpfiles, o.output_folder or "")),
+        "DUMPFILE https://: web servers are only read from: give a file, or an object by s3://, gs:// or az://",
+    ),
 )
