@@ -103,7 +103,7 @@ _WAYS = (_set_field, _set_field, _set_field, _set_field, _set_anywhere, _cut, _m
 def mutated(seed: Seed, rng: random.Random) -> bytes:
     """A damaged copy of a seed."""
     data = bytearray(seed.data)
-    is_text = seed.name.startswith(("info", "log"))
+    is_text = seed.name.startswith(("info", "log", "records", "config"))
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5))):
         way = _edit_text if is_text and rng.random() < 0.7 else rng.choice(_WAYS)
         if len(data) < 64:

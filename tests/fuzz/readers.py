@@ -9,12 +9,15 @@ import random
 import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from npdump.cli import parsing
+from npdump.cli.flags import build_parser
 from npdump.cli.main import main
 from tests.bounded import MAX_SECONDS, Broken, bounded
 from tests.fuzz.mutate import mutated
-from tests.fuzz.seeds import MAKERS, Seed, good_vmcore, kept_of_vmlinux, small_vmlinux
+from tests.fuzz.seeds import MAKERS, Seed, good_vmcore, kept_of_vmlinux, make_own, small_vmlinux, under
 from tests.readers import open_dump
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ _QUESTIONS = (
     ["--mem-usage"],
     ["--vtop", "0xffffffff81000000"],
 )
+#: A slab, a page table, kernel text, a stack, a module's area and a page that a CPU keeps.
+_PAGES_OF_OWN = (0x4001, 0x4004, 0x1001, 0x4100, 0x4200, 0x4300)
 
 
 class Finding(NamedTuple):
@@ -48,6 +53,9 @@ def _beside(reader: str, path: Path, out: Path) -> list[list[str]] | None:
     good = str(path.with_name("good"))
     if reader in ("vmlinux", "cache"):
         return [["-g", str(out), "-x", str(path) if reader == "vmlinux" else good]]
+    if reader == "config":
+        check = ["--check-config", "--config", str(path), good]
+        return [check, ["--num-threads", "1", "-l", "-d31", "--config", str(path), good, str(out)]]
     if reader == "skeleton":
         return [["compare", str(path), good], ["compare", "--json", str(path), good]]
     if reader == "facts":
@@ -68,7 +76,13 @@ def place(reader: str, data: bytes, folder: Path) -> Path:
         path.touch(0o600)
     elif reader in ("facts", "skeleton") and not (folder / "good").exists():
         (folder / "good").write_bytes(good_vmcore())
-    path.write_bytes(data)
+    elif reader == "config" and not (folder / "good").exists():
+        make_own(folder / "good")
+    whole = under(reader)
+    if whole is None:
+        path.write_bytes(data)
+        return path
+    whole.put(path, data)
     return path
 
 
@@ -77,8 +91,12 @@ def all_command_lines(reader: str, path: Path, out: Path) -> list[list[str]]:
     if (beside := _beside(reader, path, out)) is not None:
         return beside
     found = [[*question, str(path)] for question in _QUESTIONS]
-    found += [["explain", str(path), "pfn:0x14"]]
-    return found + [["--num-threads", "1", *options, str(path), str(out)] for options in _FILTERS]
+    found += [["explain", str(path), f"pfn:{pfn:#x}"] for pfn in (_PAGES_OF_OWN if reader == "own" else (0x14,))]
+    return found + [["--num-threads", "1", *options, str(path), str(out)] for options in _filters(reader)]
+
+
+def _filters(reader: str) -> list[list[str]]:
+    return [[*(["-X"] if reader == "xen" else []), *options] for options in _FILTERS]
 
 
 def command_lines(reader: str, rng: random.Random, path: Path, out: Path) -> list[list[str]]:
@@ -86,13 +104,16 @@ def command_lines(reader: str, rng: random.Random, path: Path, out: Path) -> lis
     if (beside := _beside(reader, path, out)) is not None:
         return beside
     questions = list(rng.sample(_QUESTIONS, 2))
-    if reader == "log":
+    is_log = reader in ("log", "records")
+    if is_log:
         questions = [["--dump-dmesg"], ["info"]]
     found = [[*question, str(path)] for question in questions]
-    if rng.random() < 0.3:
+    if reader == "own":
+        found = [["explain", str(path), *(f"pfn:{pfn:#x}" for pfn in _PAGES_OF_OWN)], questions[0] + [str(path)]]
+    elif rng.random() < 0.3:
         found.append(["explain", str(path), f"pfn:{rng.randrange(1 << 10):#x}"])
-    if reader != "log":
-        found.append(["--num-threads", "1", *rng.choice(_FILTERS), str(path), str(out)])
+    if not is_log and (reader != "own" or rng.random() < 0.3):
+        found.append(["--num-threads", "1", *rng.choice(_filters(reader)), str(path), str(out)])
     return found
 
 
@@ -125,8 +146,8 @@ def _judge(args: list[str], result: tuple[int, str, str], out: Path) -> Finding 
         return Finding("exit", args, f"exit {code}: {err[-200:]}")
     if "Traceback" in err + said:
         return Finding("traceback", args, err[-300:])
-    # That two dumps differ is an answer.
-    if code and not (err.strip() or (args[0] == "compare" and said.strip())):
+    # That two dumps differ is an answer, and what a configuration doesn't find.
+    if code and not (err.strip() or (args[0] in ("compare", "--check-config") and said.strip())):
         return Finding("silence", args, f"exit {code} without a word")
     if any(ord(character) < 32 and character not in "\n\r\t" for character in err + said):
         return Finding("escape", args, "control characters reach the terminal")
@@ -162,6 +183,8 @@ class Fuzzer:
         self.reader = reader
         self.seeds: list[Seed] = MAKERS[reader]()
         os.environ["XDG_CACHE_HOME"] = "/proc/nowhere"
+        # The same options each time.
+        vars(parsing)["build_parser"] = cache(build_parser)
 
     def data(self, number: int) -> bytes:
         """The file."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import lzma
 import os
 import struct
@@ -11,15 +12,18 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tests import harness, test_built_machines, test_dmesg
-from tests.builders import kdump, logs, machine, old, sadump
+from tests import harness, test_built_machines, test_dmesg, test_explain, test_xc_core, test_xen
+from tests.builders import kdump, logs, machine, old, own, sadump, xen
 from tests.builders.kernels import KERNELS
 from tests.builders.pages import Block
 from tests.builders.vmcore import Description, build
 from tests.readers import open_dump
 from tests.test_vmlinux import SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Seed(NamedTuple):
@@ -49,7 +53,7 @@ def _elf_fields(data: bytes) -> tuple[tuple[int, int], ...]:
 
 
 @cache
-def _vmcore(kernel: str = "6.12", mib: int = 2) -> bytes:
+def _vmcore(kernel: str = "6.12", mib: int = 1) -> bytes:
     ram = [(1 << 20, (1 + mib) << 20)]
     blocks = [Block(0x140, "anon", 0, 16), Block(0x180, "free", 6, 1)]
     return _made(lambda path: build(path, Description(ram=ram, kernel=KERNELS[kernel], blocks=blocks, fill=4)))
@@ -116,25 +120,6 @@ def vmcoreinfo() -> list[Seed]:
         data = _vmcore(name)
         start = data.index(b"OSRELEASE=")
         found.append(Seed(f"info-{name}", data, ((start, data.index(b"\0", start)),)))
-    return found
-
-
-def kernel_logs() -> list[Seed]:
-    """Vmcores with a kernel log, of which the control structures are damaged."""
-
-    def lockless(image) -> None:
-        logs.lockless(image, [logs.Entry(text) for text in test_dmesg.lines(12)], 4, 12)
-
-    def records(image) -> None:
-        logs.records(image, test_dmesg.lines(60), 1 << 11, "printk_log", n_cleared=58)
-
-    found = []
-    for name, make in (("lockless", lockless), ("records", records)):
-        data = _made(lambda path, make=make: old.build(path, test_dmesg.kernel_with(make)))
-        start = data.index(b"OSRELEASE=")
-        text = next((data.find(line) for line in (b"line 1", b"Linux", b"printk") if data.find(line) > 0), start)
-        around = (max(text - 8192, 0), text + 8192)
-        found.append(Seed(f"log-{name}", data, ((start, data.index(b"\0", start)), around)))
     return found
 
 
@@ -218,16 +203,179 @@ def vmlinux() -> list[Seed]:
     return found
 
 
+def xc_cores() -> list[Seed]:
+    """A core of a Xen domain, whose pages are in sections."""
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "vmcore").write_bytes(good_vmcore())
+        pages = sorted(dict(open_dump(Path(name) / "vmcore").contents()).items())
+        data = test_xc_core.write_core(Path(name) / "core", [(pfn, bytes(page)) for pfn, page in pages]).read_bytes()
+    table = 4096 + 4096 * len(pages)
+    fields = (
+        (0, 64),
+        (64, 64 + 5 * 64),
+        (64, 64 + 5 * 64),
+        (1024, 1072),
+        (table, len(data)),
+        (len(data) - 64, len(data)),
+    )
+    return [Seed("xc-core", data, fields)]
+
+
+class Under(NamedTuple):
+    """A large file of which the seed of a reader is pieces: who makes it, and where they begin and end."""
+
+    make: Callable[[Path], object]
+    pieces: tuple[tuple[int, int], ...]
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Make the file, or put other pieces into it."""
+        if not path.exists():
+            self.make(path)
+        with open(path, "r+b") as file:
+            for start, stop in self.pieces:
+                file.seek(start)
+                file.write(data[: stop - start].ljust(stop - start, b"\0"))
+                data = data[stop - start :]
+
+
+def _loaded(path: Path, paddr: int) -> int:
+    """Where a physical address is in a vmcore of 64 bits."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+    count = struct.unpack_from("<H", head, 56)[0]
+    for i in range(count):
+        kind, _, offset, _, start, nbytes = struct.unpack_from("<2I4Q", head, 64 + 56 * i)
+        if kind == 1 and start <= paddr < start + nbytes:
+            return offset + paddr - start
+    raise ValueError(hex(paddr))
+
+
+def make_own(path: Path) -> None:
+    """A kernel that has its own symbols and types, tasks, areas and slab caches."""
+    test_explain.make(path, with_types=True)
+
+
+def make_host(path: Path) -> None:
+    """A host that ran Xen."""
+    xen.build(path, test_xen.HOSTS["4.17"])
+
+
+@cache
+def under(reader: str) -> Under | None:
+    """The file that a reader's seed is a piece of, if it is one."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "seed"
+        if reader == "own":
+            make_own(path)
+            at = _loaded(path, own.TABLES)
+            return Under(make_own, ((at, at + 0x45000),))
+        if reader == "xen":
+            make_host(path)
+            return Under(make_host, ((0, _loaded(path, xen.PHYS_START) + 0x140000),))
+        if reader in _LOGS:
+            _LOGS[reader](path)
+            data = path.read_bytes()
+            start = data.index(b"OSRELEASE=")
+            text = next(at for line in (b"line 1", b"Linux", b"printk") if (at := data.find(line)) > start + 8192)
+            around = (max(text - 8192, start + 4096), text + 8192)
+            return Under(_LOGS[reader], ((start, data.index(b"\0", start)), around))
+    return None
+
+
+def _pieces(reader: str, fields: tuple[tuple[int, int], ...]) -> list[Seed]:
+    """The seed of a reader that has a file under it."""
+    whole = under(reader)
+    assert whole is not None
+    data = _made(whole.make)
+    return [Seed(reader, b"".join(data[start:stop] for start, stop in whole.pieces), fields)]
+
+
+def make_lockless(path: Path) -> None:
+    """A kernel with a log of records in a ring without locks."""
+    old.build(
+        path,
+        test_dmesg.kernel_with(
+            lambda image: logs.lockless(image, [logs.Entry(t) for t in test_dmesg.lines(12)], 4, 12)
+        ),
+    )
+
+
+def make_records(path: Path) -> None:
+    """A kernel with a log of records one after the other."""
+    old.build(
+        path,
+        test_dmesg.kernel_with(
+            lambda image: logs.records(image, test_dmesg.lines(60), 1 << 11, "printk_log", n_cleared=58)
+        ),
+    )
+
+
+_LOGS = {"log": make_lockless, "records": make_records}
+
+
+def _log(reader: str) -> list[Seed]:
+    whole = under(reader)
+    assert whole is not None
+    (start, stop), (log_start, log_stop) = whole.pieces
+    return _pieces(reader, ((0, stop - start), (stop - start, stop - start + log_stop - log_start)))
+
+
+def lockless_log() -> list[Seed]:
+    """A log of which the control structures are damaged."""
+    return _log("log")
+
+
+def log_of_records() -> list[Seed]:
+    """A log as kernels before v5.10 have it."""
+    return _log("records")
+
+
+def own_tables() -> list[Seed]:
+    """What a kernel tells of itself in its own memory: BTF, kallsyms, tasks, areas, caches, zones."""
+    kallsyms = len(own.btf(test_explain.STRUCTS, test_explain.ENUMS))
+    places = (test_explain.CACHE, test_explain.AREAS, test_explain.TASKS, test_explain.PER_CPU)
+    lists = [(paddr - own.TABLES, paddr - own.TABLES + 0x300) for paddr in places]
+    fields = ((0, 24), (24, kallsyms), (24, kallsyms), (kallsyms, kallsyms + 2048), (0x20000, 0x21000), *lists)
+    return _pieces("own", fields)
+
+
+def hosts() -> list[Seed]:
+    """What the hypervisor and its domains are found by."""
+    whole = under("xen")
+    assert whole is not None
+    ((_, end),) = whole.pieces
+    tables = end - 0x140000
+    notes = (64 + 2 * 56, 4096)
+    fields = ((0, 64), (64, 176), notes, notes, (tables + 0x1000, tables + 0x1200), (tables + 0x100000, end))
+    return _pieces("xen", fields)
+
+
+def configurations() -> list[Seed]:
+    """What is to be erased, in the language of --config."""
+    text = (
+        b"# a comment\nerase init_task.comm size 4\nerase init_task.stack nullify\nerase do_more size 1K\n"
+        b"for t in init_task.tasks.next within task_struct:tasks\n    erase t.comm\n    erase t.pid\nendfor\n"
+        b"for v in vmap_area_list.next within vmap_area:list\n    erase v.vm\nendfor\n[mod]\nerase secret\n"
+    )
+    ends = [0, *itertools.accumulate(len(line) + 1 for line in text.split(b"\n")[:-1])]
+    return [Seed("config", text, ((0, len(text)), *itertools.pairwise(ends)))]
+
+
 MAKERS = {
     "elf": elf,
     "kdump": kdump_files,
     "flattened": flattened,
     "containers": containers,
     "vmcoreinfo": vmcoreinfo,
-    "log": kernel_logs,
+    "log": lockless_log,
+    "records": log_of_records,
     "vmlinux": vmlinux,
     "cache": caches,
     "facts": texts,
     "skeleton": skeletons,
     "sadump": sadump_files,
+    "xc_core": xc_cores,
+    "own": own_tables,
+    "xen": hosts,
+    "config": configurations,
 }
