@@ -209,6 +209,46 @@ def test_work_is_bounded_by_what_is_in_the_file(memsz, filesz, tmp_path):
     assert "taken for no memory" in run_ok("info", path, timeout=60, memory_nbytes=1 << 30).stdout
 
 
+def test_bytes_of_a_file_are_not_any_number_of_segments_data(tmp_path):
+    """Of 300 program headers for the same 32 KiB of the file, 14 are as much as four times the file."""
+    loads = [(20 * PAGE, 16 * number * PAGE, 8 * PAGE, 8 * PAGE) for number in range(300)]
+    path = elf_of(tmp_path, loads, nbytes=28 * PAGE)
+    for options in (["-d", "0"], ["-E", "-d", "0"]):
+        output = tmp_path / f"out{len(options)}"
+        result = run(*options, path, output)
+        assert result.returncode == 0, result.stderr
+        assert "9830400 bytes of memory can't be in the file of 114688 bytes: 286 of 300" in result.stderr
+        dump = open_dump(output)
+        assert dump.status & (1 if dump.kind == "elf" else INCOMPLETE)
+        assert dict(dump.contents()) == {16 * n + k: b"x" * PAGE for n in range(14) for k in range(8)}
+
+
+@pytest.mark.parametrize("stride", [7, -7])
+def test_pages_of_many_parts(stride, tmp_path):
+    """Segments of a few bytes, that begin anywhere and lie over one another: the first in the file wins."""
+    data = np.random.default_rng(1).integers(1, 256, 8 * PAGE, np.uint8)
+    n = 1200
+    memory = np.zeros(4 * PAGE, np.uint8)
+    loads = []
+    for i in range(n):
+        at, paddr, nbytes = 20 * PAGE + (i * 31) % (7 * PAGE), PAGE + (i * stride) % (2 * PAGE), 5 + i % 9
+        loads.append((at, paddr, nbytes, nbytes))
+    for at, paddr, nbytes, _ in reversed(loads):
+        memory[paddr : paddr + nbytes] = data[at - 20 * PAGE : at - 20 * PAGE + nbytes]
+    path = elf_of(tmp_path, loads, nbytes=28 * PAGE)
+    with open(path, "r+b") as file:
+        file.seek(20 * PAGE)
+        file.write(data)
+    with npdump.open(path) as dump:
+        for pfn in (1, 2):
+            whole = dump.source.view(pfn * PAGE, PAGE)
+            assert bytes(whole) == bytes(memory[pfn * PAGE : (pfn + 1) * PAGE])
+            for at, nbytes in ((0, 1), (5, 7), (100, 3000), (PAGE - 3, 3)):
+                assert bytes(dump.source.view(pfn * PAGE + at, nbytes)) == bytes(whole[at : at + nbytes])
+    run_ok("-E", "-d", "0", path, tmp_path / "out")
+    assert open_dump(tmp_path / "out").read(PAGE, 2 * PAGE) == bytes(memory[PAGE : 3 * PAGE])
+
+
 @pytest.mark.parametrize(("paddr", "filesz"), [(1 << 38, 0), (1 << 46, MIB), (1 << 51, MIB)])
 def test_memory_above_what_the_kernel_can_have(paddr, filesz, tmp_path):
     """A device's memory at the top of the address space, as QEMU dumps it."""

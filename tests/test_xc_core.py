@@ -92,3 +92,13 @@ def test_a_core_that_was_cut_short(tmp_path):
     refused = run(core, tmp_path / "dump")
     assert refused.returncode == 1
     assert "ends at byte 4196" in refused.stderr or "no memory was dumped" in refused.stderr
+
+
+def test_pages_that_are_no_place_of_a_file(tmp_path):
+    core = write_core(tmp_path / "core", SMALL)
+    with open(core, "r+b") as file:
+        file.seek(64 + 2 * 64 + 24)
+        file.write(b"\xff" * 8)
+    refused = run(core, tmp_path / "dump")
+    assert refused.returncode == 1
+    assert "before its pages: copy it again" in refused.stderr

@@ -125,8 +125,11 @@ class _Progress:
         if is_new:
             self._stage, self._start = stage, now
         is_done = done >= total
+        is_due = is_new or is_done
+        if not is_due and now - self._shown < _TERMINAL_SECONDS:
+            return
         rewrites = _rewrites(sys.stderr)
-        if not (is_new or is_done) and now - self._shown < (_TERMINAL_SECONDS if rewrites else _LOG_SECONDS):
+        if not is_due and now - self._shown < (_TERMINAL_SECONDS if rewrites else _LOG_SECONDS):
             return
         promille = 1000 if is_done else max(done, 0) * 1000 // total
         spinner = _SPINNER[self._n_shown % len(_SPINNER)]

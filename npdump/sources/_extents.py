@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,8 +84,11 @@ class PageExtents:
                 fragments.setdefault(pfn, []).append((lower & mask, upper - lower, at + lower - head))
         return fragments
 
-    def _piece(self, pfn: int, pfn_stop: int) -> tuple[int, U8]:
-        """Return how many pages from ``pfn`` on (at most to ``pfn_stop``) stand together, and their bytes."""
+    def _piece(self, pfn: int, pfn_stop: int, used: tuple[int, int] | None = None) -> tuple[int, U8]:
+        """Return how many pages from ``pfn`` on (at most to ``pfn_stop``) stand together, and their bytes.
+
+        Of a page that consists of parts, only those of the bytes ``used`` are read: it may have thousands.
+        """
         i = int(np.searchsorted(self._starts, pfn, side="right")) - 1
         if i >= 0 and pfn < self._stops[i]:
             n = min(pfn_stop, int(self._stops[i])) - pfn
@@ -93,7 +98,10 @@ class PageExtents:
         if parts is None:
             raise AddressError(f"physical page {pfn:#x} isn't in the dump", pfn=pfn)
         page = np.zeros(self._page_size, np.uint8)
-        for at, nbytes, offset in parts:
+        low, high = used or (0, self._page_size)
+        # They are ascending, and none lies over another.
+        first = max(bisect_right(parts, low, key=itemgetter(0)) - 1, 0)
+        for at, nbytes, offset in parts[first : bisect_left(parts, high, key=itemgetter(0))]:
             page[at : at + nbytes] = self._storage.view(offset, nbytes)
         return 1, page
 
@@ -105,7 +113,8 @@ class PageExtents:
         pieces = []
         while pfn < pfn_stop:
             try:
-                n, data = self._piece(pfn, pfn_stop)
+                low = paddr - (pfn << self._page_shift)
+                n, data = self._piece(pfn, pfn_stop, (low, low + nbytes))
             except ReadError as error:
                 raise self._lost(pfn, error) from error
             pieces.append(data)

@@ -27,6 +27,13 @@ times the file's own size.
 """
 
 
+MAX_TIMES_IN_FILE = 4
+"""How often the bytes of a file may stand for memory.
+
+The kernel's image is named twice, by the direct map's segment as well, and a damaged size may name all of the file.
+"""
+
+
 class Memory(NamedTuple):
     """Memory that an ELF file speaks of, and which of it the file has.
 
@@ -90,7 +97,7 @@ def bound_claims(storage: Storage, segments: Records) -> tuple[Records, tuple[st
     """Take memory out of the segments that a file of this size can't be the dump of.
 
     Work and memory grow with what the segments name. What they claim to be in the file and isn't, or to have been left
-    out, costs whoever wrote the headers nothing.
+    out, costs whoever wrote the headers nothing; neither do the same bytes of the file as many segments' data.
 
     Returns
     -------
@@ -102,13 +109,14 @@ def bound_claims(storage: Storage, segments: Records) -> tuple[Records, tuple[st
     # An offset past 2**63 is negative here.
     present = np.clip(storage.nbytes - np.where(offset < 0, storage.nbytes, offset), 0, filesz)
     there = np.where(storage.covers(offset, filesz), filesz, present)
-    claims = memsz - there
+    segments, doubts = _once(storage, segments, there)
+    claims = np.where(segments["memsz"] > 0, memsz - there, 0)
     order = np.argsort(claims, kind="stable")
     # As floats: the sum of 2**16 times 2**56 is no int64.
     is_absurd = np.cumsum(claims[order].astype(np.float64)) > MAX_CLAIM_NBYTES + CLAIM_PER_BYTE * storage.nbytes
     absurd = order[is_absurd]
     if not len(absurd):
-        return segments, ()
+        return segments, doubts
     worst = absurd[-1]
     doubt = (
         f"{storage.path}: corrupt program header: of {memsz[worst]:#x} bytes of memory at "
@@ -117,6 +125,20 @@ def bound_claims(storage: Storage, segments: Records) -> tuple[Records, tuple[st
     )
     segments = segments.copy()
     segments["memsz"][absurd] = segments["filesz"][absurd] = there[absurd]
+    return segments, (*doubts, doubt)
+
+
+def _once(storage: Storage, segments: Records, there: I64) -> tuple[Records, tuple[str, ...]]:
+    """Take the segments out whose bytes in the file are many others' already."""
+    is_too_much = (np.cumsum(there.astype(np.float64)) > MAX_TIMES_IN_FILE * storage.nbytes) & (there > 0)
+    if not is_too_much.any():
+        return segments, ()
+    doubt = (
+        f"{storage.path}: corrupt program header: {int(there.sum(dtype=object))} bytes of memory can't be in the file "
+        f"of {storage.nbytes} bytes: {np.count_nonzero(is_too_much)} of {len(segments)} program headers are not used"
+    )
+    segments = segments.copy()
+    segments["memsz"][is_too_much] = segments["filesz"][is_too_much] = 0
     return segments, (doubt,)
 
 

@@ -53,6 +53,7 @@ class _ElfFile:
         headers = self._read_program_headers()
         segments, doubts = self._segments(headers[headers["p_type"] == elf.PT_LOAD])
         self.segments, more_doubts = bound_claims(storage, segments)
+        self.n_left_out += int(np.count_nonzero((segments["filesz"] > 0) & (self.segments["memsz"] == 0)))
         self.doubts = (*doubts, *more_doubts)
         self.notes = note_area(self._read_notes(headers[headers["p_type"] == elf.PT_NOTE]), self.byte_order)
 

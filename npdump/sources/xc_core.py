@@ -118,6 +118,12 @@ class XcCoreFormat:
         page_size = machine.page_size_of(machine.EM.X86_64, None)
         pfns = _pfns(storage, sections)
         offset, nbytes = sections[".xen_pages"]
+        if offset >= storage.nbytes:
+            raise TruncatedDump(
+                f"{storage.path}: ends at byte {storage.nbytes}, before its pages: copy it again",
+                path=storage.path,
+                offset=storage.nbytes,
+            )
         segments = _segments(pfns[: nbytes // page_size], offset, page_size)
         if not len(segments):
             raise CorruptDump(f"{storage.path}: has no page of memory", path=storage.path)

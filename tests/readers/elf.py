@@ -102,7 +102,12 @@ class ElfDump:
     @property
     def kept(self) -> np.ndarray:
         """Page frames with bytes in the file, ascending."""
-        return np.flatnonzero(self._touched("filesz"))
+        ends = sorted(
+            (load.paddr // self.block_size, -(-(load.paddr + load.filesz) // self.block_size))
+            for load in self.loads
+            if load.filesz
+        )
+        return np.unique(np.concatenate([np.empty(0, int), *(np.arange(start, stop) for start, stop in ends)]))
 
     def read(self, paddr: int, nbytes: int) -> bytes:
         """Physical memory; the first PT_LOAD with data wins, zeros where none has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from . import codecs
 
 DESCRIPTOR = np.dtype([("offset", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 INCOMPLETE, EXCLUDED_VMEMMAP = 0x8, 0x10
+#: Bytes of a bitmap that are looked at in one step.
+CHUNK = 1 << 24
 COMPRESSION = codecs.ZLIB | codecs.LZO | codecs.SNAPPY | codecs.ZSTD
 
 #: Offset of tv_sec by word size; the other fields follow.
@@ -92,10 +95,7 @@ class KdumpFile:
         bitmaps_nbytes = self.fields["bitmap_blocks"] * self.block_size
         self.bitmap_nbytes = bitmaps_nbytes // 2
         self.descriptors_offset = self.bitmap_offset + bitmaps_nbytes
-        self.raw_bitmap1 = self._bits(self.bitmap_offset)
-        self.raw_bitmap2 = self._bits(self.bitmap_offset + self.bitmap_nbytes)
-        self.bitmap1, self.bitmap2 = self.raw_bitmap1[: self.max_mapnr], self.raw_bitmap2[: self.max_mapnr]
-        self.pfns = np.flatnonzero(self.bitmap2)
+        self.pfns = self._set_bits(self.bitmap_offset + self.bitmap_nbytes)
         self.data_offset = self.descriptors_offset + len(self.pfns) * DESCRIPTOR.itemsize
         if self.fields["split"]:
             start, stop = self.fields["start_pfn_64"], self.fields["end_pfn_64"]
@@ -103,9 +103,37 @@ class KdumpFile:
         descriptor = DESCRIPTOR.newbyteorder(self.order)
         self.descriptors = np.frombuffer(data, descriptor, len(self.pfns), self.descriptors_offset)
 
+    def _set_bits(self, offset: int) -> np.ndarray:
+        """The page frames of a bitmap, which may speak of a memory that is mostly a hole."""
+        packed = np.frombuffer(self.data, np.uint8, self.bitmap_nbytes, offset)
+        used = np.concatenate([np.flatnonzero(packed[at : at + CHUNK]) + at for at in range(0, len(packed), CHUNK)])
+        bits = np.unpackbits(packed[used], bitorder="little").reshape(-1, 8)
+        pfns = (8 * used[:, None] + np.arange(8))[bits > 0]
+        return pfns[pfns < self.max_mapnr]
+
     def _bits(self, offset: int) -> np.ndarray:
         packed = np.frombuffer(self.data, np.uint8, self.bitmap_nbytes, offset)
         return np.unpackbits(packed, bitorder="little").view(bool)
+
+    @cached_property
+    def raw_bitmap1(self) -> np.ndarray:
+        """Pages of RAM, and what stands behind them up to the end of the block."""
+        return self._bits(self.bitmap_offset)
+
+    @cached_property
+    def raw_bitmap2(self) -> np.ndarray:
+        """Pages that are in the file, and what stands behind them up to the end of the block."""
+        return self._bits(self.bitmap_offset + self.bitmap_nbytes)
+
+    @property
+    def bitmap1(self) -> np.ndarray:
+        """Pages of RAM; bool by page frame number."""
+        return self.raw_bitmap1[: self.max_mapnr]
+
+    @property
+    def bitmap2(self) -> np.ndarray:
+        """Pages that are in the file; bool by page frame number."""
+        return self.raw_bitmap2[: self.max_mapnr]
 
     @property
     def notes(self) -> bytes:
