@@ -17,38 +17,31 @@
 #define MULTIPLIER UINT64_C(0x9E3779B97F4A7C15)
 #define MAX_ARGUMENTS 10
 #define PLACE_WORDS 3 /* of which the last is left alone */
+#define SLOT_WORDS 4
 enum zlib { Z_STREAM_END = 1, Z_FINISH = 4 };
 
-typedef struct {
-    int call, level;
-    unsigned long long function, reset, context;
-} Engine;
+typedef struct { int call, level; unsigned long long function, reset, context; } Engine;
 
 /* A buffer, as what its items are, and how many. */
-typedef struct {
-    union { char *bytes; uint32_t *u32; uint64_t *u64; int64_t *i64; };
-    Py_ssize_t n;
-} Array;
+typedef struct { union { char *bytes; uint32_t *u32; uint64_t *u64; int64_t *i64; }; Py_ssize_t n; } Array;
 
 /* The arguments of a call, in their order. */
 typedef struct {
     Py_buffer views[MAX_ARGUMENTS];
     Array arrays[MAX_ARGUMENTS];
     long long numbers[MAX_ARGUMENTS];
-    Py_ssize_t page_size;
+    Py_ssize_t page_size, n_rows;
     int n_views;
     Engine engine;
 } Call;
 
-/* Give all buffers back, and raise ValueError if there is a reason. */
+/* Give all buffers back; raise ValueError if there is a reason. */
 static int release(Call *call, const char *why)
 {
     while (call->n_views)
         PyBuffer_Release(&call->views[--call->n_views]);
-    if (why) {
-        PyErr_Clear();
+    if (why)
         PyErr_SetString(PyExc_ValueError, why);
-    }
     return !why;
 }
 
@@ -58,18 +51,19 @@ static PyObject *done(Call *call, const char *why, long long number)
     return release(call, why) ? PyLong_FromLongLong(number) : NULL;
 }
 
-/* Take arguments: s a page's bytes, p whole pages, b i q arrays of items of 1, 4 and 8 bytes (capital letters: they are
-   written), n a number, e an engine. */
+/* Take arguments: s a page's bytes, p whole pages, b and q arrays of items of 1 and 8 bytes, t i r the same of 1, 4 and 8
+   bytes which all have one length (capital letters: they are written), n a number, e an engine. */
 static int take(Call *call, PyObject *args, const char *format)
 {
     call->n_views = 0;
+    call->n_rows = -1;
     if (PyTuple_Size(args) != (Py_ssize_t)strlen(format))
         return release(call, "another number of arguments is needed");
     for (int i = 0; format[i]; i++) {
         PyObject *object = PyTuple_GetItem(args, i);
         Array *array = &call->arrays[i];
-        int kind = format[i] | 0x20, is_written = format[i] != kind;
-        Py_ssize_t itemsize = kind == 'q' ? 8 : kind == 'i' ? 4 : 1;
+        int kind = format[i] | 0x20, is_written = format[i] != kind, is_row = strchr("tir", kind) != NULL;
+        Py_ssize_t itemsize = strchr("qr", kind) ? 8 : kind == 'i' ? 4 : 1;
         Py_buffer *view = &call->views[call->n_views];
         Engine *engine = &call->engine;
 
@@ -98,6 +92,8 @@ static int take(Call *call, PyObject *args, const char *format)
                 return release(call, "whole pages are needed");
             if (kind == 'p')
                 array->n /= call->page_size;
+            if (is_row && (call->n_rows < 0 ? (call->n_rows = array->n) : call->n_rows) != array->n)
+                return release(call, "arrays differ in length");
         }
     }
     return 1;
@@ -127,9 +123,9 @@ static PyObject *digests(PyObject *self, PyObject *args)
     Call call;
     Array *a = call.arrays, *pages = a + 1, *keys = a + 2;
 
-    if (!take(&call, args, "spQ"))
+    if (!take(&call, args, "spR"))
         return NULL;
-    if (keys->n != pages->n)
+    if (call.n_rows != pages->n)
         return done(&call, "a key for each page is needed", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < pages->n; i++)
@@ -138,88 +134,99 @@ static PyObject *digests(PyObject *self, PyObject *args)
     return done(&call, NULL, 0);
 }
 
-/* look_up(keys, pfns, index_keys, index_pfns, slots, originals): returns how many have the key of an earlier page */
+/* look_up(keys, pfns, index, slots, originals): returns how many have the key of an earlier page
+   A slot of the index is a key, the page that has it, and its place. */
 static PyObject *look_up(PyObject *self, PyObject *args)
 {
     Call call;
-    Array *keys = call.arrays, *pfns = keys + 1, *index_keys = keys + 2, *index_pfns = keys + 3, *slots = keys + 4,
-          *originals = keys + 5;
-    Py_ssize_t shift = 64, n_found = 0;
+    Array *keys = call.arrays, *pfns = keys + 1, *index = keys + 2, *slots = keys + 3, *originals = keys + 4;
+    Py_ssize_t n_found = 0, n_slots;
+    int shift = 64;
 
-    if (!take(&call, args, "qqQQQQ"))
+    if (!take(&call, args, "rrQRR"))
         return NULL;
-    for (Py_ssize_t rest = index_keys->n; rest > 1; rest >>= 1)
-        shift--;
-    if (index_keys->n < 2 || index_keys->n & (index_keys->n - 1) || index_pfns->n != index_keys->n)
+    n_slots = index->n / SLOT_WORDS;
+    for (Py_ssize_t rest = n_slots; rest > 1; rest >>= 1, shift--);
+    if (n_slots < 2 || n_slots & (n_slots - 1) || index->n % SLOT_WORDS)
         return done(&call, "the index must have a power of two slots", 0);
-    if (pfns->n != keys->n || slots->n != keys->n || originals->n != keys->n)
-        return done(&call, "arrays differ in length", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < keys->n; i++) {
-        uint64_t key = keys->u64[i], slot = key >> shift;
+        uint64_t key = keys->u64[i], number = key >> shift, *slot = &index->u64[SLOT_WORDS * number];
         int is_known;
-
-        if (key && !index_keys->u64[slot]) {
-            index_keys->u64[slot] = key;
-            index_pfns->i64[slot] = pfns->i64[i];
-        }
-        is_known = key && index_keys->u64[slot] == key;
-        slots->i64[i] = is_known ? (int64_t)slot : -1;
-        originals->i64[i] = is_known && index_pfns->i64[slot] != pfns->i64[i] ? index_pfns->i64[slot] : -1;
+        if (key && !slot[0])
+            slot[0] = key, slot[1] = pfns->u64[i];
+        is_known = key && slot[0] == key;
+        slots->i64[i] = is_known ? (int64_t)number : -1;
+        originals->i64[i] = is_known && slot[1] != pfns->u64[i] ? (int64_t)slot[1] : -1;
         n_found += originals->i64[i] >= 0;
     }
     Py_END_ALLOW_THREADS
     return done(&call, NULL, n_found);
 }
 
-/* equal(page_size, pages, rows, others, other_rows, equal) */
-static PyObject *equal(PyObject *self, PyObject *args)
+/* Return whether a page equals the one that has a number, if that is among some; their numbers are ascending. */
+static int equals(const char *page, int64_t pfn, const Array *pages, const Array *pfns, Py_ssize_t n)
 {
-    Call call;
-    Array *a = call.arrays, *pages = a + 1, *rows = a + 2, *others = a + 3, *other_rows = a + 4, *out = a + 5;
-    int is_bad = 0;
-
-    if (!take(&call, args, "spqpqB"))
-        return NULL;
-    if (rows->n != out->n || other_rows->n != out->n)
-        return done(&call, "arrays differ in length", 0);
-    Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < out->n && !is_bad; i++) {
-        int64_t row = rows->i64[i], other = other_rows->i64[i];
-
-        if (!(is_bad = row < 0 || row >= pages->n || other < 0 || other >= others->n))
-            out->bytes[i] = !memcmp(pages->bytes + row * call.page_size, others->bytes + other * call.page_size,
-                                    (size_t)call.page_size);
-    }
-    Py_END_ALLOW_THREADS
-    return done(&call, is_bad ? "a row is out of range" : NULL, 0);
+    Py_ssize_t low = 0;
+    for (Py_ssize_t high = pfns->n, middle; low < high;)
+        pfns->i64[middle = (low + high) / 2] < pfn ? (low = middle + 1) : (high = middle);
+    return low < pfns->n && pfns->i64[low] == pfn && !memcmp(page, pages->bytes + low * n, (size_t)n);
 }
 
-/* place(offset, sizes, words, rows, slots, shared, index, places)
-   A place is an offset and a word. Pages of any bytes get the next one, shared ones the one in their slot. */
+/* settle(page_size, pages, pfns, keys, others, other_pfns, slots, originals, rows): returns how many are to be stored
+   These are the pages that have a key and don't equal their original, which is one of these or of the others; one that
+   has the key alone loses its slot and its original. */
+static PyObject *settle(PyObject *self, PyObject *args)
+{
+    Call call;
+    Array *a = call.arrays, *pages = a + 1, *pfns = a + 2, *keys = a + 3, *others = a + 4, *other_pfns = a + 5,
+          *slots = a + 6, *originals = a + 7, *rows = a + 8;
+    Py_ssize_t n_stored = 0;
+
+    if (!take(&call, args, "sprrpqRRR"))
+        return NULL;
+    if (call.n_rows != pages->n || other_pfns->n != others->n)
+        return done(&call, "a number for each page is needed", 0);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0, n = call.page_size; i < pages->n; i++) {
+        int64_t pfn = originals->i64[i];
+        const char *page = pages->bytes + i * n;
+        if (pfn >= 0 && (equals(page, pfn, others, other_pfns, n) || equals(page, pfn, pages, pfns, n)))
+            continue;
+        if (pfn >= 0)
+            slots->i64[i] = originals->i64[i] = -1;
+        if (keys->u64[i])
+            rows->i64[n_stored++] = i;
+    }
+    Py_END_ALLOW_THREADS
+    return done(&call, NULL, n_stored);
+}
+
+/* place(offset, size_shift, words, rows, slots, shared, index, places): returns the offset behind them
+   A place is an offset and a word with a size. Pages of any bytes get the next one, shared ones that in their slot. */
 static PyObject *place(PyObject *self, PyObject *args)
 {
     Call call;
-    Array *a = call.arrays, *sizes = a + 1, *words = a + 2, *rows = a + 3, *slots = a + 4, *shared = a + 5,
+    Array *a = call.arrays, *words = a + 2, *rows = a + 3, *slots = a + 4, *shared = a + 5,
           *index = a + 6, *places = a + 7;
     int is_bad = 0;
 
-    if (!take(&call, args, "niqqqbQQ"))
+    if (!take(&call, args, "nnrrrtQQ"))
         return NULL;
-    if (sizes->n != rows->n || words->n != rows->n || slots->n != rows->n || shared->n != rows->n)
-        return done(&call, "arrays differ in length", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < rows->n; i++) {
-        int64_t row = rows->i64[i], slot = slots->i64[i], *own;
+        int64_t row = rows->i64[i], slot = slots->i64[i], *own, *noted;
+        uint32_t size = (uint32_t)(words->u64[i] >> (call.numbers[1] & 32));
         int is_shared = shared->bytes[i] != 0;
-
-        if ((is_bad = row < 0 || row >= places->n / PLACE_WORDS || slot >= index->n / 2 || (is_shared && slot < 0)))
+        if ((is_bad = row < 0 || row >= places->n / PLACE_WORDS || slot >= index->n / SLOT_WORDS
+                      || (is_shared && slot < 0)))
             break;
         own = &places->i64[PLACE_WORDS * row];
-        if (sizes->u32[i] && !is_shared)
-            own[0] = call.numbers[0], own[1] = words->i64[i], call.numbers[0] += sizes->u32[i];
+        if (size && !is_shared)
+            own[0] = call.numbers[0], own[1] = words->i64[i], call.numbers[0] += size;
+        noted = &index->i64[slot < 0 ? 0 : SLOT_WORDS * slot + 2];
         if (slot >= 0)
-            memcpy(is_shared ? own : &index->i64[2 * slot], is_shared ? &index->i64[2 * slot] : own, 16);
+            memcpy(is_shared ? own : noted, is_shared ? noted : own, 16);
     }
     Py_END_ALLOW_THREADS
     return done(&call, is_bad ? "a row or slot is out of range" : NULL, call.numbers[0]);
@@ -306,17 +313,16 @@ static PyObject *compress(PyObject *self, PyObject *args)
     Py_ssize_t at = 0;
     int is_bad = 0;
 
-    if (!take(&call, args, "spqBIe"))
+    if (!take(&call, args, "sprBIe"))
         return NULL;
     /* Pages that cannot be made smaller grow: with LZO by 1/16 and 67 bytes, with snappy by 1/6 and 32. */
     Py_ssize_t n = call.page_size, room = n + n / 6 + 128;
-    if (rows->n != sizes->n || (rows->n && (out->n < room || (out->n - room) / n < rows->n - 1)))
+    if (rows->n && (out->n < room || (out->n - room) / n < rows->n - 1))
         return done(&call, "an output is too small", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < rows->n; i++) {
         int64_t row = rows->i64[i];
         size_t made;
-
         if ((is_bad = row < 0 || row >= pages->n))
             break;
         made = compress_page(&call.engine, pages->bytes + row * n, (size_t)n, out->bytes + at, (size_t)room);
@@ -337,14 +343,11 @@ static PyObject *uncompress(PyObject *self, PyObject *args)
     Py_ssize_t n_bad = 0;
     int is_bad = 0;
 
-    if (!take(&call, args, "sbqqPqBe"))
+    if (!take(&call, args, "sbrrPrTe"))
         return NULL;
-    if (starts->n != rows->n || sizes->n != rows->n || good->n != rows->n)
-        return done(&call, "arrays differ in length", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < rows->n; i++) {
         int64_t row = rows->i64[i], start = starts->i64[i], n = sizes->i64[i];
-
         if ((is_bad = row < 0 || row >= out->n || start < 0 || start > data->n || n < 0 || n > data->n - start))
             break;
         good->bytes[i] = (char)uncompress_page(&call.engine, data->bytes + start, (size_t)n,
@@ -363,14 +366,11 @@ static PyObject *read_ranges(PyObject *self, PyObject *args)
     Py_ssize_t at = 0, i = 0;
     int is_bad = 0;
 
-    if (!take(&call, args, "nqqB"))
+    if (!take(&call, args, "nrrB"))
         return NULL;
-    if (offsets->n != sizes->n)
-        return done(&call, "arrays differ in length", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t next; i < offsets->n; i = next) {
         int64_t n = 0, more = sizes->i64[next = i];
-
         while ((is_bad = more < 0 || more > out->n - at - n) == 0) {
             n += more;
             if (++next == offsets->n || (uint64_t)offsets->i64[next] != (uint64_t)offsets->i64[i] + (uint64_t)n)
@@ -386,12 +386,12 @@ static PyObject *read_ranges(PyObject *self, PyObject *args)
 }
 
 #define METHOD(name) {#name, name, METH_VARARGS, NULL}
-static PyMethodDef methods[] = {METHOD(digests),  METHOD(look_up),    METHOD(equal),       METHOD(place),
-                                METHOD(compress), METHOD(uncompress), METHOD(read_ranges), {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {METHOD(digests), METHOD(look_up), METHOD(settle), METHOD(place), METHOD(compress),
+                                METHOD(uncompress), METHOD(read_ranges), {NULL, NULL, 0, NULL}};
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_doc = "interface 2", .m_methods = methods, .m_slots = slots,
+    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_doc = "interface 3", .m_methods = methods, .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

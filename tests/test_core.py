@@ -43,11 +43,14 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 GOOD: dict[str, Any] = {
     "digests": lambda: [PAGE, pages(), zeros(3, "u8")],
-    "look_up": lambda: [i64(1, 2), i64(7, 8), zeros(8, "u8"), zeros(8, "i8"), zeros(2, "i8"), zeros(2, "i8")],
-    "equal": lambda: [PAGE, pages(), i64(0, 2), pages(2), i64(1, 0), zeros(2, "?")],
+    "look_up": lambda: [i64(1, 2), i64(7, 8), zeros((8, 4), "i8"), zeros(2, "i8"), zeros(2, "i8")],
+    "settle": lambda: [
+        *(PAGE, pages(), i64(4, 5, 7), i64(1, 2, 3), pages(2), i64(1, 3)),
+        *(i64(0, 1, 2), i64(-1, 3, 4), zeros(3, "i8")),
+    ],
     "place": lambda: [
-        *(10, zeros(3, "u4"), i64(1, 2, 3), i64(0, 2, 1), i64(-1, 3, 3)),
-        *(np.array([False, False, True]), zeros((8, 2), "i8"), zeros((3, 3), "i8")),
+        *(10, 0, i64(1, 2, 3), i64(0, 2, 1), i64(-1, 3, 3)),
+        *(np.array([False, False, True]), zeros((8, 4), "i8"), zeros((3, 3), "i8")),
     ],
     "compress": lambda: [PAGE, pages(), i64(0, 2), zeros(PAGE + ROOM, "u1"), zeros(2, "u4"), COPY],
     "uncompress": lambda: [
@@ -57,8 +60,8 @@ GOOD: dict[str, Any] = {
 }
 WRITTEN = {
     "digests": (2,),
-    "look_up": (2, 3, 4, 5),
-    "equal": (5,),
+    "look_up": (2, 3, 4),
+    "settle": (6, 7, 8),
     "place": (6, 7),
     "compress": (3, 4),
     "uncompress": (4, 6),
@@ -111,12 +114,12 @@ def test_arrays_of_other_lengths_are_refused(name: str) -> None:
             arguments[at] = i64(0)
         elif name == "read_ranges":
             arguments[1:] = [i64(0), i64(10), good]
-        with pytest.raises(ValueError, match=r"length|small|each|slots|range"):
+        with pytest.raises(ValueError, match=r"length|small|each page|slots|range"):
             getattr(CORE, name)(*arguments)
 
 
 @pytest.mark.parametrize("size", [0, -4096, 63, 100, 1 << 40, 1 << 70])
-@pytest.mark.parametrize("name", ["digests", "equal", "compress", "uncompress"])
+@pytest.mark.parametrize("name", ["digests", "settle", "compress", "uncompress"])
 def test_page_sizes_that_no_machine_has_are_refused(name: str, size: int) -> None:
     arguments = GOOD[name]()
     arguments[0] = size
@@ -125,7 +128,7 @@ def test_page_sizes_that_no_machine_has_are_refused(name: str, size: int) -> Non
 
 
 @pytest.mark.parametrize("row", [-1, 3, 1 << 40, -(1 << 63), (1 << 63) - 1, 1 << 52])
-@pytest.mark.parametrize(("name", "at"), [("equal", 2), ("equal", 4), ("compress", 2), ("uncompress", 5), ("place", 3)])
+@pytest.mark.parametrize(("name", "at"), [("compress", 2), ("uncompress", 5), ("place", 3)])
 def test_rows_out_of_range_are_refused(name: str, at: int, row: int) -> None:
     arguments = GOOD[name]()
     arguments[at][-1] = row
@@ -159,9 +162,24 @@ def test_stored_pages_out_of_the_data_are_refused(start: int, nbytes: int) -> No
 def test_an_index_must_have_a_power_of_two_slots() -> None:
     for n in (0, 1, 3, 7):
         arguments = GOOD["look_up"]()
-        arguments[2], arguments[3] = zeros(n, "u8"), zeros(n, "i8")
+        arguments[2] = zeros((n, 4), "i8")
         with pytest.raises(ValueError, match="power of two"):
             CORE.look_up(*arguments)
+
+
+def test_pages_are_settled_by_what_they_hold() -> None:
+    """A page that differs from its original, or whose original isn't there, is stored; one without a key is not."""
+    ours, others = pages(6), pages(2)
+    ours[3, -1] = others[1, 0] = 9
+    pfns, keys = i64(10, 11, 13, 14, 15, 19), i64(1, 1, 1, 1, 0, 1)
+    originals, slots, rows = i64(-1, 10, 2, 10, -1, 3), i64(0, 1, 2, 3, -1, 5), zeros(6, "i8")
+    assert CORE.settle(PAGE, ours, pfns, keys, others, i64(2, 3), slots, originals, rows) == 3
+    assert rows[:3].tolist() == [0, 3, 5]
+    assert originals.tolist() == [-1, 10, 2, -1, -1, -1]
+    assert slots.tolist() == [0, 1, 2, -1, -1, -1]
+    for wild in (12, 1 << 62, 0, -(1 << 63)):
+        originals = np.full(6, wild, np.int64)
+        assert CORE.settle(PAGE, ours, pfns, keys, others[:0], i64(), slots, originals, rows) == 5, "none is there"
 
 
 def test_an_unknown_way_to_call_an_engine_does_nothing() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from npdump.core import CORE
 from npdump.encode import dedup
-from npdump.encode.dedup import NO_SLOT, PageIndex, PlacedRows, are_equal, digests
+from npdump.encode.dedup import NO_SLOT, Found, PageIndex, PlacedRows, are_equal, digests, settle
 
 #: Few different pages, so that many are seen again, and keys whose upper bits meet in a slot.
 KEYS = st.one_of(st.just(0), st.integers(1, 4), st.integers(0, 7).map(lambda top: top << 60 | 5))
@@ -37,20 +37,19 @@ def test_the_first_page_keeps_its_slot(calls: list[list[int]]) -> None:
     for keys in calls:
         numbers = [next(pfns) for _ in keys]
         found = index.look_up(np.array(keys, np.uint64), np.array(numbers, np.int64))
-        slots, duplicates = [], []
-        for row, (key, pfn) in enumerate(zip(keys, numbers, strict=True)):
+        slots, originals = [], []
+        for key, pfn in zip(keys, numbers, strict=True):
             slot = key >> 59
             if key and slot not in model:
                 model[slot] = key, pfn
             known = model.get(slot) if key else None
             if known is None or known[0] != key:
-                slots.append(NO_SLOT)
-                continue
+                known, slot = (0, pfn), NO_SLOT
             slots.append(slot)
-            if known[1] != pfn:
-                duplicates.append((row, known[1]))
+            originals.append(known[1] if known[1] != pfn else NO_SLOT)
         assert found.slots.tolist() == slots
-        assert list(zip(found.duplicates.tolist(), found.pfns.tolist(), strict=True)) == duplicates
+        assert found.originals.tolist() == originals
+        assert found.n_found == len(originals) - originals.count(NO_SLOT)
 
 
 def test_places_are_those_of_the_slots() -> None:
@@ -59,29 +58,30 @@ def test_places_are_those_of_the_slots() -> None:
     found = index.look_up(keys, np.array([7, 8, 9]))
     own = np.zeros(3, np.bool_)
     places = np.zeros((4, 3), np.int64)
-    stored = PlacedRows(np.array([0, 1, 3]), found.slots, own, np.array([10, 0, 5], np.uint32), np.array([1, 2, 3]))
-    index.place(1000, stored, places)
-    assert places.tolist() == [[1000, 1, 0], [0, 0, 0], [0, 0, 0], [1010, 3, 0]], "no bytes: the place it has"
+    words = np.array([1 << 40 | 10, 1 << 41, 5])
+    assert index.place(1000, PlacedRows(np.array([0, 1, 3]), found.slots, own, words), 0, places) == 1015
+    first, last = [1000, 1 << 40 | 10, 0], [1010, 5, 0]
+    assert places.tolist() == [first, [0, 0, 0], [0, 0, 0], last], "no bytes: the place it has"
     again = index.look_up(keys[:2], np.array([17, 18]))
-    assert (again.duplicates.tolist(), again.pfns.tolist()) == ([0, 1], [7, 8])
+    assert again.originals.tolist() == [7, 8]
     later = np.full((3, 3), -1, np.int64)
     shared = PlacedRows(
         np.array([0, 1, 2]),
         np.array([again.slots[1], NO_SLOT, again.slots[0]]),
         np.array([True, False, True]),
-        np.array([0, 7, 0], np.uint32),
-        np.array([0, 4, 0]),
+        np.array([0, 7 << 32 | 4, 0]),
     )
-    index.place(2000, shared, later)
-    assert later.tolist() == [[0, 0, -1], [2000, 4, -1], [1000, 1, -1]]
+    assert index.place(2000, shared, 32, later) == 2007
+    assert later.tolist() == [[0, 0, -1], [2000, 7 << 32 | 4, -1], [*first[:2], -1]]
+    assert index.place(7, PlacedRows(*(array[:0] for array in shared)), 32, later) == 7
 
 
 def test_a_full_table_forgets_nothing() -> None:
     index = PageIndex(N_PAGES)
     keys = np.arange(N_SLOTS, dtype=np.uint64) << np.uint64(59) | np.uint64(1)
-    assert len(index.look_up(keys, np.arange(N_SLOTS)).duplicates) == 0
+    assert index.look_up(keys, np.arange(N_SLOTS)).n_found == 0
     assert (index.look_up(keys + np.uint64(1), np.arange(100, 100 + N_SLOTS)).slots == NO_SLOT).all()
-    assert index.look_up(keys, np.arange(200, 200 + N_SLOTS)).pfns.tolist() == list(range(N_SLOTS))
+    assert index.look_up(keys, np.arange(200, 200 + N_SLOTS)).originals.tolist() == list(range(N_SLOTS))
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 511), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=4))
@@ -111,3 +111,29 @@ def test_pages_are_compared_to_the_last_byte() -> None:
     others = pages[1:].copy()
     rows, other_rows = np.array([0, 1, 2, 1]), np.array([0, 0, 1, 1])
     assert are_equal(pages, rows, others, other_rows).tolist() == [False, True, True, False]
+
+
+@given(st.data())
+def test_pages_are_stored_but_those_that_equal_their_original(data: st.DataObject) -> None:
+    """Those of the same batch or of others, which hold one of three things; a page without a key is not stored."""
+    n, n_others = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 3))
+    numbers = data.draw(st.lists(st.integers(0, 50), min_size=n + n_others, max_size=n + n_others, unique=True))
+    content = {pfn: data.draw(st.integers(0, 2)) for pfn in numbers}
+    ours, others = sorted(numbers[:n]), sorted(numbers[n:])
+    keys = np.array([data.draw(st.integers(0, 1)) for _ in ours], np.uint64)
+    originals = [data.draw(st.sampled_from([NO_SLOT, *numbers])) if key else NO_SLOT for key in keys]
+
+    def pages_of(pfns: list[int]) -> np.ndarray:
+        pages = np.zeros((len(pfns), 512), np.uint8)
+        pages[:, -1] = [content[pfn] for pfn in pfns]
+        return pages
+
+    found = Found(np.arange(n), np.array(originals), n - originals.count(NO_SLOT))
+    settled = settle(pages_of(ours), np.array(ours), keys, found, pages_of(others), np.array(others, np.int64))
+    shared = [
+        original != NO_SLOT and content[original] == content[pfn] for original, pfn in zip(originals, ours, strict=True)
+    ]
+    assert settled.shared.tolist() == shared
+    assert settled.rows.tolist() == [row for row in range(n) if keys[row] and not shared[row]]
+    differ = [original != NO_SLOT and not same for original, same in zip(originals, shared, strict=True)]
+    assert settled.slots.tolist() == [NO_SLOT if differ[row] else row for row in range(n)]

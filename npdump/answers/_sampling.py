@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npdump.arrays import I64, U8, U64, count, expand, runs_of_numbers
-from npdump.encode.dedup import PageIndex, keys_of
+from npdump.encode.dedup import NO_SLOT, PageIndex, keys_of
 
 if TYPE_CHECKING:
     from npdump.arrays import Runs
@@ -93,8 +93,8 @@ class Sample:
         keys, weights = self._stored_words(runs) if self._source.compressed else self._peek(runs)
         found = self._index.look_up(keys, pfns)
         strata = np.where(keys == 0, _ZERO, weights)
-        originals = np.full(len(pfns), -1)
-        strata[found.duplicates], originals[found.duplicates] = EQUAL, found.pfns
+        originals = found.originals
+        strata[originals != NO_SLOT] = EQUAL
         # The order of a hash of the page frame is as good as a random one, and the same each time.
         ranks = (keys_of(pfns.view(np.uint64) + np.uint64(1)) >> np.uint64(1)).view(np.int64)
         for stratum in range(_N_STRATA):

@@ -17,19 +17,30 @@ import numpy as np
 from npdump.core import CORE
 
 if TYPE_CHECKING:
-    from npdump.arrays import I64, U8, U32, U64, Bool, Index
+    from npdump.arrays import I64, U8, U64, Bool, Index
 
-__all__ = ["NO_SLOT", "PLACE_WORDS", "Found", "PageIndex", "PlacedRows", "are_equal", "digests", "keys_of"]
+__all__ = [
+    "NO_SLOT",
+    "PLACE_WORDS",
+    "Found",
+    "PageIndex",
+    "PlacedRows",
+    "Settled",
+    "are_equal",
+    "digests",
+    "keys_of",
+    "settle",
+]
 
 MAX_SLOTS_SHIFT = 19
 """Half a million pages are remembered at most, in 16 MiB."""
 
 _LOAD_SHIFT = 2
 NO_SLOT = -1
+"""Of pages that are not remembered; page frames that are none are -1, too."""
+
 PLACE_WORDS = 3
 """Words of a place: an offset, another that is noted with it, and one that nothing is noted in."""
-
-_NONE: Index = np.empty(0, np.int64)
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, whose powers spread like random numbers."""
@@ -41,17 +52,41 @@ class Found(NamedTuple):
 
     Attributes
     ----------
-    slots : ndarray of shape (n,), dtype intp
+    slots : ndarray of shape (n,), dtype int64
         Where the page is remembered, or the page that it may equal; -1 if it isn't.
-    duplicates : ndarray of shape (k,), dtype intp
-        Those that have the key of an earlier page.
-    pfns : ndarray of shape (k,), dtype int64
-        The earlier pages.
+    originals : ndarray of shape (n,), dtype int64
+        The earlier page with the same key; -1 where there is none.
+    n_found : int
+        How many have one.
     """
 
     slots: Index
-    duplicates: Index
-    pfns: I64
+    originals: I64
+    n_found: int
+
+    @classmethod
+    def nothing(cls, n: int) -> Found:
+        """Return that nothing is known of ``n`` pages."""
+        none = np.full((2, n), NO_SLOT, np.int64)
+        return cls(none[0], none[1], 0)
+
+
+class Settled(NamedTuple):
+    """What is to be done with some pages.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m,), dtype int64
+        Those that are to be stored.
+    slots : ndarray of shape (n,), dtype int64
+        As those of `Found`; -1 also for pages that have nothing but the key of an earlier one.
+    shared : ndarray of shape (n,), dtype bool
+        Those that equal an earlier one.
+    """
+
+    rows: Index
+    slots: Index
+    shared: Bool
 
 
 class PlacedRows(NamedTuple):
@@ -63,16 +98,13 @@ class PlacedRows(NamedTuple):
         Their rows among the places, and where `PageIndex` has them or, if they share, the page that they equal.
     shared : ndarray of dtype bool
         Whether they equal an earlier page.
-    sizes : ndarray of dtype uint32
-        How many bytes of their own they have.
     words : ndarray of dtype int64
-        The second word of a place.
+        The second word of a place; 32 bits of it are how many bytes of its own the page has.
     """
 
     rows: Index
     slots: Index
     shared: Bool
-    sizes: U32
     words: I64
 
 
@@ -91,9 +123,8 @@ class PageIndex:
     def __init__(self, n_pages: int) -> None:
         shift = min(max((n_pages << _LOAD_SHIFT).bit_length(), 1), MAX_SLOTS_SHIFT)
         self._key_shift = np.uint64(64 - shift)
-        self._keys: U64 = np.zeros(1 << shift, np.uint64)
-        self._pfns: I64 = np.empty(1 << shift, np.int64)
-        self._places = np.empty((1 << shift, 2), np.int64)
+        # Key, page frame and place of a page, in one line of the CPU's cache; only what is used becomes memory.
+        self._slots: I64 = np.zeros((1 << shift, 4), np.int64)
 
     def look_up(self, keys: U64, pfns: I64) -> Found:
         """Look pages up, and remember those that are new.
@@ -107,42 +138,45 @@ class PageIndex:
         """
         if CORE is not None:
             slots, originals = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
-            if not CORE.look_up(keys, pfns, self._keys, self._pfns, slots, originals):
-                return Found(slots, _NONE, _NONE)
-            duplicates = (originals >= 0).nonzero()[0]
-            return Found(slots, duplicates, originals[duplicates])
-        slots = (keys >> self._key_shift).astype(np.intp)
+            return Found(slots, originals, CORE.look_up(keys, pfns, self._slots, slots, originals))
+        index_keys, index_pfns = self._slots[:, 0].view(np.uint64), self._slots[:, 1]
+        slots = (keys >> self._key_shift).astype(np.int64)
         # Of several that want a slot the first gets it: it's written last.
-        fresh = np.flatnonzero((self._keys[slots] == 0) & (keys != 0))[::-1]
-        self._keys[slots[fresh]] = keys[fresh]
-        self._pfns[slots[fresh]] = pfns[fresh]
-        known = self._pfns[slots]
-        has_slot = (self._keys[slots] == keys) & (keys != 0)
-        duplicates = np.flatnonzero(has_slot & (known != pfns))
-        slots[~has_slot] = NO_SLOT
-        return Found(slots, duplicates, known[duplicates])
+        fresh = np.flatnonzero((index_keys[slots] == 0) & (keys != 0))[::-1]
+        index_keys[slots[fresh]] = keys[fresh]
+        index_pfns[slots[fresh]] = pfns[fresh]
+        originals = index_pfns[slots]
+        has_slot = (index_keys[slots] == keys) & (keys != 0)
+        is_found = has_slot & (originals != pfns)
+        slots[~has_slot] = originals[~is_found] = NO_SLOT
+        return Found(slots, originals, int(np.count_nonzero(is_found)))
 
-    def place(self, offset: int, pages: PlacedRows, places: I64) -> None:
-        """Note where pages are in the file.
+    def place(self, offset: int, pages: PlacedRows, size_shift: int, places: I64) -> int:
+        """Note where pages are in the file, and return where the last one ends.
 
         Parameters
         ----------
         offset : int
             Where the first one is that has bytes.
         pages : PlacedRows
+        size_shift : {0, 32}
+            Which half of a page's word is its size.
         places : ndarray of shape (n, 3), dtype int64
             Where to note it; what has no bytes and shares none stays as it is.
         """
-        rows, slots, shared, sizes, words = pages
+        rows, slots, shared, words = pages
         if CORE is not None:
-            CORE.place(offset, sizes, words, rows, slots, shared, self._places, places)
-            return
+            stop: int = CORE.place(offset, size_shift, words, rows, slots, shared, self._slots, places)
+            return stop
+        sizes = (words >> size_shift) & 0xFFFFFFFF
         used = np.flatnonzero(sizes)
-        places[rows[used], 0] = (np.cumsum(sizes, dtype=np.int64) - sizes + offset)[used]
+        stops = np.cumsum(sizes) + offset
+        places[rows[used], 0] = (stops - sizes)[used]
         places[rows[used], 1] = words[used]
         has_slot = (slots != NO_SLOT) & ~shared
-        self._places[slots[has_slot]] = places[rows[has_slot], :2]
-        places[rows[shared], :2] = self._places[slots[shared]]
+        self._slots[slots[has_slot], 2:] = places[rows[has_slot], :2]
+        places[rows[shared], :2] = self._slots[slots[shared], 2:]
+        return int(stops[-1]) if len(stops) else offset
 
 
 def digests(pages: U8) -> U64:
@@ -196,11 +230,36 @@ def are_equal(pages: U8, rows: Index, others: U8, other_rows: Index) -> Bool:
     -------
     ndarray of shape (k,), dtype bool
     """
-    if CORE is not None:
-        equal = np.empty(len(rows), np.bool_)
-        CORE.equal(pages.shape[1], pages, rows, others, other_rows, equal)
-        return equal
     return (pages.view(np.uint64)[rows] == others.view(np.uint64)[other_rows]).all(axis=1)
+
+
+def settle(pages: U8, pfns: I64, keys: U64, found: Found, others: U8, other_pfns: I64) -> Settled:
+    """Compare pages with the earlier ones that they may equal, byte for byte.
+
+    Parameters
+    ----------
+    pages : ndarray of shape (n, page_size), dtype uint8
+    pfns, keys : ndarray of shape (n,), dtype int64 and uint64
+        Their page frames, ascending, and what was looked up; those whose key is 0 are not to be stored.
+    found : Found
+        What is known of them; it is used up.
+    others : ndarray of shape (m, page_size), dtype uint8
+        The earlier pages that are none of ``pages``.
+    other_pfns : ndarray of shape (m,), dtype int64
+        Their page frames, ascending.
+    """
+    slots, originals, _ = found
+    if CORE is not None:
+        rows = np.empty(len(pages), np.int64)
+        n = CORE.settle(pages.shape[1], pages, pfns, keys, others, other_pfns, slots, originals, rows)
+        return Settled(rows[:n], slots, originals >= 0)
+    shared = np.zeros(len(pages), np.bool_)
+    suspects = np.flatnonzero(originals != NO_SLOT)
+    for some, some_pfns in ((pages, pfns), (others, other_pfns)):
+        rows = suspects[np.isin(originals[suspects], some_pfns)]
+        shared[rows] = are_equal(pages, rows, some, some_pfns.searchsorted(originals[rows]))
+    slots[suspects[~shared[suspects]]] = NO_SLOT
+    return Settled(np.flatnonzero((keys != 0) & ~shared), slots, shared)
 
 
 def keys_of(words: U64) -> U64:

@@ -86,7 +86,7 @@ def _run_serially(job: Job, batches: Iterator[Any], offset: int) -> Iterator[Don
         except NoSpace as error:
             yield job.finish_partial(encoded.batch, offset, error.n_written)
             raise
-        seconds = seconds._replace(write=time.monotonic() - start)
+        seconds = Seconds(seconds.read, seconds.compress, time.monotonic() - start)
         yield job.finish(encoded.batch, offset)._replace(seconds=seconds)
         offset += nbytes
 
@@ -98,7 +98,7 @@ def _encode(worker: Worker, batch: Any, room: U8, look_up: Callable[[], None]) -
     look_up()
     looked_up = time.monotonic()
     encoded = worker.encode(room)
-    return encoded, Seconds(read=read - start, compress=time.monotonic() - looked_up)
+    return encoded, Seconds(read - start, time.monotonic() - looked_up)
 
 
 class _Task:

@@ -161,11 +161,11 @@ class PageExtents:
 
     def gather(self, runs: Runs, out: U8) -> Sequence[Loss]:
         """See `npdump.sources.Source.gather`."""
-        i = self._starts.searchsorted(runs[:, 0], side="right") - 1
-        if len(self._starts) and (i >= 0).all() and (runs[:, 1] <= self._stops[i]).all():
+        zero_offsets = self._zero_offsets_of(runs)
+        if zero_offsets is not None:
             bounds = runs << self._page_shift
             try:
-                self._storage.gather(bounds[:, 0] + self._zero_offsets[i], bounds[:, 1] - bounds[:, 0], out.reshape(-1))
+                self._storage.gather(bounds[:, 0] + zero_offsets, bounds[:, 1] - bounds[:, 0], out.reshape(-1))
             except ReadError:
                 return self._gather_singly(runs, out)
             return ()
@@ -180,6 +180,18 @@ class PageExtents:
         except ReadError:
             return self._gather_singly(runs, out)
         return ()
+
+    def _zero_offsets_of(self, runs: Runs) -> I64 | np.int64 | None:
+        """Return where page frame 0 would be for each run, or for all; None if one is not in an extent as a whole."""
+        if not len(runs) or not len(self._starts):
+            return None
+        i = self._starts.searchsorted(runs[0, 0], side="right") - 1
+        if i >= 0 and runs[-1, 1] <= self._stops[i]:
+            zero_offset: np.int64 = self._zero_offsets[i]
+            return zero_offset
+        owners = self._starts.searchsorted(runs[:, 0], side="right") - 1
+        is_whole = (owners >= 0).all() and (runs[:, 1] <= self._stops[owners]).all()
+        return self._zero_offsets[owners] if is_whole else None
 
     def _gather_singly(self, runs: Runs, out: U8) -> list[Loss]:
         """Do as `gather`, page by page: some can't be read."""

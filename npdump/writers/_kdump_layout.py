@@ -44,6 +44,8 @@ class KdumpLayout:
 
     Attributes
     ----------
+    size_shift : {0, 32}
+        Which half of `words` is a page's size.
     data_offset : int
         Where the first stored page goes; what comes before has the same size whatever the pages hold.
     """
@@ -65,9 +67,8 @@ class KdumpLayout:
         self._desc_offset = self._bitmap_offset + 2 * self._bitmap_nbytes
         self.zero_offset = self._desc_offset + n_kept * self._desc_nbytes
         self.data_offset = self.zero_offset + block * dump.drops_zero
-        self._size_half = int(self._byte_order != _HOST_ORDER)
-        word = int(self.words(np.array([block], np.uint32), np.array([0], np.uint32))[0])
-        self._zero_place = self.zero_offset, word, 0
+        self.size_shift = 32 * (self._byte_order == ">")
+        self._zero_place = self.zero_offset, block << self.size_shift, 0
         self._zero_places: I64 = np.empty((0, 3), np.int64)
 
     def disk_header(self, complete: bool) -> Placement:
@@ -139,10 +140,8 @@ class KdumpLayout:
 
     def words(self, sizes: U32, flags: U32) -> I64:
         """Return the second words of the descriptors of stored pages; the first are their offsets."""
-        words = np.empty((len(sizes), 2), np.uint32)
-        # Here as this machine has the halves of a word; of a big-endian dump the first is the upper one.
-        words[:, self._size_half], words[:, 1 - self._size_half] = sizes, flags
-        return words.view(np.int64).reshape(-1)
+        # The size comes first: in a big-endian word that is the upper half.
+        return sizes * np.int64(1 << self.size_shift) | flags * np.int64(1 << (32 - self.size_shift))
 
     def zero_places(self, n: int) -> I64:
         """Return those of ``n`` zero pages, which share one; shape (n, 3), as descriptors."""

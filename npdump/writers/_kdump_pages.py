@@ -11,7 +11,7 @@ import numpy as np
 
 from npdump.codecs import out_nbytes
 from npdump.encode.batches import PageBatch, is_zero, read_what_is_there
-from npdump.encode.dedup import NO_SLOT, PageIndex, PlacedRows, are_equal, digests, keys_of
+from npdump.encode.dedup import NO_SLOT, Found, PageIndex, PlacedRows, digests, keys_of, settle
 from npdump.encode.job import Done, Encoded
 from npdump.errors import LostPage, NoSpace, ReadError
 from npdump.layouts.page_flag import PageFlag
@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PageJob", "StoredJob"]
 
-RECALLED_NBYTES = 1 << 19
-"""Bytes of earlier pages that are read together to be compared: few enough to stay in the CPU's cache."""
-
 VERIFIED_NBYTES = 1 << 20
 """Bytes of pages that are uncompressed together only to see that they can be: few enough to stay in the cache."""
+
+_SIZE_MASK = 0xFFFFFFFF
 
 ZERO_RATIO = 16
 """Every codec makes a zero page at least so many times smaller; snappy, the weakest, 21 times."""
@@ -54,8 +53,8 @@ class Batch(NamedTuple):
         Where `PageIndex` has each of them, or the earlier one that it equals.
     shared : ndarray of shape (m,), dtype bool
         Whether it equals an earlier one.
-    sizes, flags : ndarray of shape (m,), dtype uint32
-        Bytes of each page as stored, 0 for zero pages and shared ones; its `PageFlag`.
+    words : ndarray of shape (m,), dtype int64
+        Bytes of each page as stored, 0 for zero pages and shared ones, and its `PageFlag`: `KdumpLayout.words`.
     losses : sequence of Loss
         Pages that can't be had; their rows are those of the batch.
     """
@@ -65,8 +64,7 @@ class Batch(NamedTuple):
     rows: Index
     slots: Index
     shared: Bool
-    sizes: U32
-    flags: U32
+    words: I64
     losses: Sequence[Loss] = ()
 
 
@@ -79,8 +77,9 @@ class _Job:
         self.index = PageIndex(n_pages if options.share else 0)
         self.codec_flag = np.uint32(options.codec.flag)
         self.is_raw = options.codec.flag == PageFlag.RAW
+        self.layout = layout
         self._sink = sink
-        self._layout = layout
+        self._any_lost = False
 
     @property
     def can_rewrite(self) -> bool:
@@ -103,13 +102,14 @@ class _Job:
 
     def finish(self, batch: Batch, offset: int) -> Done:
         """Write the descriptors of a batch."""
-        places = self._layout.zero_places(batch.npages)
-        words = self._layout.words(batch.sizes, batch.flags)
+        places = self.layout.zero_places(batch.npages)
         if batch.losses:
             # A page whose descriptor is zero is lost, and so is one that shares its place.
             places[[loss.row for loss in batch.losses]] = 0
-        self.index.place(offset, PlacedRows(batch.rows, batch.slots, batch.shared, batch.sizes, words), places)
-        desc_offset, desc = self._layout.descriptors(batch.rank, places)
+            self._any_lost = True
+        placed = PlacedRows(batch.rows, batch.slots, batch.shared, batch.words)
+        nbytes = self.index.place(offset, placed, self.layout.size_shift, places) - offset
+        desc_offset, desc = self.layout.descriptors(batch.rank, places)
         try:
             self._sink.write(desc_offset, desc)
         except NoSpace:
@@ -119,10 +119,9 @@ class _Job:
                     self._sink.write(desc_offset, np.zeros_like(desc))
             raise
         # Without a zero page the first stored one is where it would be.
-        n_zero = int(np.count_nonzero(places[:, 0] == self._layout.zero_offset)) if self.dump.drops_zero else 0
-        n_shared, nbytes = int(np.count_nonzero(batch.shared)), int(batch.sizes.sum())
-        losses = [*batch.losses, *self._shared_losses(batch, places)]
-        return Done(batch.npages, n_zero, n_shared, nbytes, losses=losses)
+        n_zero = int(np.count_nonzero(places[:, 0] == self.layout.zero_offset)) if self.dump.drops_zero else 0
+        losses = [*batch.losses, *self._shared_losses(batch, places)] if self._any_lost else ()
+        return Done(batch.npages, n_zero, int(np.count_nonzero(batch.shared)), nbytes, losses=losses)
 
     def _shared_losses(self, batch: Batch, places: I64) -> list[Loss]:
         """Return the losses of pages that share the place of one that is lost, which may be of an earlier batch."""
@@ -135,7 +134,7 @@ class _Job:
         """See `npdump.encode.job.Job.finish_partial`."""
         if not self._sink.can_rewrite:
             return Done(0, 0, 0, 0)
-        stops = np.cumsum(batch.sizes, dtype=np.int64)
+        stops = np.cumsum((batch.words >> self.layout.size_shift) & _SIZE_MASK)
         n_fitting = int(np.searchsorted(stops, n_written, side="right"))
         self._sink.truncate(offset + int(stops[:n_fitting].max(initial=0)))
         n = int(batch.rows[n_fitting]) if n_fitting < len(stops) else batch.npages
@@ -146,8 +145,7 @@ class _Job:
             rows=batch.rows[:n_fitting],
             slots=batch.slots[:n_fitting],
             shared=batch.shared[:n_fitting],
-            sizes=batch.sizes[:n_fitting],
-            flags=batch.flags[:n_fitting],
+            words=batch.words[:n_fitting],
             losses=[loss for loss in batch.losses if loss.row < n],
         )
         return self.finish(first, offset)
@@ -174,9 +172,9 @@ class _PageWorker:
         self._page_size, npages = self._source.page_size, job.options.batch_npages
         # Pages that stay as they are are read to where they are written from.
         self._buffer = None if job.is_raw else page_buffer(npages, self._page_size)
-        self._recalled = page_buffer(max(RECALLED_NBYTES // self._page_size, 1), self._page_size)
+        self._recalled = page_buffer(0, self._page_size)
         self._encode = job.make_encoder()
-        self._codec_flag = job.codec_flag
+        self._codec_flag, self._words = job.codec_flag, job.layout.words
 
     def read(self, batch: PageBatch, room: U8) -> None:
         """See `npdump.encode.job.Worker.read`."""
@@ -187,73 +185,50 @@ class _PageWorker:
         self._rows, self._pfns, self._pages, losses = read_what_is_there(self._source, batch, buffer, self._drops_zero)
         if self._drops_zero or self._shares:
             self._keys = digests(self._pages)
+        else:
+            self._keys = np.ones(len(self._pages), np.uint64)
+        if not self._drops_zero:
+            # These are stored, too, and share their place.
+            np.maximum(self._keys, 1, out=self._keys)
         self._losses = [loss._replace(row=int(self._rows[loss.row])) for loss in losses]
-        self._lost = [loss.row for loss in losses]
+        if losses:
+            self._keys[[loss.row for loss in losses]] = 0
 
     def look_up(self) -> None:
         """See `npdump.encode.job.Worker.look_up`."""
-        if self._shares:
-            self._found = self._index.look_up(self._keys, self._pfns)
+        self._found = self._index.look_up(self._keys, self._pfns) if self._shares else Found.nothing(len(self._pages))
 
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
-        n = len(self._pages)
-        is_stored = self._keys != 0 if self._drops_zero else np.ones(n, np.bool_)
-        if self._lost:
-            is_stored[self._lost] = False
-        shared = np.zeros(n, np.bool_)
-        if self._shares:
-            slots, suspects, originals = self._found
-            if len(suspects):
-                self._compare(suspects, originals, slots, shared)
-                is_stored &= ~shared
-        else:
-            slots = np.full(n, NO_SLOT, np.int64)
-        stored = is_stored.nonzero()[0]
+        earlier = self._recall() if self._found.n_found else self._pfns[:0]
+        stored, slots, shared = settle(
+            self._pages, self._pfns, self._keys, self._found, self._recalled[: len(earlier)], earlier
+        )
         made = np.empty(len(stored), np.uint32)
         nbytes = self._encode(self._pages, stored, room, made)
-        sizes, flags = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
-        sizes[stored] = made
-        flags[stored] = (made != self._page_size) * self._codec_flag
-        known = Batch(self._batch.rank, self._batch.npages, self._rows, slots, shared, sizes, flags, self._losses)
+        words = np.zeros(len(self._pages), np.int64)
+        words[stored] = self._words(made, (made != self._page_size) * self._codec_flag)
+        known = Batch(self._batch.rank, self._batch.npages, self._rows, slots, shared, words, self._losses)
         return Encoded(room[:nbytes].data, known)
 
-    def _compare(self, suspects: Index, originals: I64, slots: Index, shared: Bool) -> None:
-        """Compare some pages with earlier ones, byte for byte, and note which are shared; the others lose their slot.
-
-        Parameters
-        ----------
-        suspects : ndarray of shape (k,), dtype intp
-            Their rows.
-        originals : ndarray of shape (k,), dtype int64
-            Page frames of the earlier ones.
-        slots, shared : ndarray of shape (n,)
-            Those of all pages of the batch.
-        """
-        # Those of this batch are compared where they are.
-        here = np.minimum(self._pfns.searchsorted(originals), len(self._pfns) - 1)
-        is_here = self._pfns[here] == originals
-        near, far = is_here.nonzero()[0], (~is_here).nonzero()[0]
-        # Sources read pages in ascending order.
-        far = far[originals[far].argsort(kind="stable")]
-        if len(near):
-            rows = suspects[near]
-            shared[rows] = are_equal(self._pages, rows, self._pages, here[near])
-        step = len(self._recalled)
-        for at in range(0, len(far), step):
-            these = far[at : at + step]
-            rows, wanted = suspects[these], originals[these]
-            # Many pages may equal the same one, which is read once then.
-            is_new = np.ones(len(wanted), np.bool_)
-            np.not_equal(wanted[1:], wanted[:-1], out=is_new[1:])
-            distinct = wanted[is_new]
-            runs = np.empty((len(distinct), 2), np.int64)
-            runs[:, 0], runs[:, 1] = distinct, distinct + 1
-            recalled = self._recalled[: len(distinct)]
-            # What can't be had any more is zero, and equals none.
-            self._source.gather(runs, recalled)
-            shared[rows] = are_equal(self._pages, rows, recalled, is_new.cumsum() - 1)
-        slots[suspects[~shared[suspects]]] = NO_SLOT
+    def _recall(self) -> I64:
+        """Read the earlier pages, those of other batches, that some may equal; return their page frames, ascending."""
+        originals = self._found.originals
+        wanted = originals[originals != NO_SLOT]
+        here = np.minimum(self._pfns.searchsorted(wanted), len(self._pfns) - 1)
+        wanted = wanted[self._pfns[here] != wanted]
+        wanted.sort()
+        # Many may equal the same one.
+        is_new = np.ones(len(wanted), np.bool_)
+        np.not_equal(wanted[1:], wanted[:-1], out=is_new[1:])
+        wanted = wanted[is_new]
+        if len(wanted) > len(self._recalled):
+            self._recalled = page_buffer(len(wanted), self._page_size)
+        runs = np.empty((len(wanted), 2), np.int64)
+        runs[:, 0], runs[:, 1] = wanted, wanted + 1
+        # What can't be had any more is zero, and equals none.
+        self._source.gather(runs, self._recalled[: len(wanted)])
+        return wanted
 
 
 class StoredJob(_Job):
@@ -284,14 +259,14 @@ class _StoredWorker:
         """See `npdump.encode.job.Worker.look_up`."""
         stored = self._stored
         self._rows = np.flatnonzero(~stored.is_zero) if self._drops_zero else np.arange(len(stored))
-        self._shared = np.zeros(len(self._rows), np.bool_)
         if not self._job.options.share:
-            self._slots = np.full(len(self._rows), NO_SLOT, np.int64)
+            self._slots, originals, _ = Found.nothing(len(self._rows))
+            self._shared = originals != NO_SLOT
             return
         # Pages that share their place in the input do so again: here the place is the key.
         keys = keys_of(stored.places[self._rows].view(np.uint64))
-        self._slots, suspects, _ = self._job.index.look_up(keys, self._batch.rank + self._rows)
-        self._shared[suspects] = True
+        self._slots, originals, _ = self._job.index.look_up(keys, self._batch.rank + self._rows)
+        self._shared = originals != NO_SLOT
 
     def encode(self, room: U8) -> Encoded:
         """See `npdump.encode.job.Worker.encode`."""
@@ -300,7 +275,7 @@ class _StoredWorker:
         sizes, flags = np.zeros(len(rows), np.uint32), np.zeros(len(rows), np.uint32)
         sizes[own], flags[own], data = self._encoded_good(self._stored[rows[own]], room)
         losses = [loss._replace(row=int(rows[own[loss.row]])) for loss in self._losses]
-        known = (rows, self._slots, self._shared, sizes, flags, losses)
+        known = (rows, self._slots, self._shared, self._job.layout.words(sizes, flags), losses)
         return Encoded(data, Batch(self._batch.rank, len(self._stored), *known))
 
     def _encoded_good(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
