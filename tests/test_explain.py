@@ -34,10 +34,12 @@ STEXT = 0xFFFFFFFF81000000
 RESERVED = 1 << 13
 TABLE_TYPE = (0xF2 << 24) - (1 << 32)
 
-CACHE, NAMES, AREAS, TASKS, PER_CPU = (TABLES + 0x40000 + 0x1000 * i for i in range(5))
+CACHE, NAMES, AREAS, TASKS, PER_CPU, CHUNKS = (TABLES + 0x40000 + 0x1000 * i for i in range(6))
 STACK, MODULE = 0xFFFFC90000010000, 0xFFFFC90000020000
 STACK_PFNS, MODULE_PFNS = [0x4100, 0x4123], [0x4200]
 LISTED = 0x4300
+#: First pages of the units of CPU 0 and 1 in the first chunk of per-CPU memory and in another one, each of two pages.
+UNIT_PFNS = {"first": (0x5800, 0x5810), "another": (0x5900, 0x5910)}
 
 STRUCTS = {
     "slab": (64, {"slab_cache": (8, 8)}),
@@ -57,6 +59,7 @@ STRUCTS = {
     ),
     "signal_struct": (16, {"thread_head": (0, 16)}),
     "per_cpu_pages": (512, {"lists": (64, 16 * 12)}),
+    "pcpu_chunk": (64, {"list": (8, 16), "base_addr": (24, 8)}),
     "zone": (
         ZONE_NBYTES,
         {
@@ -82,6 +85,14 @@ SYMBOLS = {
     "init_task": BASE + TASKS,
     "__per_cpu_offset": BASE + PER_CPU,
     "nr_cpu_ids": BASE + PER_CPU + 64,
+    "pcpu_unit_size": BASE + CHUNKS,
+    "pcpu_nr_slots": BASE + CHUNKS + 4,
+    "pcpu_base_addr": BASE + CHUNKS + 8,
+    "pcpu_unit_offsets": BASE + CHUNKS + 16,
+    "pcpu_chunk_lists": BASE + CHUNKS + 24,
+    "__per_cpu_start": 0,
+    "runqueues": 0x40,
+    "__per_cpu_end": 0x800,
 }
 
 
@@ -109,11 +120,25 @@ def write_kernel(memory: Memory) -> dict[str, int]:
     memory.write(signal, words(BASE + task + 16))
     # CPU 1 keeps one block of order 1 in the second list of that order.
     memory.write(PER_CPU, words(0x100000, 0x200000) + bytes(48) + struct.pack("<I", 2))
+    write_chunks(memory)
     node = write_node(memory, BASE, [(0x100, 0x8000, 4096)])
     zone = TABLES + 0x20000
     memory.write(zone, words(BASE + PER_CPU + 0x100 - 0x200000, BASE + NAMES + 64))
     memory.write(TABLES + 0x20000 + NODE["node_spanned_pages"] + 64, struct.pack("<I", 0))
     return node | {"OFFSET(pglist_data.node_id)": NODE["node_spanned_pages"] + 64}
+
+
+def write_chunks(memory: Memory) -> None:
+    """Two chunks of per-CPU memory, in the second of three lists; the first begins after the image's variables."""
+    offsets, lists, chunks = CHUNKS + 0x100, CHUNKS + 0x200, (CHUNKS + 0x300, CHUNKS + 0x400)
+    (first, second), (another, _) = UNIT_PFNS["first"], UNIT_PFNS["another"]
+    memory.write(CHUNKS, struct.pack("<II", 0x2000, 3) + words(*(BASE + at for at in (first << 12, offsets, lists))))
+    memory.write(offsets, words(0, (second - first) << 12))
+    heads = [BASE + lists + 16 * i for i in range(3)]
+    links = [BASE + chunk + 8 for chunk in chunks]
+    memory.write(lists, words(heads[0], heads[0], links[0], links[1], heads[2], heads[2]))
+    for chunk, after, base in zip(chunks, (links[1], heads[1]), ((first << 12) + 0x800, another << 12), strict=True):
+        memory.write(chunk + 8, words(after, 0, BASE + base))
 
 
 HEAD_OF_LIST = BASE + PER_CPU + 0x100 + 64 + 16 * 4
@@ -129,6 +154,7 @@ BLOCKS = [
     Block(0x4033, "kernel", fields={"refcount": 7}),
     Block(0x1001, "kernel", fields={"flags": RESERVED}),
     Block(0x5000, "kernel", fields={"flags": RESERVED}),
+    Block(UNIT_PFNS["first"][0], "kernel", fields={"flags": RESERVED}),
     Block(LISTED, "kernel", fields={"refcount": 0, "compound": HEAD_OF_LIST}),
     Block(LISTED + 1, "kernel", fields={"refcount": 0, "compound": 0}),
     Block(LISTED + 2, "kernel", fields={"refcount": 0, "compound": 0}),
@@ -190,6 +216,21 @@ def test_vmalloc_areas_and_stacks(dump) -> None:
         f"kernel stack of some daemon, PID 4711, at {STACK + 0x1000:#x}",
         f"vmalloc area of 8192 bytes, at {MODULE:#x}, for do_more+0x4",
     ]
+
+
+def test_per_cpu_memory(dump) -> None:
+    for name, pfns in UNIT_PFNS.items():
+        for cpu, pfn in enumerate(pfns):
+            symbols = ": __per_cpu_start, runqueues" if name == "first" else ""
+            use = f"per-CPU memory of CPU {cpu}, at {BASE + (pfn << 12):#x}"
+            assert [dump.page(pfn + i).use for i in (-1, 0, 2)] == [None, use + symbols, None]
+            assert dump.page(pfn + 1).use == f"per-CPU memory of CPU {cpu}, at {BASE + (pfn + 1 << 12):#x}"
+
+
+def test_struct_pages(dump) -> None:
+    """64 of them fill a page."""
+    paddr = dump.translate(dump.page(0x4101).struct_page).paddr
+    assert dump.page(paddr >> 12).use == "memory map: struct pages of pages 0x4100 to 0x413f"
 
 
 def test_pages_that_a_cpu_keeps(dump) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel uses a page for, as its own structures say it: slab caches, stacks, vmalloc areas, its own image.
+"""What the kernel uses a page for, as its own structures say it: slab caches, stacks, vmalloc areas, the memory map.
 
 Each answer is looked for only in what can have it, and what is read for one page serves the next. What the kernel does
 not tell, or a structure that is damaged, is no answer; none is guessed.
@@ -11,9 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from npdump.errors import AddressError, FactError
+from npdump.kernel.percpu import Unit, read_units
 from npdump.kernel.tasks import Task, tasks
 from npdump.kernel.vmalloc import Areas, read_areas
 from npdump.pages.areas import Area, zone_areas
+from npdump.pages.backing import Backing
 from npdump.pages.kinds import tests_of
 from npdump.pages.pcp import PerCpuLists
 from npdump.pages.policy import Trait
@@ -129,10 +131,11 @@ class Uses:
         if block.traits & (Trait.CACHE | Trait.ANON):
             return None
         if self._tests.reserved and block.fields["flags"] & self._tests.reserved:
-            return self._image(pfn) or "reserved since the kernel booted", block.order
+            use = self._image(pfn) or self._struct_pages_in(pfn) or self._per_cpu(pfn)
+            return use or "reserved since the kernel booted", block.order
         if block.fields.get("refcount") == 0 and (found := self._listed.find(pfn)) is not None:
             return found.text, found.order
-        text = self._mapped(pfn) or self._stack_at(pfn)
+        text = self._mapped(pfn) or self._stack_at(pfn) or self._struct_pages_in(pfn) or self._per_cpu(pfn)
         return (text, block.order) if text is not None else None
 
     def _slab(self, block: Block) -> str:
@@ -162,10 +165,12 @@ class Uses:
         if extent.paddr != pfn * page_size:
             return None  # the image is not in one piece
         part = next((name for name, *ends in _PARTS if self._is_between(vaddr, *ends)), "image")
-        names = self._own.symbols_in(vaddr, vaddr + page_size)
+        return f"kernel {part} at {vaddr:#x}{self._symbols_in(vaddr, vaddr + page_size)}"
+
+    def _symbols_in(self, start: int, stop: int) -> str:
+        names = self._own.symbols_in(start, stop)
         more = f" and {len(names) - MAX_SYMBOLS_NAMED} more" if len(names) > MAX_SYMBOLS_NAMED else ""
-        symbols = f": {', '.join(names[:MAX_SYMBOLS_NAMED])}{more}" if names else ""
-        return f"kernel {part} at {vaddr:#x}{symbols}"
+        return f": {', '.join(names[:MAX_SYMBOLS_NAMED])}{more}" if names else ""
 
     def _symbol(self, name: str) -> int | None:
         try:
@@ -231,3 +236,43 @@ class Uses:
                     first = extent.paddr // page_size
                     found |= dict.fromkeys(range(first, first - (-extent.nbytes // page_size)), task)
         return found
+
+    @cached_property
+    def _struct_pages(self) -> Backing:
+        memmap = self._memmap
+        lengths = (memmap.pfn_stops - memmap.pfn_starts) * self._page.nbytes
+        return Backing(self._own.memory, zip(memmap.vaddrs.tolist(), lengths.tolist(), strict=True))
+
+    def _struct_pages_in(self, pfn: int) -> str | None:
+        """Say of which pages a page holds the struct pages."""
+        found = self._struct_pages.find(pfn)
+        if found is None:
+            return None
+        number, vaddr = found
+        start, stop = int(self._memmap.pfn_starts[number]), int(self._memmap.pfn_stops[number])
+        within = vaddr - int(self._memmap.vaddrs[number])
+        first = start + max(within, 0) // self._page.nbytes
+        last = min(start + (within + self._kernel.page_size - 1) // self._page.nbytes, stop - 1)
+        return f"memory map: struct pages of pages {first:#x} to {last:#x}"
+
+    @cached_property
+    def _units(self) -> tuple[list[Unit], Backing]:
+        try:
+            units = read_units(self._own)
+        except (AddressError, FactError):
+            units = []
+        return units, Backing(self._own.memory, ((unit.vaddr, unit.nbytes) for unit in units))
+
+    def _per_cpu(self, pfn: int) -> str | None:
+        """Say whose per-CPU memory a page is, and which variables of the kernel's image are in it."""
+        units, backing = self._units
+        found = backing.find(pfn)
+        if found is None:
+            return None
+        unit, vaddr = units[found[0]], found[1]
+        start, stop = self._symbol("__per_cpu_start"), self._symbol("__per_cpu_end")
+        symbols = ""
+        if unit.is_first and start is not None and stop is not None:
+            first = start + vaddr - unit.vaddr
+            symbols = self._symbols_in(first, min(first + self._kernel.page_size, stop)) if first < stop else ""
+        return f"per-CPU memory of CPU {unit.cpu}, at {vaddr:#x}{symbols}"

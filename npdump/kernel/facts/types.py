@@ -14,7 +14,7 @@ WANTED_STRUCTS = frozenset(
     "page folio mem_section pglist_data zone free_area list_head node_memblk_s printk_ringbuffer prb_desc_ring "
     "prb_desc prb_data_blk_lpos prb_data_ring printk_info latched_seq printk_log log vm_struct vmap_area "
     "vmemmap_backing mmu_psize_def cpu_spec uts_namespace new_utsname "
-    "resource slab kmem_cache vmap_node rb_list per_cpu_pages task_struct signal_struct thread_union".split()
+    "resource slab kmem_cache vmap_node pcpu_chunk rb_list per_cpu_pages task_struct signal_struct thread_union".split()
 )
 WANTED_ENUMS = frozenset("pageflags pagetype zone_stat_item node_states compound_dtor_id zone_type migratetype".split())
 WANTED_SIZES = frozenset(("nodemask_t",))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "store"]
 
-_FORM = 4
+_FORM = 5
 """To be raised when what is kept changes."""
 
 MAX_NBYTES = 16 << 20
