@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults openers fleet-trial fuzz man docs dist deb rpm zipapp test-guests test-scripts clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults deaths openers fleet-trial fuzz man docs dist deb rpm zipapp test-guests test-scripts clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -22,6 +22,7 @@ help:
 	@echo "make openers  damage DUMP=vmcore, and ask crash, drgn, gdb and libkdumpfile (VMLINUX=vmlinux for crash; long)"
 	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=660"
+	@echo "make deaths kill npdump in npdump-collect, and take memory, room and disk from it (root, strace; long)"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
 	@echo "make test-scripts run the scripts of Debian, Fedora and openSUSE with npdump as makedumpfile (root, network, sshd)"
 	@echo "make fleet-trial  have a thousand dumps read by workers that are killed, and one dump made by several (long)"
@@ -74,6 +75,9 @@ bench: $(VENV)/.test
 
 faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults
+
+deaths: $(VENV)/.test
+	$(BIN)/python -m tests.deaths
 
 openers: $(VENV)/.test
 	$(BIN)/python -m tests.openers $(if $(VMLINUX),--vmlinux $(VMLINUX),--programs drgn,gdb,libkdumpfile) $(DUMP)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -88,24 +89,83 @@ def test_no_more_is_listed_than_a_capture_kernel_runs(files):
         assert not [path for path in files if name in path]
 
 
-def test_an_installed_root_is_enough(distilled, npdump, tmp_path):
-    """A root with these files alone makes the same dump."""
+@pytest.fixture(scope="module")
+def initramfs(tmp_path_factory, distilled):
+    """A root with what npdump installs there, a vmcore, and nothing else."""
     if os.getuid() != 0:
         pytest.skip("chroot needs root")
-    root, vmcore = tmp_path / "root", distilled(NAME)
-    root.mkdir()
-    (root / "proc").mkdir()  # is there in every capture kernel
+    root = tmp_path_factory.mktemp("initramfs") / "root"
+    (root / "proc").mkdir(parents=True)  # is there in every capture kernel
     harness.run_ok("collector", "install", root)
-    assert not list(root.rglob("*.py"))
-    shutil.copy(vmcore, root / "vmcore")
+    shutil.copy(distilled(NAME), root / "vmcore")
+    return root
+
+
+def in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [shutil.which("chroot"), root, *command], capture_output=True, text=True, errors="replace", env={}, check=False
+    )
+
+
+def test_an_installed_root_is_enough(initramfs, distilled, tmp_path):
+    """A root with these files alone makes the same dump."""
+    assert not list(initramfs.rglob("*.py"))
     for arguments in (["-l", "-d31", "/vmcore", "/out"], ["--dump-dmesg", "/vmcore", "/log"]):
-        done = subprocess.run(
-            [shutil.which("chroot"), root, "/usr/bin/npdump", *arguments], capture_output=True, env={}, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()
-    harness.run_ok("-l", "-d31", vmcore, tmp_path / "out")
-    assert (root / "out").read_bytes() == (tmp_path / "out").read_bytes()
-    assert (root / "log").read_text() == harness.run_ok("--dump-dmesg", vmcore).stdout
+        done = in_root(initramfs, "/usr/bin/npdump", *arguments)
+        assert done.returncode == 0, done.stderr
+    harness.run_ok("-l", "-d31", distilled(NAME), tmp_path / "out")
+    assert (initramfs / "out").read_bytes() == (tmp_path / "out").read_bytes()
+    assert (initramfs / "log").read_text() == harness.run_ok("--dump-dmesg", distilled(NAME)).stdout
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    """It is one file with others of its name: the new one is not."""
+    beginning = path.read_bytes()[:20_000]
+    path.unlink()
+    path.write_bytes(beginning)
+
+
+@pytest.mark.parametrize(
+    ("damage", "pattern", "reason"),
+    [
+        (cut, "**/_multiarray_umath*.so", "was killed by signal|failed"),
+        (remove, "**/_multiarray_umath*.so", "failed [(]exit code 1[)]"),
+        (remove, "**/npdump/pipeline.pyc", "failed [(]exit code 1[)]"),
+        (remove, "**/encodings/__init__.pyc", "failed [(]exit code 1[)]"),
+        (remove, "usr/bin/npdump", "isn't there"),
+    ],
+)
+def test_what_is_broken_in_an_initramfs(damage, pattern, reason, initramfs, tool, tmp_path):
+    """Broken Python, NumPy or npdump: in one line it is said, and makedumpfile saves."""
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-al", initramfs, root], check=True)
+    (found,) = root.glob(pattern)
+    damage(found)
+    shutil.copy(tool("busybox"), root / "busybox")
+    if in_root(root, "/busybox", "true").returncode:
+        pytest.skip("busybox is not a static program")
+    shutil.copy(COLLECT, root / "collect")
+    (root / "dev").mkdir(exist_ok=True)
+    (root / "dev/null").touch()
+    for applet in ("sh", "mkdir", "mktemp", "rm", "mv", "date", "stat", "sync", "sleep", "cat", "cp"):
+        (root / "usr/bin" / applet).symlink_to("/busybox")
+    for link in ("bin", "tmp"):
+        if not (root / link).exists():
+            (root / link).symlink_to("usr/bin")
+    script(root / "usr/bin/makedumpfile", STANDS_IN)
+    done = in_root(root, "/busybox", "sh", "/collect", "--vmcore", "/vmcore", "--to", "/crash")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("npdump-collect: ")]
+    assert [line.split(":")[1].strip() for line in said] == ["log", "log", "dump", "dump"]
+    assert all(re.search(f"npdump {reason}", line) for line in said[::2])
+    assert all("saved by makedumpfile" in line for line in said[1::2])
+    assert len([line for line in done.stderr.splitlines() if line.startswith("npdump: ")]) <= 2
+    assert "Traceback" not in done.stderr
+    assert not list((root / "crash").glob("*/*.incomplete"))
 
 
 def test_a_folder_that_is_not_there(npdump, tmp_path):
@@ -138,7 +198,13 @@ def script(path: Path, text: str) -> Path:
 def collect(tmp_path, distilled):
     """Run npdump-collect; what npdump and makedumpfile are, is given as shell text. Its folder and its lines."""
 
-    def run(npdump: str, makedumpfile: str = "exit 1", targets: list[str] | None = None, copy: str = "yes"):
+    def run(
+        npdump: str,
+        makedumpfile: str = "exit 1",
+        targets: list[str] | None = None,
+        copy: str = "yes",
+        stall_seconds: int = 300,
+    ):
         crash = tmp_path / "crash"
         script(
             tmp_path / "npdump",
@@ -146,7 +212,8 @@ def collect(tmp_path, distilled):
         )
         script(tmp_path / "makedumpfile", makedumpfile)
         conf = tmp_path / "conf"
-        conf.write_text(f"NPDUMP={tmp_path}/npdump\nMAKEDUMPFILE={tmp_path}/makedumpfile\nCOPY={copy}\n")
+        programs = f"NPDUMP={tmp_path}/npdump\nMAKEDUMPFILE={tmp_path}/makedumpfile\n"
+        conf.write_text(f"{programs}COPY={copy}\nSTALL_SECONDS={stall_seconds}\n")
         to = [word for target in targets or [str(crash)] for word in ("--to", target)]
         command = ["sh", COLLECT, "--config", conf, "--vmcore", distilled(NAME), *to]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -304,6 +371,20 @@ def test_npdump_by_the_name_of_makedumpfile(as_makedumpfile, distilled, tmp_path
         done = shell(f"{by_name} {stream}", environment, tmp_path)
         assert done.stdout == ""
         assert done.returncode == 137
+
+
+def test_what_does_nothing_is_ended(collect, tmp_path):
+    """In a folder and in a stream: what waits for something that never comes is given up."""
+    hangs = 'case $1 in --dump-dmesg) npdump "$@" ;; *) exec sleep 1000 ;; esac'
+    got = tmp_path / "got"
+    got.mkdir()
+    code, made, said = collect(hangs, STANDS_IN, stall_seconds=1)
+    assert code == 0
+    assert made["dump"].read_text() == "a dump\n"
+    assert [line for line in said if "dump: npdump was ended: it did nothing for 1 s" in line]
+    code, _, said = collect(hangs, "exit 1", targets=[f'pipe:cat >{got}/"$NAME"'], copy="no", stall_seconds=1)
+    assert code == 1
+    assert [line for line in said if "dump: npdump was ended: it did nothing for 1 s" in line]
 
 
 def test_no_sender_is_blamed_for_a_receiver(collect):

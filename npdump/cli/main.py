@@ -178,7 +178,9 @@ def _advice(error: ImportError) -> str:
     """Say what is missing, and how to get it."""
     module = (error.name or "").partition(".")[0]
     package = _PACKAGES.get(module)
+    # NumPy writes a page, with the reason at its end.
+    reason = str(error).strip().splitlines()[-1]
     if package is None:
-        return f"a library can't be loaded: {error}"
-    what = "isn't installed" if isinstance(error, ModuleNotFoundError) and error.name == module else f"fails: {error}"
+        return f"a library can't be loaded: {reason}"
+    what = "isn't installed" if isinstance(error, ModuleNotFoundError) and error.name == module else f"fails: {reason}"
     return f"the Python library {package} {what}: apt-get or dnf install python3-{package}, or pip install {package}"
