@@ -278,6 +278,7 @@ class _Run(NamedTuple):
             n_absent=arrays.count(source.ram_runs) - arrays.count(source.data_runs),
             n_zero=sum(writer.n_zero for writer in parts),
             n_removed=n_removed,
+            n_guarded=totals.n_guarded,
             n_shared=sum(writer.n_shared for writer in parts),
             n_lost=sum(writer.n_lost for writer in parts),
             n_unreadable=sum(writer.n_unreadable for writer in parts),

@@ -34,6 +34,8 @@ class Summary:
         Pages left out, by the kind that decided; a page counts once.
     n_removed : int
         Pages of memory that the kernel had given away before it crashed (virtio-mem, a DIMM): kept as any others.
+    n_guarded : int
+        Pages that a debugger cannot start without, kept although their struct pages say that they may go.
     n_shared : int
         Pages kept that are stored once with an equal one.
     n_lost : int
@@ -71,6 +73,7 @@ class Summary:
     n_offline: int = 0
     n_extension: int = 0
     n_removed: int = 0
+    n_guarded: int = 0
     n_guest: int = 0
     n_memmap: int = 0
     n_shared: int = 0

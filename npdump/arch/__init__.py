@@ -55,6 +55,8 @@ class Arch(NamedTuple):
     locate : callable, optional
         Of a dump's segments and the address that the kernel was linked at (None if not known): Facts about where the
         kernel runs, for dumps without VMCOREINFO.
+    stack_register : int or None
+        Which of the registers of a CPU in its NT_PRSTATUS note is the stack pointer.
     """
 
     machine: Machine
@@ -65,6 +67,7 @@ class Arch(NamedTuple):
     aligns_u64: bool = True
     elf_bits: tuple[int, ...] = (64,)
     locate: Callable[[Records, int | None], Facts] | None = None
+    stack_register: int | None = None
 
     @property
     def name(self) -> str:

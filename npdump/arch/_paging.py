@@ -13,7 +13,7 @@ from npdump.arrays import U8, U64, Bool
 if TYPE_CHECKING:
     from npdump.layouts import ByteOrder
 
-__all__ = ["AddressBits", "AddressSpace", "Entry", "Level", "Paging", "Region", "Translation", "walk"]
+__all__ = ["AddressBits", "AddressSpace", "Entry", "Level", "Paging", "Region", "Translation", "leads_to", "walk"]
 
 ReadWords = Callable[[U64], U64]
 """Reads the table entries at physical addresses; what isn't in the dump reads as 0."""
@@ -130,6 +130,24 @@ def _address(words: U64, parts: tuple[AddressBits, ...]) -> U64:
         bits = words & np.uint64(mask)
         address |= bits << np.uint64(up) if up >= 0 else bits >> np.uint64(-up)
     return address
+
+
+def leads_to(words: U64, level: Level) -> U64:
+    """Return where the tables are that some entries of a table lead to.
+
+    Parameters
+    ----------
+    words : ndarray of shape (n,), dtype uint64
+    level : Level
+        Of the table.
+    """
+    words = words[words != 0]
+    for entry in level.entries:
+        fits = (words & np.uint64(entry.mask)) == np.uint64(entry.value)
+        if entry.page_shift is None:
+            return _address(words[fits], entry.address)
+        words = words[~fits]
+    return words[:0]
 
 
 def walk(read_words: ReadWords, root: int, vaddrs: U64, paging: Paging) -> Translation:

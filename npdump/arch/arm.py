@@ -102,4 +102,5 @@ ARCH = Arch(
     max_physmem_bits=lambda facts: 36 if "CONFIG_ARM_LPAE" in facts else 32,
     phys_base=_phys_offset,
     elf_bits=(32, 64),
+    stack_register=13,  # Linux arch/arm/include/uapi/asm/ptrace.h, ARM_sp
 )

@@ -165,4 +165,5 @@ ARCH = Arch(
     # v5.12 made sections smaller and exports their size.
     section_size_bits=lambda facts: 30,
     max_physmem_bits=lambda facts: 52 if facts.get("NUMBER(VA_BITS)") == 52 else 48,
+    stack_register=31,  # Linux arch/arm64/include/uapi/asm/ptrace.h, struct user_pt_regs
 )

@@ -78,4 +78,5 @@ ARCH = Arch(
     max_physmem_bits=lambda facts: 36 if "CONFIG_X86_PAE" in facts else 32,
     aligns_u64=False,
     elf_bits=(32, 64),
+    stack_register=15,  # Linux arch/x86/include/asm/user_32.h, struct user_regs_struct
 )

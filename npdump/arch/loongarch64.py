@@ -66,4 +66,5 @@ ARCH = Arch(
     space=_space,
     section_size_bits=lambda facts: 29,
     max_physmem_bits=lambda facts: 48,
+    stack_register=3,  # Linux arch/loongarch/include/uapi/asm/reg.h, LOONGARCH_EF_R3
 )

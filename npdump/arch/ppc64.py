@@ -189,4 +189,5 @@ ARCH = Arch(
     space=_space,
     section_size_bits=lambda facts: 24,
     max_physmem_bits=_max_physmem_bits,
+    stack_register=1,  # Linux arch/powerpc/include/uapi/asm/ptrace.h, struct pt_regs: r1
 )

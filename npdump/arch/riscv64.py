@@ -94,4 +94,5 @@ ARCH = Arch(
     space=_space,
     section_size_bits=lambda facts: 27,
     max_physmem_bits=lambda facts: 56,
+    stack_register=2,  # Linux arch/riscv/include/uapi/asm/ptrace.h, struct user_regs_struct: after pc and ra
 )

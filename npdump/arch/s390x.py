@@ -142,4 +142,5 @@ ARCH = Arch(
     space=_space,
     section_size_bits=lambda facts: 28,
     max_physmem_bits=_max_physmem_bits,
+    stack_register=17,  # Linux arch/s390/include/uapi/asm/ptrace.h, s390_regs: r15 after the PSW of two words
 )

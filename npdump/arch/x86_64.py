@@ -132,4 +132,5 @@ ARCH = Arch(
     max_physmem_bits=_max_physmem_bits,
     phys_base=_phys_base,
     locate=_locate,
+    stack_register=19,  # Linux arch/x86/include/asm/user_64.h, struct user_regs_struct
 )

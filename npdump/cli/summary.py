@@ -35,6 +35,7 @@ def as_text(summary: Summary) -> str:
         *([] if n_elf_remaining is None else [f"     in ELF format : {_hex(n_elf_remaining)}"]),
         *([f"    Pages that could not be had    : {_hex(summary.n_lost)}"] if summary.n_lost else []),
         *([f"    Pages of removed memory        : {_hex(summary.n_removed)}"] if summary.n_removed else []),
+        *([f"    Pages that debuggers need      : {_hex(summary.n_guarded)}"] if summary.n_guarded else []),
         *([f"    Pages stored with an equal one : {_hex(summary.n_shared)}"] if summary.n_shared else []),
     ]
     if summary.n_ram:

@@ -232,6 +232,19 @@ class VirtualMemory:
         """Return the ``u64`` at ``vaddr``; raises as `read` does."""
         return self._read_number(vaddr, self.dtype("u8"))
 
+    def paddrs(self, vaddrs: U64) -> tuple[U64, Bool]:
+        """Return the physical addresses of single ones, and which of them are mapped at all; each of shape (n,)."""
+        paddrs, found = np.zeros(len(vaddrs), np.uint64), np.zeros(len(vaddrs), np.bool_)
+        for region in self._regions:
+            inside = (vaddrs >= region.start) & (vaddrs < region.stop)
+            paddrs[inside] = vaddrs[inside] - np.uint64(region.start) + np.uint64(region.paddr & _U64_MAX)
+            found |= inside
+        rest = np.flatnonzero(~found)
+        if self.space.paging is not None and len(rest):
+            at = self._walk(self.space.paging, vaddrs[rest])
+            paddrs[rest], found[rest] = at.paddrs, at.mapped
+        return paddrs, found
+
     def read_words(self, vaddrs: U64) -> tuple[U64, Bool]:
         """Read many unsigned longs at once.
 
@@ -246,15 +259,7 @@ class VirtualMemory:
         found : ndarray of shape (n,), dtype bool
             Whether the address is mapped, and what it is mapped to is in the dump.
         """
-        paddrs, found = np.zeros(len(vaddrs), np.uint64), np.zeros(len(vaddrs), np.bool_)
-        for region in self._regions:
-            inside = (vaddrs >= region.start) & (vaddrs < region.stop)
-            paddrs[inside] = vaddrs[inside] - np.uint64(region.start) + np.uint64(region.paddr & _U64_MAX)
-            found |= inside
-        rest = np.flatnonzero(~found)
-        if self.space.paging is not None and len(rest):
-            at = self._walk(self.space.paging, vaddrs[rest])
-            paddrs[rest], found[rest] = at.paddrs, at.mapped
+        paddrs, found = self.paddrs(vaddrs)
         words = np.zeros(len(vaddrs), np.uint64)
         for i in np.flatnonzero(found).tolist():
             try:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from npdump.kernel.kernel import Kernel
+    from npdump.pages.vital import Guard
     from npdump.sources import Source
 
 __all__ = [
@@ -92,6 +93,8 @@ class ScanContext(NamedTuple):
         Page frames, ascending, before and after which totals are kept apart.
     all_struct_pages : StructPages or None
         As ``struct_pages``, whether the level needs them or not.
+    guard : Guard or None
+        Keeps pages that a debugger cannot start without.
     deciders : tuple of Decide
         Have the last word about classes, one after the other; asked once more for each pass over the pages.
     """
@@ -106,6 +109,7 @@ class ScanContext(NamedTuple):
     drops_unaccepted: bool = False
     edges: Sequence[int] = ()
     all_struct_pages: StructPages | None = None
+    guard: Guard | None = None
     deciders: tuple[Decide, ...] = ()
 
 
@@ -267,6 +271,8 @@ class PageScan:
                 has_data = mask_of(self._context.source.data_runs, start, stop) & is_ram
                 classes, carry = self._classify(records, start, stop, is_ram, carry)
                 batch = ClassBatch(start, stop, classes, is_ram, has_data, n_unreadable)
+            if self._context.guard is not None:
+                batch = self._context.guard.keep(batch)
             for decide in self._context.deciders:
                 if records is None and self._context.all_struct_pages is not None:
                     records = self._context.all_struct_pages.read(start, stop)
@@ -367,6 +373,10 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
         return context
     for gap in page.missing(level & ~DumpLevel.FREE if context.free_blocks else level):
         observer.warn(f"VMCOREINFO lacks {gap}")
+    if level & ~DumpLevel.ZERO:
+        from npdump.pages.vital import find_vital  # half of all dumps are made at levels 0 and 1
+
+        context = context._replace(guard=find_vital(kernel, source, memmap, page.nbytes, observer))
     return context._replace(struct_pages=struct_pages)
 
 

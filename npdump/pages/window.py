@@ -42,6 +42,8 @@ class ClassBatch(NamedTuple):
         Whether the input has the page or had it before it was filtered, and whether it has its bytes.
     n_unreadable : int
         Struct pages that could not be read; their pages are kept.
+    n_guarded : int
+        Pages that are kept whatever their struct pages say.
     """
 
     pfn_start: int
@@ -50,6 +52,7 @@ class ClassBatch(NamedTuple):
     is_ram: Bool
     has_data: Bool
     n_unreadable: int = 0
+    n_guarded: int = 0
 
 
 class Totals(NamedTuple):
@@ -63,11 +66,14 @@ class Totals(NamedTuple):
         Pages that the input has, or had before it was filtered.
     n_unreadable : int
         Struct pages that could not be read; their pages are kept.
+    n_guarded : int
+        Pages that are kept whatever their struct pages say.
     """
 
     by_part: I64
     n_ram: int
     n_unreadable: int
+    n_guarded: int = 0
 
     @property
     def counts(self) -> I64:
@@ -76,7 +82,12 @@ class Totals(NamedTuple):
 
     def plus(self, other: Totals) -> Totals:
         """Return the sums."""
-        return Totals(self.by_part + other.by_part, self.n_ram + other.n_ram, self.n_unreadable + other.n_unreadable)
+        return Totals(
+            self.by_part + other.by_part,
+            self.n_ram + other.n_ram,
+            self.n_unreadable + other.n_unreadable,
+            self.n_guarded + other.n_guarded,
+        )
 
 
 class Window:
@@ -105,12 +116,12 @@ class Window:
         self.ram, self.kept, self.unsafe = (Bitmap(pfn_start, pfn_stop, allocate) for _ in range(3))
         self._edges = edges
         self._counts: I64 = np.zeros((len(edges) + 1, len(PageClass)), np.int64)
-        self._n_ram = self._n_unreadable = 0
+        self._n_ram = self._n_unreadable = self._n_guarded = 0
 
     @property
     def totals(self) -> Totals:
         """Numbers of what was taken so far."""
-        return Totals(self._counts, self._n_ram, self._n_unreadable)
+        return Totals(self._counts, self._n_ram, self._n_unreadable, self._n_guarded)
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
         """Yield the parts that page frames belong to, and which of them are in each."""
@@ -125,6 +136,7 @@ class Window:
         """Take the next pages."""
         start, stop = batch.pfn_start, batch.pfn_stop
         self._n_unreadable += batch.n_unreadable
+        self._n_guarded += batch.n_guarded
         if batch.classes.base is ALL_FREE:
             # Most of a large machine's memory is free, and takes no longer look.
             self.ram.fill(start, stop)

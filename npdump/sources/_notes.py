@@ -18,6 +18,7 @@ __all__ = [
     "Note",
     "count_cpus",
     "cpu_pids",
+    "cpu_registers",
     "find_eraseinfo",
     "find_vmcoreinfos",
     "has_xen_info",
@@ -66,6 +67,23 @@ def cpu_pids(notes: NoteArea, bits: int, byte_order: ByteOrder) -> list[int]:
         struct.unpack_from(f"{byte_order}i", notes.area, note.desc_offset + at)[0]
         for note in parse_notes(notes.area, byte_order)
         if note.name == b"CORE" and note.type == elf.NT_PRSTATUS and note.desc_nbytes >= at + 4
+    ]
+
+
+def cpu_registers(notes: NoteArea, bits: int, byte_order: ByteOrder, kernel_order: ByteOrder) -> list[tuple[int, ...]]:
+    """Return what is from the registers of each CPU on, as words, in the order of their NT_PRSTATUS notes.
+
+    References
+    ----------
+    Linux include/linux/elfcore.h, struct elf_prstatus: ``pr_reg`` comes after four PIDs and four times.
+    """
+    at, word = (112, "Q") if bits == 64 else (72, "I")
+    return [
+        struct.unpack_from(
+            f"{kernel_order}{(note.desc_nbytes - at) * 8 // bits}{word}", notes.area, note.desc_offset + at
+        )
+        for note in parse_notes(notes.area, byte_order)
+        if note.name == b"CORE" and note.type == elf.NT_PRSTATUS and note.desc_nbytes > at
     ]
 
 

@@ -15,7 +15,7 @@ from npdump.kernel.dmesg.log import Log, Record
 if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
 
-__all__ = ["Log", "Record", "as_text", "read"]
+__all__ = ["Log", "Record", "areas", "as_text", "read"]
 
 CALLER_WIDTH = 8
 _SHOWN = [chr(byte) if 0x20 <= byte < 0x7F or byte in b"\t\n" else f"\\x{byte:02x}" for byte in range(256)]
@@ -43,6 +43,11 @@ def read(kernel: Kernel, partial: bool = False) -> Log:
     if "SYMBOL(log_first_idx)" in kernel.facts:
         return older.read_records(kernel, partial)
     return older.read_characters(kernel)
+
+
+def areas(kernel: Kernel) -> list[tuple[int, int]]:
+    """Return the address and the bytes of each piece of memory that the log is in; raises as `read` does."""
+    return lockless.areas(kernel) if "SYMBOL(prb)" in kernel.facts else [older.area(kernel)]
 
 
 def as_text(log: Log) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from npdump.arrays import U8, Records
     from npdump.kernel.kernel import Kernel
 
-__all__ = ["read"]
+__all__ = ["areas", "read"]
 
 MAX_COUNT_BITS = 26
 """Each descriptor is for 32 bytes of text or more (Linux PRB_AVGBITS)."""
@@ -94,8 +94,19 @@ def read(kernel: Kernel, partial: bool) -> Log:
     return Log("lockless", tuple(records), doubts=tuple(doubts))
 
 
-def _open(kernel: Kernel, doubts: list[str]) -> _Ring:
-    facts, memory, word = kernel.facts, kernel.memory, kernel.memory.word
+class _Places(NamedTuple):
+    """Where the ring is: ``desc_ring`` is the struct that leads to ``descs`` and ``infos``, the rest as in `_Ring`."""
+
+    desc_ring: int
+    count_bits: int
+    descs: int
+    infos: int
+    text: int
+    text_nbytes: int
+
+
+def _places(kernel: Kernel) -> _Places:
+    facts, memory = kernel.facts, kernel.memory
     prb = memory.read_word(facts.need("SYMBOL(prb)", _WHY))
     desc_ring = prb + facts.need("OFFSET(printk_ringbuffer.desc_ring)", _WHY)
     data_ring = prb + facts.need("OFFSET(printk_ringbuffer.text_data_ring)", _WHY)
@@ -103,12 +114,35 @@ def _open(kernel: Kernel, doubts: list[str]) -> _Ring:
     size_bits = memory.read_u32(data_ring + facts.need("OFFSET(prb_data_ring.size_bits)", _WHY))
     if count_bits > MAX_COUNT_BITS or size_bits >= MAX_LOG_NBYTES.bit_length():
         raise AddressError(f"the kernel log at {prb:#x} would have 2^{count_bits} records: the dump is damaged")
+    return _Places(
+        desc_ring,
+        count_bits,
+        memory.read_word(desc_ring + facts.need("OFFSET(prb_desc_ring.descs)", _WHY)),
+        memory.read_word(desc_ring + facts.need("OFFSET(prb_desc_ring.infos)", _WHY)),
+        memory.read_word(data_ring + facts.need("OFFSET(prb_data_ring.data)", _WHY)),
+        1 << size_bits,
+    )
+
+
+def areas(kernel: Kernel) -> list[tuple[int, int]]:
+    """Return the address and the bytes of each table of the ring."""
+    places, need = _places(kernel), kernel.facts.need
+    return [
+        (places.descs, need("SIZE(prb_desc)", _WHY) << places.count_bits),
+        (places.infos, need("SIZE(printk_info)", _WHY) << places.count_bits),
+        (places.text, places.text_nbytes),
+    ]
+
+
+def _open(kernel: Kernel, doubts: list[str]) -> _Ring:
+    facts, memory, word = kernel.facts, kernel.memory, kernel.memory.word
+    places = _places(kernel)
 
     def ring_word(key: str) -> int:
-        return memory.read_word(desc_ring + facts.need(f"OFFSET(prb_desc_ring.{key})", _WHY))
+        return memory.read_word(places.desc_ring + facts.need(f"OFFSET(prb_desc_ring.{key})", _WHY))
 
     def table(vaddr: int, dtype: np.dtype[np.void], what: str) -> Records:
-        return read_lossy(kernel, vaddr, dtype.itemsize << count_bits, what, doubts)[0].view(dtype)
+        return read_lossy(kernel, vaddr, dtype.itemsize << places.count_bits, what, doubts)[0].view(dtype)
 
     blocks = facts.need("OFFSET(prb_desc.text_blk_lpos)", _WHY)
     desc = {
@@ -122,11 +156,10 @@ def _open(kernel: Kernel, doubts: list[str]) -> _Ring:
         "text_len": ("u2", "OFFSET(printk_info.text_len)"),
         "caller_id": ("u4", "OFFSET(printk_info.caller_id)"),
     }
-    data = memory.read_word(data_ring + facts.need("OFFSET(prb_data_ring.data)", _WHY))
     return _Ring(
-        descs=table(ring_word("descs"), kernel.struct("prb_desc", desc), "its descriptors"),
-        infos=table(ring_word("infos"), kernel.struct("printk_info", info, ("ts_nsec", "text_len")), "its infos"),
-        text=read_lossy(kernel, data, 1 << size_bits, "its text", doubts)[0],
+        descs=table(places.descs, kernel.struct("prb_desc", desc), "its descriptors"),
+        infos=table(places.infos, kernel.struct("printk_info", info, ("ts_nsec", "text_len")), "its infos"),
+        text=read_lossy(kernel, places.text, places.text_nbytes, "its text", doubts)[0],
         # An atomic_long_t holds its counter and nothing else.
         tail=ring_word("tail_id"),
         head=ring_word("head_id"),

@@ -21,17 +21,23 @@ if TYPE_CHECKING:
     from npdump.arrays import U8, Runs
     from npdump.kernel.kernel import Kernel
 
-__all__ = ["read_characters", "read_records"]
+__all__ = ["area", "read_characters", "read_records"]
 
 _WHY = "to read the kernel log"
 
 
-def _buffer(kernel: Kernel, doubts: list[str]) -> tuple[U8, Runs]:
-    """Return the log buffer of a kernel before 5.10, and the ranges of it that are not in the dump."""
+def area(kernel: Kernel) -> tuple[int, int]:
+    """Return the address and the bytes of the log buffer of a kernel before 5.10."""
     at = kernel.memory.read_word(kernel.facts.need("SYMBOL(log_buf)", _WHY))
     nbytes = kernel.memory.read_u32(kernel.facts.need("SYMBOL(log_buf_len)", _WHY))
     if not 0 < nbytes <= MAX_LOG_NBYTES:
         raise AddressError(f"the kernel log at {at:#x} would have {nbytes} bytes: the dump is damaged")
+    return at, nbytes
+
+
+def _buffer(kernel: Kernel, doubts: list[str]) -> tuple[U8, Runs]:
+    """Return the log buffer, and the ranges of it that are not in the dump."""
+    at, nbytes = area(kernel)
     return read_lossy(kernel, at, nbytes, "its text", doubts)
 
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the kernel's image and its per-CPU variables are, by the symbols that the kernel carries itself.
+
+What the kernel gives back once it has started is not counted in: code and data of its initialisation, and what fills
+the gaps between sections.
+
+References
+----------
+Linux ``arch/*/kernel/vmlinux.lds.S`` and ``include/asm-generic/vmlinux.lds.h`` for the sections;
+``arch/x86/mm/init.c`` free_initmem(), ``arch/x86/mm/init_64.c`` mark_rodata_ro(), ``arch/x86/kernel/alternative.c``
+and ``arch/x86/mm/mem_encrypt_amd.c`` mem_encrypt_free_decrypted_mem() for what is given back of them;
+``mm/percpu.c``: of the memory of a CPU, what follows the static variables may be given back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npdump.arrays import join, subtract
+from npdump.errors import FactError
+from npdump.kernel.facts import kallsyms
+
+if TYPE_CHECKING:
+    from npdump.kernel.kernel import Kernel
+
+__all__ = ["data_areas", "find_symbols", "per_cpu_areas", "per_cpu_offsets", "text_areas"]
+
+MAX_IMAGE_NBYTES = 1 << 30
+MAX_PER_CPU_NBYTES = 1 << 24
+MAX_CPUS = 1 << 14
+
+_TEXT = (("_stext", "_etext"), ("__start_rodata", "__end_rodata"))
+_DATA = (("_sdata", "_edata"), ("_edata", "__init_begin"), ("__init_end", "__bss_start"), ("__bss_start", "__bss_stop"))
+_FREED = (
+    ("__init_begin", "__init_end"),
+    ("__smp_locks", "__smp_locks_end"),
+    ("__start_bss_decrypted_unused", "__end_bss_decrypted"),
+)
+_POINTERS = ("vmcoreinfo_data", "vmcoreinfo_note")
+_OTHERS = ("linux_banner", "init_task", "__per_cpu_offset", "__per_cpu_start", "__per_cpu_end", "__cpu_possible_mask")
+_TASKS = ("nr_cpu_ids", "current_task", "pcpu_hot", "cpu_current_top_of_stack", "hardirq_stack_ptr", "__entry_task")
+
+_WANTED = {*(name for pair in (*_TEXT, *_DATA, *_FREED) for name in pair), *_POINTERS, *_OTHERS, *_TASKS}
+
+Area = tuple[int, int]
+"""An address of the kernel's and a number of bytes."""
+
+
+def find_symbols(kernel: Kernel) -> dict[str, int]:
+    """Return the addresses of what is wanted of the kernel's symbols, as far as it tells them.
+
+    Raises
+    ------
+    FactError, AddressError
+        If its table of symbols should be there, and is not or is damaged.
+    """
+    if not kallsyms.is_there(kernel.facts):
+        return {}
+    return kallsyms.find(kernel.facts, kernel.memory.read, kernel.memory.word, _WANTED)
+
+
+def text_areas(symbols: dict[str, int]) -> list[Area]:
+    """Return where code and constants are."""
+    return _between(symbols, _TEXT)
+
+
+def data_areas(kernel: Kernel, symbols: dict[str, int]) -> list[Area]:
+    """Return where the kernel's variables are, those that VMCOREINFO names if nothing else is known, and its text."""
+    word, page_size = kernel.memory.word.itemsize, kernel.page_size
+    named = [fact.value for key, fact in kernel.facts.items() if key.startswith("SYMBOL(")]
+    named += [symbols[name] for name in ("init_task", "linux_banner") if name in symbols]
+    areas = [(vaddr, word) for vaddr in named if kernel.memory.is_kernel_vaddr(vaddr)]
+    pointers, _ = kernel.memory.read_words(
+        np.array([symbols[name] for name in _POINTERS if name in symbols], np.uint64)
+    )
+    areas += [(vaddr, page_size) for vaddr in pointers.tolist() if kernel.memory.is_kernel_vaddr(vaddr)]
+    return [*areas, *_between(symbols, _DATA)]
+
+
+def _between(symbols: dict[str, int], pairs: tuple[tuple[str, str], ...]) -> list[Area]:
+    """Return what is between pairs of symbols, without what is given back."""
+    runs = [(symbols[a], symbols[b]) for a, b in pairs if a in symbols and symbols[a] < symbols.get(b, 0)]
+    if not runs:
+        return []
+    base = min(start for start, _ in runs)
+    if max(stop for _, stop in runs) - base > MAX_IMAGE_NBYTES:
+        raise FactError("the kernel's symbols are too far apart for an image: the dump is damaged")
+    freed = [(symbols[a], symbols[b]) for a, b in _FREED if a in symbols and symbols[a] < symbols.get(b, 0)]
+    within = [(start - base, stop - base) for start, stop in freed if base <= stop and start - base <= MAX_IMAGE_NBYTES]
+    image = join(np.array(sorted((start - base, stop - base) for start, stop in runs), np.int64))
+    left = subtract(image, join(np.array(sorted(within), np.int64).reshape(-1, 2)))
+    return [(base + start, stop - start) for start, stop in left.tolist()]
+
+
+def per_cpu_offsets(kernel: Kernel, symbols: dict[str, int]) -> list[int]:
+    """Return what each CPU adds to the address of a per-CPU variable; raises FactError or AddressError."""
+    memory = kernel.memory
+    missing = [name for name in ("__per_cpu_offset", "__cpu_possible_mask", "nr_cpu_ids") if name not in symbols]
+    if missing:
+        raise FactError(f"the kernel does not tell where {missing[0]} is")
+    n = memory.read_u32(symbols["nr_cpu_ids"])
+    if not 0 < n <= MAX_CPUS:
+        raise FactError(f"the kernel would have {n} CPUs: the dump is damaged")
+    offsets = memory.read_array(symbols["__per_cpu_offset"], memory.word, n).tolist()
+    n_bits = memory.word.itemsize * 8
+    masks = memory.read_array(symbols["__cpu_possible_mask"], memory.word, -(-n // n_bits)).tolist()
+    # What is there for CPUs that cannot be, leads into memory that was given back.
+    return [offset for cpu, offset in enumerate(offsets) if masks[cpu // n_bits] >> cpu % n_bits & 1]
+
+
+def per_cpu_areas(kernel: Kernel, symbols: dict[str, int], offsets: list[int]) -> list[Area]:
+    """Return where the static per-CPU variables of CPUs are; raises FactError."""
+    start, stop = symbols.get("__per_cpu_start", 0), symbols.get("__per_cpu_end", 0)
+    if not 0 < stop - start <= MAX_PER_CPU_NBYTES:
+        raise FactError("the kernel does not tell how large its per-CPU variables are")
+    mask = (1 << kernel.memory.word.itemsize * 8) - 1
+    return [(start + offset & mask, stop - start) for offset in offsets]
