@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -330,6 +331,40 @@ def test_reports_are_pages_and_tables(done, tmp_path):
     harness.run_ok("fleet", "report", catalogue, tmp_path / "table.parquet")
     table = parquet.read_table(tmp_path / "table.parquet")
     assert (table.num_rows, str(table.schema.field("memory_nbytes").type)) == (30, "int64")
+
+
+@pytest.mark.filterwarnings("ignore")  # of pandas
+def test_a_catalogue_opens_in_a_line_as_the_documentation_says(done, tmp_path, monkeypatch):
+    text = (harness.REPOSITORY / "docs" / "fleet.rst").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("fleet.sqlite").symlink_to(done[0])
+    names = {"sqlite3": sqlite3, "pandas": pytest.importorskip("pandas")}
+    exec(re.search(r"^ +(frame = .+)$", text, re.MULTILINE)[1], names)
+    counted = names["frame"].groupby("signature", dropna=False).size()
+    assert counted.sum() == 30
+    duckdb = pytest.importorskip("duckdb")
+    harness.run_ok("fleet", "report", "fleet.sqlite", "dumps.parquet", cwd=tmp_path)
+    rows = duckdb.sql(re.search(r"``(SELECT .+ GROUP BY ALL)``", text)[1]).fetchall()
+    assert sorted(n for _, n in rows) == sorted(counted)
+    assert len(rows) > 1
+
+
+def test_a_full_disk_of_the_catalogue_stops_the_fleet_in_a_line(small_disk, tmp_path, folder):
+    disk = small_disk(1)
+    run_fleet(folder / "built00", "--do", "info", "--catalogue", disk / "c.sqlite")
+    with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    command = (folder, "--do", "info", "--catalogue", disk / "c.sqlite", "--jobs", "1")
+    result = run_fleet(*command)
+    assert result.returncode == 1
+    assert f"{disk}/c.sqlite: the disk is full: make room and start again" in result.stderr
+    assert "Traceback" not in result.stderr
+    (disk / "filler").unlink()
+    result = run_fleet(*command, "--json")
+    # What was known before the disk was full still is.
+    assert json.loads(result.stdout)["n_known"] >= 1
+    assert len(read_rows(str(disk / "c.sqlite"))) == 30
 
 
 def test_a_catalogue_is_one_fleets_alone(tmp_path):

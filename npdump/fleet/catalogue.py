@@ -31,6 +31,9 @@ __all__ = ["COLUMNS", "Catalogue", "columns_of", "read_rows"]
 _SCHEMA = 1
 _APPLICATION_ID = 0x6E706466  # "npdf": file(1) and others may tell by it whose it is
 
+_LOG_INDEX_NBYTES = 32 << 10
+"""SQLite makes room for so much of it at a time (https://www.sqlite.org/walformat.html)."""
+
 COLUMNS = {
     "dump": "TEXT PRIMARY KEY",  # path or URL
     "state": "TEXT NOT NULL",  # begun, done, failed, or other: no dump at all
@@ -226,9 +229,21 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL or (_is_io(error) and _is_full(path)):
             text = f"{path}: the disk is full: make room and start again: what was done is kept"
             raise NoSpace(text, path=path) from error
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise SourceError(f"{path}: is no catalogue: give another --catalogue", path=path) from error
         raise SinkError(f"{path}: the catalogue can't be used: {error}", path=path) from error
+
+
+def _is_io(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
+
+
+def _is_full(path: str) -> bool:
+    """Return whether there is no room: of the file that the write-ahead log is shared by SQLite doesn't say why."""
+    with suppress(OSError):
+        status = os.statvfs(os.path.dirname(path) or ".")
+        return status.f_bavail * status.f_frsize < _LOG_INDEX_NBYTES
+    return False
