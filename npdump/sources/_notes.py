@@ -195,9 +195,9 @@ def has_xen_info(area: bytes, byte_order: ByteOrder) -> bool:
     )
 
 
-def make_note(name: bytes, desc: bytes, byte_order: ByteOrder) -> bytes:
-    """Return a note of type 0."""
-    header = _NHDR[byte_order].pack(len(name) + 1, len(desc), 0)
+def make_note(name: bytes, desc: bytes, byte_order: ByteOrder, kind: int = 0) -> bytes:
+    """Return a note, of type 0 by default."""
+    header = _NHDR[byte_order].pack(len(name) + 1, len(desc), kind)
     return header + _padded(name + b"\0") + _padded(desc)
 
 

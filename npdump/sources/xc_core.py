@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Cores of Xen's domains, by ``xl dump-core``: ELF files without program headers, whose sections hold the pages.
 
-Those of domains that have page frames of their own (HVM, PVH) are read: a section tells the page frame of each page.
-Page tables of a paravirtual domain hold page frames of the machine, of which such a file has no map that a dump could
-carry on.
+Of domains that have page frames of their own (HVM, PVH) a section tells the page frame of each page. Page tables of a
+paravirtual domain hold page frames of the machine: its memory is taken by these, as in the dump of a host. A section
+says which of them each of its own is; that table is put behind memory in the form that the dump of a host has it in,
+and a note of the hypervisor leads there.
 
 References
 ----------
@@ -12,32 +13,45 @@ Xen ``docs/misc/dump-core-format.txt`` and ``xen/include/public/elfnote.h``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npdump.arrays import group_edges
-from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
+from npdump.arrays import group_edges, unique
+from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts import elf, machine
-from npdump.sources import SEGMENT, Header, History, NoteArea, Source
+from npdump.sources import SEGMENT, Header, History, NoteArea, Source, _xen_frames
 from npdump.sources._extents import PageExtents
 from npdump.sources._image import Image
+from npdump.sources._notes import note_area, parse_notes
 from npdump.sources._segments import memory_of
 from npdump.sources._vmcoreinfo_scan import complete
+from npdump.storage._appended import Appended
 
 if TYPE_CHECKING:
-    from npdump.arrays import I64, Records
+    import numpy.typing as npt
+
+    from npdump.arrays import I64, U64, Records
     from npdump.storage import Storage
 
 __all__ = ["FORMAT"]
 
 _BITS = 64
 _MAX_SECTIONS = 64
-_MAX_NAMES_NBYTES = 1 << 16
+_MAX_NAMES_NBYTES = _MAX_NOTES_NBYTES = 1 << 16
 _MAX_PADDR = 1 << 52
 """No x86_64 machine has more address bits."""
 
 _NO_PFN = (1 << 64) - 1
+_PAGE_SIZE = machine.page_size_of(machine.EM.X86_64, None)
+_MAX_FRAME = _MAX_PADDR // _PAGE_SIZE
+_P2M = np.dtype([("pfn", "<u8"), ("gmfn", "<u8")])
+_NT_XEN_VERSION = 0x2000002
+"""XEN_ELFNOTE_DUMPCORE_XEN_VERSION, which begins with the two numbers of the version."""
+
+_VERSION = struct.Struct("<QQ")
+_NO_NOTES = NoteArea()
 
 
 def _sections(storage: Storage) -> dict[str, tuple[int, int]]:
@@ -60,39 +74,118 @@ def _sections(storage: Storage) -> dict[str, tuple[int, int]]:
     }
 
 
-def _pfns(storage: Storage, sections: dict[str, tuple[int, int]]) -> I64:
-    """Return the page frame of each page, in their order in the file; -1 where a page has none."""
-    offset, nbytes = sections[".xen_pfn"]
+def _table(storage: Storage, place: tuple[int, int], dtype: np.dtype) -> npt.NDArray[Any]:
+    """Return what the table in a section says of each page, in their order in the file."""
+    offset, nbytes = place
     if offset + nbytes > storage.nbytes:
         raise TruncatedDump(
             f"{storage.path}: ends at byte {storage.nbytes}, before the table of its page frames: copy it again",
             path=storage.path,
             offset=storage.nbytes,
         )
-    pfns = np.frombuffer(storage.read(offset, nbytes // 8 * 8), "<u8")
-    too_high = (pfns >= _MAX_PADDR // machine.page_size_of(machine.EM.X86_64, None)) & (pfns != _NO_PFN)
+    return np.frombuffer(storage.read(offset, nbytes // dtype.itemsize * dtype.itemsize), dtype)
+
+
+def _frames(storage: Storage, numbers: U64, stop: int) -> I64:
+    """Return page frames, -1 where a page has none."""
+    too_high = (numbers >= stop) & (numbers != _NO_PFN)
     if too_high.any():
         raise CorruptDump(
-            f"{storage.path}: its table of page frames says {int(pfns[too_high][0]):#x}, which no machine has: it is "
-            "damaged",
+            f"{storage.path}: its table of page frames says {int(numbers[too_high][0]):#x}, which no machine has: it "
+            "is damaged",
             path=storage.path,
         )
-    return pfns.astype(np.int64)
+    return numbers.astype(np.int64)
 
 
-def _segments(pfns: I64, pages_offset: int, page_size: int) -> Records:
+def _segments(storage: Storage, frames: I64, place: tuple[int, int]) -> Records:
     """Return the runs of pages that are together in memory and in the file."""
-    rows = np.flatnonzero(pfns >= 0)
+    offset, nbytes = place
+    if offset >= storage.nbytes:
+        raise TruncatedDump(
+            f"{storage.path}: ends at byte {storage.nbytes}, before its pages: copy it again",
+            path=storage.path,
+            offset=storage.nbytes,
+        )
+    frames = frames[: nbytes // _PAGE_SIZE]
+    rows = np.flatnonzero(frames >= 0)
     if not len(rows):
-        return np.empty(0, SEGMENT)
-    used = pfns[rows]
+        raise CorruptDump(f"{storage.path}: has no page of memory", path=storage.path)
+    used = frames[rows]
     firsts, lasts = group_edges((np.diff(used) != 1) | (np.diff(rows) != 1))
     segments = np.zeros(len(firsts), SEGMENT)
-    segments["paddr"] = used[firsts] * page_size
-    segments["filesz"] = segments["memsz"] = (used[lasts] - used[firsts] + 1) * page_size
-    segments["offset"] = pages_offset + rows[firsts] * page_size
+    segments["paddr"] = used[firsts] * _PAGE_SIZE
+    segments["filesz"] = segments["memsz"] = (used[lasts] - used[firsts] + 1) * _PAGE_SIZE
+    segments["offset"] = offset + rows[firsts] * _PAGE_SIZE
     segments["flags"] = elf.PF_RWX
     return segments
+
+
+def _doubts(storage: Storage, frames: I64, place: tuple[int, int]) -> tuple[str, ...]:
+    """Return what the file contradicts itself in."""
+    n_pages = place[1] // _PAGE_SIZE
+    doubts = []
+    if n_pages != len(frames):
+        doubts.append(f"{storage.path}: has {n_pages} pages and a table of {len(frames)}: what is in both is taken")
+    used = frames[frames >= 0]
+    n_twice = len(used) - len(unique(used))
+    if n_twice:
+        doubts.append(f"{storage.path}: its table has {n_twice} page frames twice: the first page of each is taken")
+    return tuple(doubts)
+
+
+def _image(storage: Storage, segments: Records, doubts: tuple[str, ...], notes: NoteArea = _NO_NOTES) -> Image:
+    memory = memory_of(storage, segments, _PAGE_SIZE)
+    return Image(
+        path=storage.path,
+        format_name="Xen domain core",
+        header=Header(_BITS, "<", machine.EM.X86_64),
+        page_size=_PAGE_SIZE,
+        notes=notes,
+        segments=segments,
+        max_mapnr=memory.max_mapnr,
+        ram_runs=memory.ram_runs,
+        data_runs=memory.data_runs,
+        history=History(n_lost=memory.n_lost, doubts=doubts),
+        pages=PageExtents(storage, memory.paddr, memory.nbytes, memory.offset, _PAGE_SIZE),
+    )
+
+
+def _paravirtual(storage: Storage, sections: dict[str, tuple[int, int]]) -> Image:
+    """Return the image of a domain whose page tables hold the machine's page frames."""
+    place = sections[".xen_pages"]
+    table = _table(storage, sections[".xen_p2m"], _P2M)
+    pfns = _frames(storage, table["pfn"], _xen_frames.MAX_PFN)
+    mfns = _frames(storage, table["gmfn"], _MAX_FRAME - _xen_frames.MAX_NPAGES)
+    mfns[pfns < 0] = -1
+    segments = _segments(storage, mfns, place)
+    has_page = mfns >= 0
+    first_mfn = int(mfns.max()) + 1
+    tables = _xen_frames.frame_tables(pfns[has_page], mfns[has_page], first_mfn)
+    # Behind a gap in the file, so that no run of pages is in both.
+    start = (storage.nbytes // _PAGE_SIZE + 2) * _PAGE_SIZE
+    tail = np.zeros(1, SEGMENT)
+    tail["paddr"], tail["offset"], tail["flags"] = first_mfn * _PAGE_SIZE, start, elf.PF_RWX
+    tail["filesz"] = tail["memsz"] = len(tables)
+    notes = _xen_frames.crash_info(_version(storage, sections), first_mfn)
+    return _image(
+        Appended(storage, start, tables),
+        np.concatenate((segments, tail)),
+        _doubts(storage, mfns, place),
+        note_area(notes, "<"),
+    )
+
+
+def _version(storage: Storage, sections: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """Return the hypervisor's version, zeros if the file doesn't say it."""
+    offset, nbytes = sections.get(".note.Xen", (0, 0))
+    if offset + nbytes <= storage.nbytes and nbytes <= _MAX_NOTES_NBYTES:
+        area = storage.read(offset, nbytes)
+        for note in parse_notes(area, "<"):
+            if note.name == b"Xen" and note.type == _NT_XEN_VERSION and note.desc_nbytes >= _VERSION.size:
+                major, minor = _VERSION.unpack_from(area, note.desc_offset)
+                return major, minor
+    return 0, 0
 
 
 class XcCoreFormat:
@@ -109,40 +202,13 @@ class XcCoreFormat:
         sections = _sections(storage)
         if ".xen_pages" not in sections:
             raise CorruptDump(f"{storage.path}: has no program headers: no memory was dumped", path=storage.path)
-        if ".xen_pfn" not in sections:
-            raise UnknownFormat(
-                f"{storage.path}: is the core of a paravirtual Xen domain, by xl dump-core: crash reads it, npdump "
-                "doesn't",
-                path=storage.path,
-            )
-        page_size = machine.page_size_of(machine.EM.X86_64, None)
-        pfns = _pfns(storage, sections)
-        offset, nbytes = sections[".xen_pages"]
-        if offset >= storage.nbytes:
-            raise TruncatedDump(
-                f"{storage.path}: ends at byte {storage.nbytes}, before its pages: copy it again",
-                path=storage.path,
-                offset=storage.nbytes,
-            )
-        segments = _segments(pfns[: nbytes // page_size], offset, page_size)
-        if not len(segments):
-            raise CorruptDump(f"{storage.path}: has no page of memory", path=storage.path)
-        memory = memory_of(storage, segments, page_size)
-        return complete(
-            Image(
-                path=storage.path,
-                format_name="Xen domain core",
-                header=Header(_BITS, "<", machine.EM.X86_64),
-                page_size=page_size,
-                notes=NoteArea(),
-                segments=segments,
-                max_mapnr=memory.max_mapnr,
-                ram_runs=memory.ram_runs,
-                data_runs=memory.data_runs,
-                history=History(n_lost=memory.n_lost),
-                pages=PageExtents(storage, memory.paddr, memory.nbytes, memory.offset, page_size),
-            )
-        )
+        if ".xen_pfn" in sections:
+            place = sections[".xen_pages"]
+            pfns = _frames(storage, _table(storage, sections[".xen_pfn"], np.dtype("<u8")), _MAX_FRAME)
+            return complete(_image(storage, _segments(storage, pfns, place), _doubts(storage, pfns, place)))
+        if ".xen_p2m" in sections:
+            return complete(_paravirtual(storage, sections))
+        raise CorruptDump(f"{storage.path}: doesn't say which page frame each of its pages is", path=storage.path)
 
     def incomplete_mark(self, head: bytes) -> tuple[int, bytes]:
         """See `npdump.sources.Format.incomplete_mark`: npdump writes no such file."""

@@ -11,10 +11,9 @@ import numpy as np
 from npdump.arrays import I64, U8, Bool, Runs, intersect, join, resolve_overlaps
 from npdump.errors import CorruptDump, TruncatedDump
 from npdump.layouts.flattened import HEADER_NBYTES, RECORD, SIGNATURE
+from npdump.storage._inside import Inside
 
 if TYPE_CHECKING:
-    import os
-
     from npdump.storage import Storage
 
 __all__ = ["FlattenedStorage", "is_flattened"]
@@ -25,7 +24,7 @@ def is_flattened(head: bytes) -> bool:
     return head.startswith(SIGNATURE)
 
 
-class FlattenedStorage:
+class FlattenedStorage(Inside):
     """The file that a flattened one is made of; see `npdump.storage.Storage`.
 
     Records come in any order; of two for the same bytes the later one holds; what no record has is 0.
@@ -49,8 +48,7 @@ class FlattenedStorage:
     """
 
     def __init__(self, inner: Storage) -> None:
-        self.path = inner.path
-        self._inner = inner
+        super().__init__(inner)
         offsets, sizes, places, self.is_truncated = _read_records(inner)
         if not len(offsets):
             raise TruncatedDump(
@@ -61,17 +59,6 @@ class FlattenedStorage:
         # Joined stretches of records: what no record has is a hole.
         self._stretches = join(np.column_stack((self._starts, self._stops)))
         self.may_have_holes = len(self._stretches) > 1 or self._stretches[0, 0] > 0
-
-    def close(self) -> None:
-        """Do nothing: the flattened file belongs to who opened it."""
-
-    def same_file(self, other: os.stat_result) -> bool:
-        """See `npdump.storage.Storage.same_file`."""
-        return self._inner.same_file(other)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `npdump.storage.Storage.read`."""
-        return self.view(offset, nbytes).tobytes()
 
     def view(self, offset: int, nbytes: int) -> U8:
         """See `npdump.storage.Storage.view`; what crosses a record's end is copied."""
