@@ -45,6 +45,23 @@ def with_resources(memory: Memory, resources: list[tuple[int, int, int]]) -> dic
     return write_own(memory, TABLES, BASE, symbols, {"resource": (64, RESOURCE)})
 
 
+def with_unnamed_resources(memory: Memory, resources: list[tuple[int, int, int]]) -> dict[str, int]:
+    """The same in the image of a kernel that names neither symbols nor types, after words that begin as a root does.
+
+    They follow init_uts_ns, in its page.
+    """
+    vaddr, name = STEXT - (16 << 20), 0x1001800
+    copy, root = name + 0x40, name + 0x80
+    memory.write(name, b"PCI mem\0")
+    for at in (copy, root):
+        memory.write(at, struct.pack("<8Q", 0, (1 << 46) - 1, vaddr + name, 0x200, 0, 0, 0, vaddr + root + 64))
+    for i, (start, stop, flags) in enumerate(resources, 1):
+        sibling = vaddr + root + 64 * (i + 1) if i < len(resources) else 0
+        words = (start, stop - 1, 0, flags, 0, vaddr + root, sibling, 0)
+        memory.write(root + 64 * i, struct.pack("<8Q", *words))
+    return {}
+
+
 def make(path: Path, ram: list[tuple[int, int]], blocks: list[Block], *writers, **more) -> Path:
     """Build a dump; each writer writes into its memory, and returns keys of VMCOREINFO."""
     keys: dict[str, int | str | None] = {}
@@ -75,15 +92,16 @@ TREES = {
 }
 
 
+@pytest.mark.parametrize("write", [with_resources, with_unnamed_resources])
 @pytest.mark.parametrize(("resources", "is_known"), TREES.values(), ids=TREES)
-def test_memory_that_was_taken_away_is_no_doubt(tmp_path, resources, is_known) -> None:
+def test_memory_that_was_taken_away_is_no_doubt(tmp_path, resources, is_known, write) -> None:
     """The third section has no struct pages; whether it's the kernel's memory is for the resources to say."""
 
     path = make(
         tmp_path / "vmcore",
         [(1 << 20, 2 * SECTION), (3 * SECTION, 4 * SECTION)],
         FREE,
-        lambda memory: with_resources(memory, resources),
+        lambda memory: write(memory, resources),
         lambda memory: write_node(memory, BASE, [(0x100, 4 * SECTION >> 12, 4096)]),
         loads=lambda loads: [*loads, Load(2 * SECTION, 3 * SECTION, BASE + 2 * SECTION)],
     )
