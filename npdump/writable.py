@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from npdump.erase.resolve import Found
     from npdump.extensions import Rules
     from npdump.kernel.xen.hypervisor import Hypervisor
+    from npdump.redact import Redaction
     from npdump.sinks import Sink
     from npdump.sources._erased import ErasePlan
     from npdump.summary import Summary
@@ -105,6 +106,7 @@ class Writable(Opened):
         drop_memmap: bool = False,
         config: str | os.PathLike[str] | None = None,
         extensions: Sequence[str | os.PathLike[str]] = (),
+        redaction: Redaction | None = None,
         observer: Observer | None = None,
     ) -> Summary:
         """Make a dump file of the pages that stay.
@@ -139,6 +141,8 @@ class Writable(Opened):
             A file that says what is to be erased, see `erasing`.
         extensions : sequence of str or path-like
             Python files with rules about pages, or names of installed ones; see `npdump.extensions`.
+        redaction : Redaction, optional
+            What `redaction` found, to be erased; level 31 goes with it.
         observer : Observer, optional
             By default that of the dump.
 
@@ -176,6 +180,7 @@ class Writable(Opened):
             drop_guests=drop_guests,
             config=None if config is None else os.fspath(config),
             extensions=[os.fspath(extension) for extension in extensions],
+            redaction=redaction,
             keep_interrupted=False,
             observer=observer,
         )
@@ -207,6 +212,45 @@ class Writable(Opened):
         path = os.fspath(config)
         return erase.carry_out(path, erase.read_config(path), self.names)
 
+    def redaction(
+        self, *, strict: bool = False, optional: Sequence[str] = (), observer: Observer | None = None
+    ) -> Redaction:
+        """Find what nobody wants to give away with a dump, as ``npdump redact`` erases it; nothing is written.
+
+        Parameters
+        ----------
+        strict : bool
+            Make it an error if a rule can not be carried out; otherwise it is said.
+        optional : sequence of str
+            Rules that are carried out on request alone: ``"log"``.
+        observer : Observer, optional
+            By default that of the dump.
+
+        Raises
+        ------
+        ConfigError
+            If a rule can not be carried out and ``strict`` is true.
+        UsageError
+            If the dump is of a Xen host.
+        FactError, AddressError
+            See `kernel`.
+
+        Examples
+        --------
+        >>> with npdump.open(vmcore) as dump:
+        ...     found = dump.redaction()
+        ...     summary = dump.write(tmp_path / "redacted", level=31, redaction=found)
+        >>> [one.name for one in found.applied][:3]
+        ['crypto', 'environments', 'free_objects']
+        """
+        from npdump import redact
+
+        if self.kernel.p2m is not None:
+            raise UsageError(f"{self.path}: is of a Xen host: what of it is to be erased can't be found")
+        return redact.carry_out(
+            self.source, self.names, observer or self.observer, strict=strict, optional=tuple(optional)
+        )
+
     def write_to(
         self,
         open_sinks: Callable[[], Sequence[Sink]],
@@ -217,6 +261,7 @@ class Writable(Opened):
         drop_guests: bool = False,
         config: str | None = None,
         extensions: Sequence[str] = (),
+        redaction: Redaction | None = None,
         observer: Observer | None = None,
         **options: Any,
     ) -> Summary:
@@ -237,6 +282,8 @@ class Writable(Opened):
             A file that says what is to be erased.
         extensions : sequence of str
             Python files with rules about pages, or names of installed ones; see `npdump.extensions`.
+        redaction : Redaction or None
+            What else is to be erased.
         **options
             See `npdump.pipeline.write_options`.
 
@@ -269,7 +316,7 @@ class Writable(Opened):
             open_sinks,
             scanning=scanning,
             split=split,
-            erasing=self._erase_plan(erased, heard_by) if erased else None,
+            erasing=self._erase_plan(erased, redaction, heard_by) if erased or redaction is not None else None,
             decider=rules.decider if rules is not None and rules.decides else None,
             observer=heard_by,
         )
@@ -286,10 +333,10 @@ class Writable(Opened):
         return outcome.found
 
     @staticmethod
-    def _erase_plan(found: list[Found], observer: Observer) -> ErasePlan:
+    def _erase_plan(found: list[Found], redaction: Redaction | None, observer: Observer) -> ErasePlan:
         from npdump import erase
 
-        plan = erase.make_plan(found)
+        plan = erase.make_plan(found) if redaction is None else redaction.plan(found)
         observer.message(f"{count(plan.filled) + count(plan.zeroed)} bytes are erased.")
         return plan
 

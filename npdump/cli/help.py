@@ -86,6 +86,32 @@ HELP = {
         "is sound, else 1.",
         ("--json", *_READING),
     ),
+    "redact": Help(
+        "npdump redact [OPTION]... VMCORE... DUMPFILE",
+        "Make a DUMPFILE that can be given away: at dump level 31, and without what keys, encrypted disks, ciphers, "
+        "terminals, pipes and sockets hold, and what free memory, unused parts of stacks and saved vector registers "
+        "still hold. Its tasks, backtraces and log are as before. What each rule erased is printed; one that could not "
+        "be carried out is named on the standard error, with --strict an error. --config and --extension add to it.",
+        (
+            "--erase-log",
+            "--strict",
+            "--config",
+            "--extension",
+            "-c",
+            "-l",
+            "-p",
+            "-z",
+            "-E",
+            "-F",
+            "--split",
+            "-L",
+            "-f",
+            "--dry-run",
+            "--num-threads",
+            "--json",
+            *_READING,
+        ),
+    ),
     "compare": Help(
         "npdump compare [OPTION]... VMCORE VMCORE...",
         "Compare the first dump with each other one, page by page; parts of a split dump follow each other. The exit "

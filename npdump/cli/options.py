@@ -15,6 +15,10 @@ FILTER = "filter"
 """The command that no word and no option names."""
 
 
+MAKE_DUMPS = (FILTER, "redact")
+"""Commands that write a dump: they take the options that say how."""
+
+
 class Options(NamedTuple):
     """A checked command line.
 
@@ -37,6 +41,7 @@ class Options(NamedTuple):
     new_vmcoreinfo: str | None = None
     config: str | None = None
     extensions: tuple[str, ...] = ()
+    erase_log: bool = False
     strict: bool = False
     codec: str = "raw"
     dump_level: int = 0
@@ -94,4 +99,4 @@ class Options(NamedTuple):
     @property
     def is_answered_on_stdout(self) -> bool:
         """Whether the standard output carries the answer to a question, and nothing else."""
-        return self.json or (self.command != FILTER and not self.dumpfiles and self.new_vmcoreinfo is None)
+        return self.json or (self.command not in MAKE_DUMPS and not self.dumpfiles and self.new_vmcoreinfo is None)

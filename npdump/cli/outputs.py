@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
     from npdump.dump import Dump
+    from npdump.redact import Redaction
     from npdump.sinks import Sink
     from npdump.storage import Storage
     from npdump.summary import Summary
 
-__all__ = ["run"]
+__all__ = ["make", "run"]
 
 
 def run(options: Options, report: Reporter) -> int:
@@ -38,7 +39,7 @@ def run(options: Options, report: Reporter) -> int:
         summary = make_split(options, _writing(options), _waits_for_disk(options), report)
     else:
         with open_dump(options, report) as dump:
-            summary = _make(options, dump)
+            summary = make(options, dump)
     if options.json:
         report.answer(as_json(summary))
     elif options.dry_run and options.show_stats and not options.flatten:
@@ -53,11 +54,13 @@ def run(options: Options, report: Reporter) -> int:
     return 1 if summary.n_unreadable else 0
 
 
-def _make(options: Options, dump: Dump) -> Summary:
+def make(options: Options, dump: Dump, redaction: Redaction | None = None) -> Summary:
+    """Make the output, or the parts of one, of an opened dump."""
     frame = Frame() if options.lz4 else None  # if it can't be had, that's said before all else
     return dump.write_to(
         partial(_open_sinks, options, dump.storages, frame),
         split=Split(len(options.dumpfiles), options.splitblock_kib) if options.split else None,
+        redaction=redaction,
         **_writing(options),
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import getopt
 from typing import TYPE_CHECKING
 
-from npdump.cli.commands import COMMANDS, FILTER, SUBCOMMANDS, Command
+from npdump.cli.commands import COMMANDS, FILTER, MAKE_DUMPS, SUBCOMMANDS, Command
 from npdump.cli.flags import GROUPS, build_parser
 from npdump.cli.flags._declare import usage_error
 from npdump.cli.options import DEFAULT_MESSAGE_LEVEL, MESSAGE_DEBUG, MESSAGE_REPORT, Options
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str]) -> Options:
     values["retry_levels"] = tuple(values["retry_levels"])
     values["extensions"] = tuple(values["extensions"])
     command = COMMANDS[values["command"]]
-    if values["command"] == FILTER:
+    if values["command"] in MAKE_DUMPS:
         command = _FLATTEN if values["flatten"] else _SPLIT if values["split"] else command
     options = Options(**(values | _sort_operands(command, [*disks, *operands])))
     _check(options)
@@ -77,7 +77,7 @@ def _check(options: Options) -> None:
                 raise usage_error(f"{flag.names[0]}: belongs to npdump {flag.command}")
     command = COMMANDS[options.command]
     missing = [name for name in command.operands[: command.n_needed] if not getattr(options, name)]
-    is_optional = missing == ["dumpfiles"] and options.command == FILTER
+    is_optional = missing == ["dumpfiles"] and options.command in MAKE_DUMPS
     if missing and not (is_optional and (options.dry_run or options.flatten)):
         hint = ": only --dry-run and -F do without" if is_optional else ""
         names = [name[:-1].upper() for name in missing]

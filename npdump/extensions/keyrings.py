@@ -24,14 +24,23 @@ KEYRING = "keyring"
 
 def erase(kernel: Crashed) -> Iterator[Object | tuple[int, int]]:
     """Yield the payloads; of types whose payload has another form, the key's own words that lead to it."""
-    payload = kernel.names.record("user_key_payload")
-    header = payload.members["data"].offset
-    for key in kernel.walk_tree(kernel.object("key_serial_tree", "rb_root"), "key", "serial_node"):
+    for key in keys(kernel):
         with suppress(AddressError):
-            name = str(key.type.name)
-            if name in OF_USERS:
-                at = int(key.payload.rcu_data0)
-                if at:
-                    yield at + header, int(kernel.at(at, "user_key_payload").datalen)
-            elif name != KEYRING:
-                yield key.payload
+            yield from payload_of(kernel, key)
+
+
+def keys(kernel: Crashed) -> Iterator[Object]:
+    """Yield all keys."""
+    return kernel.walk_tree(kernel.object("key_serial_tree", "rb_root"), "key", "serial_node")
+
+
+def payload_of(kernel: Crashed, key: Object) -> Iterator[Object | tuple[int, int]]:
+    """Yield the payload of a key, or the words that lead to it."""
+    name = str(key.type.name)
+    if name in OF_USERS:
+        at = int(key.payload.rcu_data0)
+        if at:
+            payload = kernel.at(at, "user_key_payload")
+            yield payload.data.address_, int(payload.datalen)
+    elif name != KEYRING:
+        yield key.payload

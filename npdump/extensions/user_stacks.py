@@ -6,8 +6,7 @@ the start of the main thread's stack, or `MAX_NBYTES` of another thread's.
 
 References
 ----------
-Linux ``task_pt_regs()`` of x86_64, arm64 and riscv64: the registers are at the end of the kernel stack, whose size is
-that of the first task's (``INIT_TASK_DATA`` in ``include/asm-generic/vmlinux.lds.h``).
+Linux ``task_pt_regs()`` of x86_64, arm64 and riscv64: the registers are at the end of the kernel stack.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from npdump.errors import AddressError, FactError
+from npdump.errors import AddressError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,12 +30,10 @@ RED_ZONE_NBYTES = 128
 PADDINGS = (0, 16)
 """Bytes behind the registers: x86_64 kernels with FRED leave some (Linux TOP_OF_KERNEL_STACK_PADDING)."""
 
-FIRST_STACK = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
-
 
 def keep(kernel: Crashed) -> Iterator[Runs]:
     """Yield the page frames of the stacks."""
-    stack_nbytes = _kernel_stack_nbytes(kernel)
+    stack_nbytes = kernel.stack_nbytes()
     for task in kernel.tasks():
         with suppress(AddressError):
             if not task.mm:
@@ -46,14 +43,6 @@ def keep(kernel: Crashed) -> Iterator[Runs]:
             stop = min(top, start + MAX_MAIN_NBYTES) if is_main else start + MAX_NBYTES
             if start < stop:
                 yield kernel.user_pages(task.mm, max(start - RED_ZONE_NBYTES, 0), stop + kernel.page_size)
-
-
-def _kernel_stack_nbytes(kernel: Crashed) -> int:
-    for first, last in FIRST_STACK:
-        start, stop = kernel.names.symbol(first), kernel.names.symbol(last)
-        if start is not None and stop is not None and start < stop:
-            return stop - start
-    raise FactError("nothing tells how large kernel stacks are")
 
 
 def _stack_pointer(kernel: Crashed, task: Object, stack_nbytes: int) -> int:

@@ -26,6 +26,10 @@ MAX_ELEMENTS = 1 << 24
 """Of a list or tree; more is damage."""
 
 MAX_STRING_NBYTES = 4096
+MAX_CPUS = 1 << 13
+
+FIRST_STACK = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
+"""Symbols around the first task's stack."""
 
 
 class PhysicalRange(NamedTuple):
@@ -192,6 +196,23 @@ class Crashed:
                 yield from self.walk_list(task.signal.thread_head, "task_struct", "thread_node")
             else:
                 yield task
+
+    def per_cpu(self, address: int) -> list[int]:
+        """Return where each CPU has its own of a per-CPU variable; raises FactError or AddressError."""
+        n_cpus = self.memory.read_u32(self.symbol("nr_cpu_ids"))
+        if not 0 < n_cpus <= MAX_CPUS:
+            raise FactError(f"there would be {n_cpus} CPUs: the dump is damaged")
+        offsets = self.memory.read_array(self.symbol("__per_cpu_offset"), self.memory.word, n_cpus)
+        mask = (1 << 8 * self.memory.word.itemsize) - 1
+        return [address + offset & mask for offset in offsets.tolist()]
+
+    def stack_nbytes(self) -> int:
+        """Return how large kernel stacks are: all as the first task's (``INIT_TASK_DATA`` in Linux's vmlinux.lds.h)."""
+        for first, last in FIRST_STACK:
+            start, stop = self.names.symbol(first), self.names.symbol(last)
+            if start is not None and stop is not None and start < stop:
+                return stop - start
+        raise FactError("nothing tells how large kernel stacks are")
 
     def user_ranges(self, mm: Object, start: int = 0, stop: int | None = None) -> list[PhysicalRange]:
         """Return where user addresses of a process are in memory, as far as its page tables map them.

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npdump.arrays import join
 from npdump.errors import AddressError, FactError
 from npdump.kernel.nodes import zones
 from npdump.kernel.vmalloc import pfns_of
 
 if TYPE_CHECKING:
+    from npdump.arrays import Runs
     from npdump.kernel.kernel import Kernel, MemMap
     from npdump.kernel.own import Own
     from npdump.pages.struct_page import StructPage
@@ -26,6 +28,9 @@ __all__ = ["PerCpuLists", "PerCpuPage"]
 
 MAX_STEPS = 1 << 14
 """A list has some hundreds of entries, some thousands on large machines."""
+
+MAX_LISTED = 1 << 20
+"""Entries of a list that is read from its head; more is damage."""
 
 MAX_CPUS = 1 << 13
 
@@ -71,6 +76,43 @@ class PerCpuLists:
                 at = (base + memory.read_word(offsets + cpu * memory.word.itemsize) & mask) + lists.offset
                 found.append((at, at + lists.nbytes, f"free, kept by CPU {cpu}"))
         return found
+
+    def runs(self) -> Runs:
+        """Return the page frames of all that CPUs keep to themselves; shape (n, 2), ascending.
+
+        Raises
+        ------
+        FactError, AddressError
+            If the kernel does not tell where the lists are, or one of them is damaged.
+        """
+        if not self._own.has("per_cpu_pages", "lists"):
+            raise FactError("the kernel does not tell where the lists of free pages of its CPUs are")
+        fields, nbytes = self._page.dtype.fields, self._page.nbytes
+        if fields is None or "next" not in fields:
+            raise FactError("the kernel does not tell where struct page has its links")
+        lru, step = fields["next"][1], 2 * self._kernel.memory.word.itemsize
+        found = [(0, 0)]
+        for start, stop, whose in self._lists:
+            for head in range(start, stop, step):
+                entries = np.array(list(self._own.follow(head, MAX_LISTED)), np.uint64)
+                pfns = pfns_of(self._memmap, nbytes, entries - np.uint64(lru))
+                if (pfns < 0).any():
+                    raise FactError(f"what is {whose} leads to what is no page: the dump is damaged")
+                npages = 1 << self._order_of_list((head - start) // step)
+                found += [(pfn, pfn + npages) for pfn in pfns.tolist()]
+        return join(np.array(sorted(found), np.int64))
+
+    def _order_of_list(self, index: int) -> int:
+        order = self._order(index)
+        if order is not None:
+            return order
+        # Huge pages have lists of their own, the last ones.
+        if not (n_types := self._own.types.enumerator("migratetype", "MIGRATE_PCPTYPES")) or index < n_types:
+            raise FactError("the kernel does not tell of which order the pages in lists of its CPUs are")
+        paging = self._kernel.memory.space.paging
+        if paging is None:
+            raise FactError("nothing tells how large a huge page is")
+        return paging.levels[-2].shift - (self._kernel.page_size.bit_length() - 1)
 
     def find(self, pfn: int) -> PerCpuPage | None:
         """Return what is known of a page that nobody has a reference to, None if it is in no list of a CPU's.

@@ -196,6 +196,11 @@ class PageTable:
         return self._context.page
 
     @property
+    def memmap(self) -> MemMap:
+        """Where the struct pages are."""
+        return self._context.memmap
+
+    @property
     def dtype(self) -> np.dtype:
         """Of one struct page; names the fields that this kernel has."""
         return self._context.page.dtype
@@ -239,6 +244,27 @@ class PageTable:
             raise IndexError(f"the table has the page frames 0 to {self.max_mapnr:#x}, not {pfn_start} to {pfn_stop}")
         chunk, _ = self._chunk(pfn_start, pfn_stop, {self._every_kind: self._carry(pfn_start, self._every_kind)})
         return chunk
+
+    def block(self, pfn: int) -> tuple[int, int, Records]:
+        """Return the pages that go together with one: the first page frame, their order, and that one's struct page.
+
+        Returns
+        -------
+        pfn : int
+        order : int
+        record : ndarray of shape (1,), structured
+        """
+        page, struct_pages = self._context.page, self._context.struct_pages
+        for order in range((MAX_BLOCK_NBYTES // self._source.page_size).bit_length()):
+            first = pfn >> order << order
+            records = struct_pages.read(first, first + 2) if not order or first != pfn else None
+            if records is None:
+                continue
+            _, orders = traits_and_orders(records, first, page, self._source.page_size)
+            if int(orders[0]) >= max(order, 1):
+                return first, int(orders[0]), records[:1]
+        records = struct_pages.read(pfn, pfn + 1)
+        return pfn, 0, np.zeros(1, page.dtype) if records is None else records
 
     def classes(self, pfn_start: int, pfn_stop: int) -> U8:
         """Return the `PageClass` of each page frame of a range; KEPT for those that no level leaves out."""

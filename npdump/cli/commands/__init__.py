@@ -6,7 +6,7 @@ To add a command, add its name there and a module with a function ``run``: nothi
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from npdump.cli.options import FILTER
+from npdump.cli.options import FILTER, MAKE_DUMPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
 
-__all__ = ["COMMANDS", "FILTER", "SUBCOMMANDS", "Command", "get"]
+__all__ = ["COMMANDS", "FILTER", "MAKE_DUMPS", "SUBCOMMANDS", "Command", "get"]
 
 
 class Command(NamedTuple):
@@ -39,6 +39,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     FILTER: Command(("vmcores", "dumpfiles"), 2, "vmcores"),
+    "redact": Command(("vmcores", "dumpfiles"), 2, "vmcores"),
     "dmesg": Command(("vmcores", "dumpfiles"), 1, "vmcores"),
     "vtop": Command(("vmcores",), 1, "vmcores"),
     "mem_usage": Command(("vmcores",), 1, "vmcores"),
@@ -70,6 +71,7 @@ SUBCOMMANDS = (
     "compare",
     "skeleton",
     "check",
+    "redact",
     "fleet",
     "completion",
     "collector",

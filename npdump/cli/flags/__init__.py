@@ -39,6 +39,7 @@ USAGE = (
     "       npdump map [--layout LAYOUT] VMCORE... PICTURE\n"
     "       npdump report VMCORE... PAGE.html\n"
     "       npdump compare [--bytes] [--allow LIST] [--json] [--junit FILE] VMCORE VMCORE...\n"
+    "       npdump redact [--erase-log] [--strict] [--json] [OPTION]... VMCORE... DUMPFILE\n"
     "       npdump skeleton VMCORE... > REFERENCE.json; npdump compare REFERENCE.json VMCORE\n"
     "       npdump check [--json] VMCORE...\n"
     "       npdump fleet [--do LIST] [--to DIR] [--catalogue FILE] [OPTION]... SOURCE...\n"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a dump must not have, and what it must."""
 
-from npdump.cli.commands import FILTER
+from npdump.cli.commands import MAKE_DUMPS
 from npdump.cli.flags._declare import Rule, flag
 
 TITLE = "erasing, and rules of your own"
@@ -30,19 +30,37 @@ FLAGS = (
         "erased of them; may be given several times; an error in one is said and its rule skipped, and with --strict "
         "an error",
     ),
+    flag(
+        "--erase-log",
+        command="redact",
+        action="store_true",
+        help="erase the text of the kernel's log, too",
+    ),
 )
 
 RULES = (
+    Rule(
+        lambda o: o.command == "redact" and (o.dump_level or o.retry_levels),
+        "npdump redact with -d: its dump level is 31",
+    ),
+    Rule(
+        lambda o: o.command == "redact" and o.reassemble,
+        "npdump redact with --reassemble: name the parts, and give it DUMPFILE",
+    ),
+    Rule(
+        lambda o: o.command == "redact" and o.json and o.flatten,
+        "npdump redact with --json and -F: the standard output carries one of them",
+    ),
     Rule(
         lambda o: o.command == "check_config" and o.config is None,
         "--check-config without --config FILE: there is nothing to check",
     ),
     Rule(
-        lambda o: o.config is not None and o.command not in (FILTER, "check_config"),
+        lambda o: o.config is not None and o.command not in (*MAKE_DUMPS, "check_config"),
         "--config: nothing is written that it could erase something of",
     ),
     Rule(
-        lambda o: o.extensions and o.command != FILTER,
+        lambda o: o.extensions and o.command not in MAKE_DUMPS,
         "--extension: nothing is written that it could decide about",
     ),
     Rule(

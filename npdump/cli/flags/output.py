@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is written, and where: dump levels, compressions, formats, files."""
 
-from npdump.cli.commands import FILTER
+from npdump.cli.commands import MAKE_DUMPS
 from npdump.cli.flags._declare import Rule, flag, integer, levels, size
 
 MAX_SPLITBLOCK_KIB = 1 << 36
@@ -138,7 +138,7 @@ RULES = (
         "--reassemble: two parts at least and the DUMPFILE are needed",
     ),
     Rule(
-        lambda o: o.command == FILTER and "-" in o.dumpfiles,
+        lambda o: o.command in MAKE_DUMPS and "-" in o.dumpfiles,
         "DUMPFILE -: only the flattened format goes to the standard output: give -F and no DUMPFILE",
     ),
     Rule(
