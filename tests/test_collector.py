@@ -323,6 +323,7 @@ def shell(text: str, environment: dict[str, str], cwd: Path) -> subprocess.Compl
         # kdump-tools 1.8, kdump-config savecore
         "makedumpfile --dump-dmesg $vmcore made",
         "makedumpfile -F -c -d 31 $vmcore | cat > made",
+        "makedumpfile -l -d 31 -F $vmcore | dd of=made",
         # kdump-utils 1.0, mkdumprd and kdump.sh: the check, a file, ssh
         "makedumpfile --check-params -l --message-level 7 -d 31 vmcore dumpfile && echo made > made",
         "makedumpfile --check-params -F -l --message-level 7 -d 31 vmcore && echo made > made",
@@ -331,6 +332,7 @@ def shell(text: str, environment: dict[str, str], cwd: Path) -> subprocess.Compl
         # kdump 2.0 of openSUSE, kdump-save, which reads a fifo
         "mkfifo fifo; makedumpfile -F -z --message-level 6 -d 31 $vmcore > fifo & cat fifo > made; wait $!",
         "makedumpfile -F -E --message-level 6 -d 31 $vmcore > made",
+        "makedumpfile -F -l --num-threads 2 --message-level 15 -d 31 $vmcore > made",
     ],
 )
 def test_the_calls_of_distributions(call, as_makedumpfile, distilled, tmp_path):

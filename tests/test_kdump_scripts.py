@@ -172,6 +172,25 @@ def test_kdump_utils_sends(root, server, tmp_path):
     assert_dump(the_only(there, "*/vmcore.flat"), tmp_path, "-l", is_flat=True)
 
 
+def test_kdump_utils_saves_to_a_raw_disk(root, tool, tmp_path):
+    """What was on the disk before follows the stream, as when kdumpctl reads it back."""
+    capture = root("fedora")
+    disk = tmp_path / "disk"
+    disk.write_bytes(os.urandom(1 << 20) * 64)
+    loop = subprocess.run([tool("losetup"), "--find", "--show", disk], capture_output=True, text=True, check=False)
+    if loop.returncode:
+        pytest.skip("no loop device to be had")
+    try:
+        name = loop.stdout.strip()
+        capture.write("/etc/kdump.conf", f"raw {name}\ncore_collector makedumpfile {COLLECTOR}\n")
+        done = capture.run("bash /usr/bin/kdump")
+    finally:
+        subprocess.run(["losetup", "--detach", name], check=True)
+    assert done.returncode == 0, done.stdout
+    assert capture.calls == [f"{COLLECTOR} -F /proc/vmcore"]
+    assert_dump(disk, tmp_path, "-l", is_flat=True)
+
+
 def test_kdump_utils_hears_of_a_failure(root):
     capture = root("fedora")
     (capture.folder / "vmcore").unlink()
