@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ WRITES = "write,pwrite64,pwritev,copy_file_range,ftruncate,fsync,fdatasync,renam
 READS = "read,pread64,preadv,mmap,openat,lseek"
 
 
-SECONDS = 1.5
+SECONDS = 1.2
 """npdump takes about half of that here."""
 
 
@@ -49,18 +50,18 @@ def by_signal(chance: random.Random) -> Way:
 
 def by_cgroup(chance: random.Random) -> Way:
     """The kernel's own killer, as in a capture kernel whose memory is too small."""
-    n_bytes = chance.randint(16, 64) << 20
+    n_bytes = chance.randint(16, 52) << 20
     group = memory_group()
     limit = group / ("memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes")
     return Way(f"echo {n_bytes} >{limit}; echo $$ >{group}/cgroup.procs; {NPDUMP}")
 
 
 def by_address_space(chance: random.Random) -> Way:
-    return Way(f"ulimit -v {chance.randint(24, 192) << 10}; {NPDUMP}")
+    return Way(f"ulimit -v {chance.randint(24, 160) << 10}; {NPDUMP}")
 
 
 def by_full_disk(chance: random.Random) -> Way:
-    return Way(NPDUMP, chance.randint(1 << 18, 40 << 20))
+    return Way(NPDUMP, chance.randint(1 << 18, 28 << 20))
 
 
 def by_write_error(chance: random.Random) -> Way:
@@ -73,7 +74,7 @@ def by_read_error(chance: random.Random) -> Way:
 
 def injecting(chance: random.Random, calls: str) -> str:
     """Return npdump of which a system call of these fails, once or from then on."""
-    call, number = chance.choice(calls.split(",")), int(10 ** chance.uniform(0, 3))
+    call, number = chance.choice(calls.split(",")), int(10 ** chance.uniform(0, 2.5))
     at = f"{number}{chance.choice(['', '+'])}"
     return f"exec strace -f -qq -o /dev/null -e inject={call}:error=EIO:when={at} sh -c '{NPDUMP}' sh \"$@\""
 
@@ -110,8 +111,8 @@ def target(folder: Path, n_bytes: int | None) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-def die(way: Way, folder: Path) -> tuple[str, list[str]]:
-    """Have npdump die; return who saved the dump, and what is wrong."""
+def die(way: Way, folder: Path) -> tuple[str, bool, list[str]]:
+    """Have npdump die; return who saved the dump, whether npdump failed at all, and what is wrong."""
     vmcore = harness.distilled_vmcore(NAME)
     program = folder / "npdump"
     program.write_text(f"#!/bin/sh\n{way.npdump}\n")
@@ -136,7 +137,8 @@ def die(way: Way, folder: Path) -> tuple[str, list[str]]:
         where = (
             ", second target" if len(targets) > 1 and names["dump"] and not list(first.glob("*/dump.*[0-9]")) else ""
         )
-        return (by[0] + where if by else "incomplete"), [*wrong, *(said if wrong else [])]
+        is_dead = any(re.search(r": npdump (was|failed|isn't)", line) for line in said)
+        return (by[0] + where if by else "incomplete"), is_dead, [*wrong, *(said if wrong else [])]
 
 
 def judge(path: Path, vmcore: Path) -> list[str]:
@@ -167,15 +169,18 @@ def main(argv: list[str]) -> int:
     n_wrong = 0
     for name in options.ways or WAYS:
         saved: Counter[str] = Counter()
+        n_dead = 0
         for number in range(options.each):
             way = WAYS[name](random.Random(f"{options.seed} {name} {number}"))
             with tempfile.TemporaryDirectory(prefix="npdump-deaths-") as folder:
-                by, wrong = die(way, Path(folder))
+                by, is_dead, wrong = die(way, Path(folder))
             saved[by] += 1
+            n_dead += is_dead
             n_wrong += bool(wrong)
             for text in wrong:
                 print(f"{name} {number}: {text}", flush=True)
-        print(f"{name:<14}{options.each:>4}: " + ", ".join(f"{by} {n}" for by, n in saved.most_common()), flush=True)
+        by_whom = ", ".join(f"{by} {n}" for by, n in saved.most_common())
+        print(f"{name:<14}npdump died in {n_dead} of {options.each}; the dump is by {by_whom}", flush=True)
     return 1 if n_wrong else 0
 
 

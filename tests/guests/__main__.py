@@ -155,13 +155,9 @@ def judge(crash: Path) -> str:
 
 def tell(name: str, guest: Guest, lines: list[Line], found: str, initramfs_nbytes: int) -> None:
     """Print a line of the table."""
-    took = ", ".join(
-        f"{what} after {seconds:.0f} s" if seconds else f"not {what}"
-        for what, seconds in (
-            ("dump", stamp(lines, "dump: (saved|sent) by|saved vmcore in")),
-            ("restart", stamp(lines, "reboot: ")),
-        )
-    )
+    # In an initramfs, what scripts print has no time in front.
+    stamps = {"dump": stamp(lines, "dump: (saved|sent) by|saved vmcore in"), "restart": stamp(lines, "reboot: ")}
+    took = ", ".join(f"{what} after {seconds:.0f} s" for what, seconds in stamps.items() if seconds) or "no restart"
     samples = [match for line in lines if (match := re.search(r"sample total (\d+) low (\d+)", line.text))]
     total, low = map(int, samples[-1].groups()) if samples else (0, 0)
     size = f"{initramfs_nbytes / (1 << 20):.1f} MiB"
