@@ -110,6 +110,8 @@ def in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_an_installed_root_is_enough(initramfs, distilled, tmp_path):
     """A root with these files alone makes the same dump."""
     assert not list(initramfs.rglob("*.py"))
+    checked = in_root(initramfs, "/usr/bin/npdump", "--check-params", "-l", "-d", "31", "vmcore", "dumpfile")
+    assert checked.returncode == 0, checked.stderr
     for arguments in (["-l", "-d31", "/vmcore", "/out"], ["--dump-dmesg", "/vmcore", "/log"]):
         done = in_root(initramfs, "/usr/bin/npdump", *arguments)
         assert done.returncode == 0, done.stderr
@@ -156,6 +158,8 @@ def test_what_is_broken_in_an_initramfs(damage, pattern, reason, initramfs, tool
     for link in ("bin", "tmp"):
         if not (root / link).exists():
             (root / link).symlink_to("usr/bin")
+    # The hooks that make an initramfs ask this.
+    assert in_root(root, "/usr/bin/npdump", "--check-params", "-l", "-d", "31", "vmcore", "dumpfile").returncode
     script(root / "usr/bin/makedumpfile", STANDS_IN)
     done = in_root(root, "/busybox", "sh", "/collect", "--vmcore", "/vmcore", "--to", "/crash")
     assert done.returncode == 0, done.stdout + done.stderr

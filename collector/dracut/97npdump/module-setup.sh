@@ -22,11 +22,15 @@ depends() {
 
 # called by dracut
 install() {
-    local NPDUMP_AS_MAKEDUMPFILE=no INITRAMFS=no program
+    local NPDUMP_AS_MAKEDUMPFILE=no INITRAMFS=no NPDUMP_ARGS='' program
 
     # shellcheck source=/dev/null
     [[ ! -r /etc/npdump/collector.conf ]] || . /etc/npdump/collector.conf
+    # shellcheck disable=SC2154
     npdump collector install "$initdir" || return 1
+    # What is missing there is to be heard of now, and not after a crash.
+    # shellcheck disable=SC2086
+    chroot "$initdir" /usr/bin/npdump --check-params ${NPDUMP_ARGS:--l -d 31} vmcore dumpfile || return 1
     inst_simple /usr/sbin/npdump-collect
     inst_simple /usr/lib/npdump/makedumpfile
     inst_multiple awk cat cp date df mkdir mktemp mount mv reboot rm sleep stat sync
