@@ -16,6 +16,7 @@
 #define LANES 8 /* enough to hide the time of a multiplication */
 #define MULTIPLIER UINT64_C(0x9E3779B97F4A7C15)
 #define MAX_ARGUMENTS 10
+#define PIECE_NBYTES (1 << 18) /* of what is read, to be looked at while it is in the cache */
 #define PLACE_WORDS 3 /* of which the last is left alone */
 #define SLOT_WORDS 4
 enum zlib { Z_STREAM_END = 1, Z_FINISH = 4 };
@@ -51,8 +52,8 @@ static PyObject *done(Call *call, const char *why, long long number)
     return release(call, why) ? PyLong_FromLongLong(number) : NULL;
 }
 
-/* Take arguments: s a page's bytes, p whole pages, b and q arrays of items of 1 and 8 bytes, t i r the same of 1, 4 and 8
-   bytes which all have one length (capital letters: they are written), n a number, e an engine. */
+/* Take arguments: s a page's bytes, p whole pages, b and q arrays of items of 1 and 8 bytes, t i r those of 1, 4 and
+   8 bytes which all have one length (capital letters: they are written), n a number, e an engine. */
 static int take(Call *call, PyObject *args, const char *format)
 {
     call->n_views = 0;
@@ -63,7 +64,7 @@ static int take(Call *call, PyObject *args, const char *format)
         PyObject *object = PyTuple_GetItem(args, i);
         Array *array = &call->arrays[i];
         int kind = format[i] | 0x20, is_written = format[i] != kind, is_row = strchr("tir", kind) != NULL;
-        Py_ssize_t itemsize = strchr("qr", kind) ? 8 : kind == 'i' ? 4 : 1;
+        Py_ssize_t size = strchr("qr", kind) ? 8 : kind == 'i' ? 4 : 1, n = kind == 'p' ? call->page_size : size;
         Py_buffer *view = &call->views[call->n_views];
         Engine *engine = &call->engine;
 
@@ -85,13 +86,11 @@ static int take(Call *call, PyObject *args, const char *format)
                 return release(call, "a contiguous buffer is needed, and one that can be written for what is written");
             call->n_views++;
             array->bytes = view->buf;
-            array->n = view->len / itemsize;
-            if (view->itemsize != itemsize || (uintptr_t)view->buf % (kind == 'p' ? 8 : (size_t)itemsize))
+            array->n = view->len / n;
+            if (view->itemsize != size || (uintptr_t)view->buf % (kind == 'p' ? 8 : (size_t)size))
                 return release(call, "an array has items of another size, or is not aligned");
-            if (kind == 'p' && array->n % call->page_size)
+            if (view->len % n)
                 return release(call, "whole pages are needed");
-            if (kind == 'p')
-                array->n /= call->page_size;
             if (is_row && (call->n_rows < 0 ? (call->n_rows = array->n) : call->n_rows) != array->n)
                 return release(call, "arrays differ in length");
         }
@@ -215,11 +214,10 @@ static PyObject *place(PyObject *self, PyObject *args)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < rows->n; i++) {
-        int64_t row = rows->i64[i], slot = slots->i64[i], *own, *noted;
+        int64_t row = rows->i64[i], slot = slots->i64[i], n_slots = index->n / SLOT_WORDS, *own, *noted;
         uint32_t size = (uint32_t)(words->u64[i] >> (call.numbers[1] & 32));
         int is_shared = shared->bytes[i] != 0;
-        if ((is_bad = row < 0 || row >= places->n / PLACE_WORDS || slot >= index->n / SLOT_WORDS
-                      || (is_shared && slot < 0)))
+        if ((is_bad = row < 0 || row >= places->n / PLACE_WORDS || slot < is_shared - 1 || slot >= n_slots))
             break;
         own = &places->i64[PLACE_WORDS * row];
         if (size && !is_shared)
@@ -236,9 +234,7 @@ static PyObject *place(PyObject *self, PyObject *args)
 enum call { COPY, WORK, PLAIN, LEVEL, CONTEXT, STREAM, STREAM32 };
 
 /* What changes from page to page in zlib's z_stream, and in ISA-L's isal_zstream. */
-typedef struct {
-    const char *next_in; unsigned avail_in; unsigned long total_in; char *next_out; unsigned avail_out;
-} Stream;
+typedef struct { const char *next_in; unsigned avail_in; long total_in; char *next_out; unsigned avail_out; } Stream;
 typedef struct { const char *next_in; uint32_t avail_in, total_in; char *next_out; uint32_t avail_out; } Stream32;
 
 typedef int Work(const char *, size_t, char *, size_t *, void *), Plain(const char *, size_t, char *, size_t *);
@@ -322,10 +318,9 @@ static PyObject *compress(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < rows->n; i++) {
         int64_t row = rows->i64[i];
-        size_t made;
         if ((is_bad = row < 0 || row >= pages->n))
             break;
-        made = compress_page(&call.engine, pages->bytes + row * n, (size_t)n, out->bytes + at, (size_t)room);
+        size_t made = compress_page(&call.engine, pages->bytes + row * n, (size_t)n, out->bytes + at, (size_t)room);
         if (!made || made >= (size_t)n) /* pages that stay as they are may be moved up where they lie */
             memmove(out->bytes + at, pages->bytes + row * n, made = (size_t)n);
         sizes->u32[i] = (uint32_t)made;
@@ -358,29 +353,34 @@ static PyObject *uncompress(PyObject *self, PyObject *args)
     return done(&call, is_bad ? "a row or a place is out of range" : NULL, n_bad);
 }
 
-/* read_ranges(fd, offsets, sizes, out): returns how many ranges were read whole; neighbours are read together */
+/* read_ranges(fd, offsets, sizes, out, page_size, keys): returns how many ranges were read whole
+   Neighbours are read together; of as many pages as there are keys the digests are made while they are in the cache. */
 static PyObject *read_ranges(PyObject *self, PyObject *args)
 {
     Call call;
-    Array *a = call.arrays, *offsets = a + 1, *sizes = a + 2, *out = a + 3;
-    Py_ssize_t at = 0, i = 0;
+    Array *a = call.arrays, *offsets = a + 1, *sizes = a + 2, *out = a + 3, *keys = a + 5;
+    Py_ssize_t at = 0, i = 0, n_keys = 0;
     int is_bad = 0;
 
-    if (!take(&call, args, "nrrB"))
+    if (!take(&call, args, "nrrBsQ"))
         return NULL;
+    if (keys->n > out->n / call.page_size || (uintptr_t)out->bytes % 8)
+        return done(&call, "an output is too small, or is not aligned", 0);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t next; i < offsets->n; i = next) {
-        int64_t n = 0, more = sizes->i64[next = i];
-        while ((is_bad = more < 0 || more > out->n - at - n) == 0) {
-            n += more;
-            if (++next == offsets->n || (uint64_t)offsets->i64[next] != (uint64_t)offsets->i64[i] + (uint64_t)n)
-                break;
-            more = sizes->i64[next];
+        uint64_t n = 0, start = offsets->u64[i];
+        for (next = i; next < offsets->n && offsets->u64[next] == start + n; n += sizes->u64[next++])
+            if ((is_bad = sizes->i64[next] < 0 || sizes->i64[next] > out->n - at - (Py_ssize_t)n))
+                goto end;
+        for (Py_ssize_t piece; n; n -= (uint64_t)piece, start += (uint64_t)piece, at += piece) {
+            piece = n < PIECE_NBYTES ? (Py_ssize_t)n : PIECE_NBYTES;
+            if (pread((int)call.numbers[0], out->bytes + at, (size_t)piece, (off_t)start) != piece)
+                goto end;
+            for (; n_keys < keys->n && (n_keys + 1) * call.page_size <= at + piece; n_keys++)
+                keys->u64[n_keys] = digest(out->bytes + n_keys * call.page_size, call.page_size);
         }
-        if (is_bad || pread((int)call.numbers[0], out->bytes + at, (size_t)n, offsets->i64[i]) != n)
-            break;
-        at += n;
     }
+end:
     Py_END_ALLOW_THREADS
     return done(&call, is_bad ? "the output is too small" : NULL, i);
 }
@@ -391,7 +391,7 @@ static PyMethodDef methods[] = {METHOD(digests), METHOD(look_up), METHOD(settle)
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_doc = "interface 3", .m_methods = methods, .m_slots = slots,
+    PyModuleDef_HEAD_INIT, .m_name = "npdump._core", .m_doc = "interface 4", .m_methods = methods, .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CORE", "description", "failure"]
 
 
-INTERFACE = "interface 3"
+INTERFACE = "interface 4"
 """What the core says of itself; another number, with each change of what its functions take."""
 
 

@@ -56,7 +56,7 @@ GOOD: dict[str, Any] = {
     "uncompress": lambda: [
         *(PAGE, bytes(2 * PAGE), i64(0, PAGE), i64(PAGE, PAGE), pages(), i64(2, 0), zeros(2, "?"), COPY)
     ],
-    "read_ranges": lambda: [-1, i64(0, 7), i64(4, 5), zeros(9, "u1")],
+    "read_ranges": lambda: [-1, i64(0, 7), i64(4, 5), zeros(2 * PAGE, "u1"), PAGE, zeros(2, "u8")],
 }
 WRITTEN = {
     "digests": (2,),
@@ -65,7 +65,7 @@ WRITTEN = {
     "place": (6, 7),
     "compress": (3, 4),
     "uncompress": (4, 6),
-    "read_ranges": (3,),
+    "read_ranges": (3, 5),
 }
 
 
@@ -110,10 +110,8 @@ def test_arrays_of_other_lengths_are_refused(name: str) -> None:
             continue
         arguments = GOOD[name]()
         arguments[at] = good[:-1]
-        if name == "read_ranges" and at != 3:
-            arguments[at] = i64(0)
-        elif name == "read_ranges":
-            arguments[1:] = [i64(0), i64(10), good]
+        if name == "read_ranges" and at == 5:
+            arguments[at] = zeros(3, "u8")
         with pytest.raises(ValueError, match=r"length|small|each page|slots|range"):
             getattr(CORE, name)(*arguments)
 
@@ -194,20 +192,44 @@ def test_an_unknown_way_to_call_an_engine_does_nothing() -> None:
 def test_ranges_are_read_up_to_the_first_that_is_not_whole(tmp_path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(100)))
-    out = zeros(60, "u1")
+    out, none = zeros(60, "u1"), zeros(0, "u8")
     with path.open("rb") as file:
-        assert CORE.read_ranges(file.fileno(), i64(10, 50, 95, 0), i64(3, 7, 6, 1), out) == 2
-        assert CORE.read_ranges(file.fileno(), i64(-1), i64(1), out) == 0
-        assert CORE.read_ranges(file.fileno(), i64(10, 13, 16, 99), i64(3, 3, 2, 1), out) == 4, "neighbours"
+
+        def read(offsets: np.ndarray, sizes: np.ndarray) -> int:
+            n_read: int = CORE.read_ranges(file.fileno(), offsets, sizes, out, PAGE, none)
+            return n_read
+
+        assert read(i64(10, 50, 95, 0), i64(3, 7, 6, 1)) == 2
+        assert read(i64(-1), i64(1)) == 0
+        assert read(i64(10, 13, 16, 99), i64(3, 3, 2, 1)) == 4, "neighbours"
         assert out[:9].tolist() == [*range(10, 18), 99]
-        assert CORE.read_ranges(file.fileno(), i64(0, 98, 99), i64(1, 1, 2), out) == 1, "the second ends too early"
-        with pytest.raises(ValueError, match="too small"):
-            CORE.read_ranges(file.fileno(), i64(0, 0), i64(40, 21), out)
-        with pytest.raises(ValueError, match="too small"):
-            CORE.read_ranges(file.fileno(), i64(0), i64(-1), out)
-    assert CORE.read_ranges(-1, i64(0), i64(1), out) == 0
-    CORE.read_ranges(os.open(path, os.O_RDONLY), i64(10, 50), i64(3, 7), out)
-    assert out[:10].tolist() == [10, 11, 12, *range(50, 57)]
+        assert read(i64(0, 98, 99), i64(1, 1, 2)) == 1, "the second ends too early"
+        for sizes in (i64(40, 21), i64(40, -1), i64(40, (1 << 63) - 1)):
+            with pytest.raises(ValueError, match="too small"):
+                read(i64(0, 40), sizes)
+            with pytest.raises(ValueError, match="too small"):
+                read(i64(0, 0), sizes)
+        read(i64(10, 50), i64(3, 7))
+        assert out[:10].tolist() == [10, 11, 12, *range(50, 57)]
+    assert CORE.read_ranges(-1, i64(0), i64(1), out, PAGE, none) == 0
+
+
+def test_digests_are_made_of_what_was_read(tmp_path) -> None:
+    """Of whole pages, however the file has them, and of no more than were read."""
+    path, n = tmp_path / "file", 200
+    data = np.random.default_rng(1).integers(0, 256, (n, PAGE), np.uint8)
+    path.write_bytes(data.tobytes())
+    out, keys, wanted = zeros((n, PAGE), "u1"), zeros(n, "u8"), zeros(n, "u8")
+    with path.open("rb") as file:
+        arguments = [file.fileno(), i64(0, 100, 110 * PAGE), i64(100, 110 * PAGE - 100, 90 * PAGE), out.reshape(-1)]
+        assert CORE.read_ranges(*arguments, PAGE, keys) == 3
+        CORE.digests(PAGE, data, wanted)
+        assert (out == data).all()
+        assert (keys == wanted).all()
+        keys[:] = 1
+        arguments[1][2] += PAGE
+        assert CORE.read_ranges(*arguments, PAGE, keys) == 2, "the last range is not there as a whole"
+        assert (keys[:110] == wanted[:110]).all()
 
 
 def test_the_environment_does_without_the_core() -> None:

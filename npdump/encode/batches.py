@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, Index, Runs, expand
+from npdump.arrays import I64, U8, U64, Bool, Index, Runs, expand
+from npdump.core import CORE
+from npdump.encode.dedup import digests
 from npdump.sources import refuse
 
 if TYPE_CHECKING:
@@ -90,12 +92,15 @@ class ReadPages(NamedTuple):
     pages : ndarray of shape (m, page_size), dtype uint8
     losses : sequence of Loss
         Those of ``pages`` that can't be had.
+    keys : ndarray of shape (m,), dtype uint64
+        Their `npdump.encode.dedup.digests`, if these were asked for.
     """
 
     rows: Index
     pfns: I64
     pages: U8
     losses: Sequence[Loss]
+    keys: U64
 
 
 def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = True) -> tuple[Index, U8]:
@@ -113,7 +118,9 @@ def read_pages(source: Source, batch: PageBatch, room: U8, drops_zero: bool = Tr
     return read.rows, read.pages
 
 
-def read_what_is_there(source: Source, batch: PageBatch, room: U8, drops_zero: bool) -> ReadPages:
+def read_what_is_there(
+    source: Source, batch: PageBatch, room: U8, drops_zero: bool, wants_keys: bool = False
+) -> ReadPages:
     """Read the pages of a batch.
 
     Parameters
@@ -124,6 +131,7 @@ def read_what_is_there(source: Source, batch: PageBatch, room: U8, drops_zero: b
         Where to put them; n is at least ``batch.npages``.
     drops_zero : bool
         Leave out those that are known to be zero without being read.
+    wants_keys : bool
 
     Returns
     -------
@@ -137,8 +145,26 @@ def read_what_is_there(source: Source, batch: PageBatch, room: U8, drops_zero: b
     else:
         all_pfns, pfns = pfns, expand(runs[:, 0], runs[:, 1] - runs[:, 0])
         rows = all_pfns.searchsorted(pfns)
-    pages = room[: len(rows)]
-    return ReadPages(rows, pfns, pages, source.gather(runs, pages))
+    pages, keys = room[: len(rows)], np.empty(len(rows) * wants_keys, np.uint64)
+    if wants_keys and _read_with_keys(source, runs, pages, keys):
+        return ReadPages(rows, pfns, pages, (), keys)
+    losses = source.gather(runs, pages)
+    return ReadPages(rows, pfns, pages, losses, digests(pages) if wants_keys else keys)
+
+
+def _read_with_keys(source: Source, runs: Runs, pages: U8, keys: U64) -> bool:
+    """Read pages that stand in a file as they are, with their digests; return whether that could be done, for all."""
+    find = getattr(source, "file_range", None)
+    if CORE is None or find is None or not len(runs):
+        return False
+    first, page_size = int(runs[0, 0]), source.page_size
+    where = find(first, int(runs[-1, 1]))
+    if where is None:
+        return False
+    offsets = (runs[:, 0] - first) * page_size + where.offset
+    nbytes = (runs[:, 1] - runs[:, 0]) * page_size
+    n_read: int = CORE.read_ranges(where.fd, offsets, nbytes, pages.reshape(-1), page_size, keys)
+    return n_read == len(runs)
 
 
 _N_SAMPLES = 8

@@ -26,7 +26,7 @@ from npdump.core import CORE
 from npdump.errors import ReadError, SourceError, TruncatedDump
 
 if TYPE_CHECKING:
-    from npdump.arrays import I64, U8, Bool, Runs
+    from npdump.arrays import I64, U8, U64, Bool, Runs
 
 __all__ = ["FileRange", "FileStorage", "is_in_proc", "page_buffer"]
 
@@ -45,6 +45,8 @@ _FAULTS_WHEN_MAPPED = ("s390x",)
 """Machines whose ``/proc/vmcore`` is not mapped; see above."""
 
 _NO_WINDOW: U8 = np.empty(0, np.uint8)
+
+_NO_KEYS: U64 = np.empty(0, np.uint64)
 
 _BLOCK_NBYTES = 512
 """Unit of ``st_blocks`` (stat(3type))."""
@@ -172,7 +174,7 @@ class FileStorage:
         at = 0
         if CORE is not None and not self._is_mapped:
             # What it could not read, whole, is read again here, to say why.
-            n_read = CORE.read_ranges(self._fd, offsets, nbytes, out)
+            n_read = CORE.read_ranges(self._fd, offsets, nbytes, out, mmap.PAGESIZE, _NO_KEYS)
             if n_read == len(offsets):
                 return
             at = int(nbytes[:n_read].sum())

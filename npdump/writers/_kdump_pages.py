@@ -11,7 +11,7 @@ import numpy as np
 
 from npdump.codecs import out_nbytes
 from npdump.encode.batches import PageBatch, is_zero, read_what_is_there
-from npdump.encode.dedup import NO_SLOT, Found, PageIndex, PlacedRows, digests, keys_of, settle
+from npdump.encode.dedup import NO_SLOT, Found, PageIndex, PlacedRows, keys_of, settle
 from npdump.encode.job import Done, Encoded
 from npdump.errors import LostPage, NoSpace, ReadError
 from npdump.layouts.page_flag import PageFlag
@@ -182,10 +182,10 @@ class _PageWorker:
         buffer = self._buffer
         if buffer is None:
             buffer = room[: batch.npages * self._page_size].reshape(-1, self._page_size)
-        self._rows, self._pfns, self._pages, losses = read_what_is_there(self._source, batch, buffer, self._drops_zero)
-        if self._drops_zero or self._shares:
-            self._keys = digests(self._pages)
-        else:
+        wants_keys = self._drops_zero or self._shares
+        read = read_what_is_there(self._source, batch, buffer, self._drops_zero, wants_keys)
+        self._rows, self._pfns, self._pages, losses, self._keys = read
+        if not wants_keys:
             self._keys = np.ones(len(self._pages), np.uint64)
         if not self._drops_zero:
             # These are stored, too, and share their place.
