@@ -187,6 +187,13 @@ def test_xen_syms_tells_what_the_note_does_not(host, tool, tmp_path):
     assert refused.returncode == 1
     assert "where Xen never is" in refused.stderr  # the symbols are those of a process
 
+    # As Debian's package of debug symbols has it.
+    subprocess.run([tool("objcopy"), "--strip-debug", tmp_path / "xen-syms"], check=True)
+    refused = run("-g", tmp_path / "text2", "--xen-syms", tmp_path / "xen-syms")
+    assert refused.returncode == 1
+    assert "has symbols and no debug information of Xen's structures" in refused.stderr
+    assert not (tmp_path / "text2").exists()
+
 
 @pytest.mark.parametrize(
     ("options", "words"),

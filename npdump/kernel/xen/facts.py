@@ -102,8 +102,11 @@ def read_syms(path: str) -> Facts:
         raise SourceError(f"{path}: can't be read: {error.strerror}") from error
     except FactError as error:
         raise FactError(f"{path}: {error}") from error
-    if "domain_list" not in symbols or not structs:
-        raise FactError(f"{path}: isn't xen-syms: it has no symbol domain_list, or no debug information of Xen")
+    if "domain_list" not in symbols:
+        raise FactError(f"{path}: isn't xen-syms: it has no symbol domain_list")
+    if not structs:
+        # As Debian's is (xen-hypervisor-4.17-amd64-dbg).
+        raise FactError(f"{path}: has symbols and no debug information of Xen's structures: give a xen-syms that has")
     values = {
         f"SYMBOL({name})": next((symbols[own] for own in names if own in symbols), None)
         for name, names in _SYMBOLS.items()
