@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from npdump.answers.skeleton import Skeleton, differences, make_skeleton
@@ -16,7 +16,7 @@ from npdump.errors import NpdumpError, UsageError
 from npdump.sinks.file import FileSink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from npdump.cli.options import Options
     from npdump.cli.report import Reporter
@@ -46,10 +46,7 @@ def run(options: Options, report: Reporter) -> int:
     if skeleton is not None:
         return _compare_with_skeleton(options, report, skeleton)
     try:
-        first, *others = _sides(options, report)
-        if not others:
-            raise UsageError("compare: all files are parts of one split dump: give one to compare it with")
-        found = [_compare(options, report, first, other) for other in others]
+        found = _compared(options, report)
     except NpdumpError as error:
         raise CannotCompare(str(error)) from error
     if options.junit is not None:
@@ -97,8 +94,48 @@ def _compare_with_skeleton(options: Options, report: Reporter, skeleton: Skeleto
     return DIFFERENT if any(answers.values()) else 0
 
 
+def _compared(options: Options, report: Reporter) -> list[Comparison]:
+    """Compare the first dump with the others, of which one at a time is open."""
+    found = []
+    with closing(_dumps(options, report)) as dumps, next(dumps) as first:
+        for other in dumps:
+            with other:
+                found.append(_compare(options, report, first, other))
+    if not found:
+        raise UsageError("compare: all files are parts of one split dump: give one to compare it with")
+    return found
+
+
+def _dumps(options: Options, report: Reporter) -> Generator[Dump]:
+    """Yield the dumps, opened; the files of a split one follow each other, in any order."""
+    parts: list[str] = []
+    unfinished: Dump | None = None
+    try:
+        for path in options.vmcores:
+            if unfinished is not None:
+                try:
+                    dump = _open(options, report, [*parts, path])
+                except NpdumpError:
+                    # It is the first part of another dump.
+                    yield unfinished
+                    parts, unfinished = [], None
+                else:
+                    unfinished.close()
+                    unfinished = dump
+            unfinished = unfinished or _open(options, report, [path])
+            parts.append(path)
+            if unfinished.source.history.missing is None:
+                yield unfinished
+                parts, unfinished = [], None
+        if unfinished is not None:
+            yield unfinished
+    finally:
+        if unfinished is not None:
+            unfinished.close()
+
+
 def _open(options: Options, report: Reporter, paths: Sequence[str]) -> Dump:
-    return Dump(
+    dump = Dump(
         *paths,
         vmlinux=options.vmlinux,
         vmcoreinfo=options.vmcoreinfo,
@@ -106,42 +143,23 @@ def _open(options: Options, report: Reporter, paths: Sequence[str]) -> Dump:
         work_dir=options.work_dir,
         observer=report,
     )
+    try:
+        dump.source  # noqa: B018  # it is opened now
+    except BaseException:
+        dump.close()
+        raise
+    return dump
 
 
-def _sides(options: Options, report: Reporter) -> list[list[str]]:
-    """Return the files of each dump: those of a split one follow each other, in any order."""
-    sides: list[list[str]] = []
-    is_open = False
-    for path in options.vmcores:
-        together = [*sides[-1], path] if is_open else [path]
-        try:
-            is_open = _lacks_parts(options, report, together)
-        except NpdumpError:
-            if not sides or together == [path]:
-                raise
-            # It is the first part of another dump.
-            is_open, together = _lacks_parts(options, report, [path]), [path]
-        sides[len(sides) - (len(together) > 1) :] = [together]
-    return sides
-
-
-def _lacks_parts(options: Options, report: Reporter, paths: Sequence[str]) -> bool:
-    with _open(options, report, paths) as dump:
-        return dump.source.history.missing is not None
-
-
-def _compare(options: Options, report: Reporter, first: Sequence[str], second: Sequence[str]) -> Comparison:
-    with ExitStack() as stack:
-        # Each pair is opened by itself: the two threads of a comparison share no file.
-        one, other = (stack.enter_context(_open(options, report, paths)) for paths in (first, second))
-        return compare(
-            one.source,
-            other.source,
-            pages=one.pages_if_known() or other.pages_if_known(),
-            compares_stored=options.compares_stored,
-            allowed=dict(options.allowed or ()),
-            observer=report,
-        )
+def _compare(options: Options, report: Reporter, one: Dump, other: Dump) -> Comparison:
+    return compare(
+        one.source,
+        other.source,
+        pages=one.pages_if_known() or other.pages_if_known(),
+        compares_stored=options.compares_stored,
+        allowed=dict(options.allowed or ()),
+        observer=report,
+    )
 
 
 def _save(text: str, path: str) -> None:
