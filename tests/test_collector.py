@@ -30,6 +30,7 @@ RUNS = (
     "--split -p -d 31 {vmcore} {out} {out}2",
     "--message-level 31 -d 31 -L 1M {vmcore} {out}",
     "--message-level 8 -F --dump-dmesg {vmcore}",
+    "redact -l {vmcore} {out}",
     "-d 31 /proc/self/nothing {out}",
     "-d 31 /proc/version {out}",
 )
@@ -79,6 +80,7 @@ def test_every_file_that_a_run_opens_is_listed(line, files, distilled, tmp_path)
 
 def test_no_more_is_listed_than_a_capture_kernel_runs(files):
     for name in (
+        "libcrypto",
         "matplotlib",
         "multiprocessing",
         "elftools",

@@ -40,7 +40,7 @@ LEFT_OUT = (
 )
 """Modules, by the beginning of their names, that a capture kernel never runs: they answer people, or read a vmlinux."""
 
-COMMANDS = ("dmesg", "rearrange")
+COMMANDS = ("dmesg", "rearrange", "redact")
 """Commands that it may run."""
 
 LATER = (
@@ -60,6 +60,8 @@ LATER = (
 _LOADER = """\
 import ctypes, importlib, json, pathlib, sys
 left_out, commands, later = json.loads(sys.argv[1])
+# OpenSSL's, of 5 MB: hashlib has all of it itself where this can't be imported.
+sys.modules["_hashlib"] = None
 import numpy, npdump
 top = pathlib.Path(npdump.__file__).parents[1]
 names = sorted(".".join(path.relative_to(top).with_suffix("").parts) for path in top.glob("npdump/**/*.py"))

@@ -18,8 +18,11 @@ __all__ = ["Finding", "look"]
 
 MIB = 1 << 20
 
-RESERVED_MIB = 256
-"""With that much, capture kernels of Debian 12 had room to spare (docs/capture.rst)."""
+USED_MIB = {"from the real root": 80, "in an initramfs": 124}
+"""The most memory that capture kernels of virtual machines used while npdump saved (docs/capture.rst)."""
+
+KERNEL_MIB = 52
+"""What of ``crashkernel=`` those kernels had not to give: their own image and the initramfs as a file."""
 
 CONFIGURATION = Path("/etc/npdump/collector.conf")
 DROP_IN = Path("/etc/systemd/system/kdump-tools-dump.service.d/npdump.conf")
@@ -91,17 +94,24 @@ def _second() -> Finding:
     return Finding("makedumpfile", f"{path} takes over if npdump fails")
 
 
+def _at_least(used_mib: int) -> int:
+    """Return what to reserve, in MiB: a multiple of 32, as people write it."""
+    return -(-(used_mib + KERNEL_MIB) // 32) * 32
+
+
 def _reserved() -> Finding:
-    advice = f"npdump was measured with crashkernel={RESERVED_MIB}M (docs: in the capture kernel)"
+    least = {where: _at_least(used_mib) for where, used_mib in USED_MIB.items()}
+    advice = f"crashkernel={', '.join(f'{mib}M {where}' for where, mib in least.items())} at least; drivers need more"
     try:
         reserved_mib = int(RESERVED.read_text()) // MIB
     except (OSError, ValueError):
         return Finding("reserved", f"unknown: {RESERVED} can't be read: the kernel has no kexec; {advice}")
     if not reserved_mib:
-        return Finding("reserved", f"no memory, so no dump: boot with crashkernel=; {advice}", is_needed=True)
-    if reserved_mib < RESERVED_MIB:
-        return Finding("reserved", f"{reserved_mib} MiB, which may be too little: {advice}")
-    return Finding("reserved", f"{reserved_mib} MiB")
+        return Finding("reserved", f"no memory, so no dump: boot with {advice}", is_needed=True)
+    too_little = [f"{where} ({mib} MiB)" for where, mib in least.items() if reserved_mib < mib]
+    if too_little:
+        return Finding("reserved", f"{reserved_mib} MiB, too little to save {' and '.join(too_little)}: {advice}")
+    return Finding("reserved", f"{reserved_mib} MiB; enough in a virtual machine: {advice}")
 
 
 def _loaded() -> Finding:
