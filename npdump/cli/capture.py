@@ -50,12 +50,13 @@ LATER = (
     "encodings.latin_1",
     "encodings.utf_8",
     "linecache",
+    "numpy.ma",
     "shutil",
     "struct",
     "traceback",
     "zlib",
 )
-"""Modules of the standard library that are imported while npdump runs, or by Python itself."""
+"""Modules of the standard library and of NumPy that are imported while npdump runs, or by Python itself."""
 
 _LOADER = """\
 import ctypes, importlib, json, pathlib, sys
