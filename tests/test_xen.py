@@ -14,6 +14,7 @@ import npdump
 from npdump.errors import FactError
 from npdump.kernel.xen import XenFiles
 from npdump.kernel.xen.domain import find_p2m
+from npdump.kernel.xen.hypervisor import Hypervisor
 from tests.builders.xen import DIRECT_MAP, N_FRAMES, PHYS_START, Host, build
 from tests.harness import reference, run, run_ok
 from tests.judging import check_all_levels, check_level
@@ -345,3 +346,26 @@ def test_the_library_takes_what_the_command_takes(host):
     with npdump.open(vmcore, xen=xen) as dump:
         assert np.flatnonzero(dump.scan(0, drop_guests=True).kept).tolist() == built.expected
         assert [domain.number for domain in dump.hypervisor.listed_domains] == [0, 3, 5]
+
+
+def test_memory_that_is_not_in_the_file_is_not_asked_about(tmp_path, monkeypatch):
+    """Headers may name a terabyte: Xen's table of frames is read where the file has pages."""
+    path = tmp_path / "vmcore"
+    build(path, HOSTS["4.17"])
+    with open(path, "r+b") as file:
+        headers = file.read(64 + 2 * 56)
+        at = next(at for at in (64, 120) if struct.unpack_from("<I", headers, at)[0] == 1)
+        file.seek(at + 40)
+        file.write(struct.pack("<Q", 1 << 40))
+    asked = []
+    page_infos = Hypervisor.page_infos
+
+    def counted(self, mfn_start, mfn_stop):
+        asked.append(mfn_start)
+        return page_infos(self, mfn_start, mfn_stop)
+
+    monkeypatch.setattr(Hypervisor, "page_infos", counted)
+    with npdump.open(path) as dump:
+        counts = dump.scan(1, drop_guests=True).counts
+    assert counts["GUEST"] > 0
+    assert 0 < len(asked) < 100

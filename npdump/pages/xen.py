@@ -92,6 +92,8 @@ class UserDomains:
 
     def __call__(self, pfn_start: int, classes: U8, is_ram: Bool, has_data: Bool, records: Records | None) -> U8:
         """See `npdump.pages.scan.Decide`."""
+        if not has_data.any():
+            return classes  # headers may name a terabyte of which the file has nothing
         infos = self._hypervisor.page_infos(pfn_start, pfn_start + len(classes))
         counts, owners = infos.records["count_info"], infos.records["owner"]
         if self._hypervisor.has_states:

@@ -75,7 +75,13 @@ class FileSink:
             self._check_existing(status, inputs, siblings)
 
         self._fd, self._place, self._part, self._replaced = open_target(path, force, keep_away, check)
-        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._is_file = True
+        try:
+            self._status = os.fstat(self._fd)
+            self._is_file = stat.S_ISREG(self._status.st_mode)
+        except OSError as error:
+            self.discard()
+            raise SinkError(f"{path}: can't be created: {error.strerror}") from error
 
     def _check_existing(self, status: os.stat_result, inputs: Iterable[Storage], siblings: Iterable[FileSink]) -> None:
         if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
@@ -88,9 +94,7 @@ class FileSink:
     def is_or_replaces(self, status: os.stat_result) -> bool:
         """Return whether a file is this one, or the one that this one is to replace."""
         replaced = self._replaced
-        return os.path.samestat(os.fstat(self._fd), status) or (
-            replaced is not None and os.path.samestat(replaced, status)
-        )
+        return os.path.samestat(self._status, status) or (replaced is not None and os.path.samestat(replaced, status))
 
     def write(self, offset: int, data: Any) -> None:
         """See `npdump.sinks.Sink.write`."""

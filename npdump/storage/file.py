@@ -114,7 +114,7 @@ class FileStorage:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise SourceError(f"{path}: can't be opened: {error.strerror}", path=path) from error
-        status = os.fstat(self._fd)
+        self._status = status = os.fstat(self._fd)
         mode = status.st_mode
         is_in_proc = status.st_dev == os.stat("/proc").st_dev
         self._is_mapped = use_mmap and is_in_proc and os.uname().machine not in _FAULTS_WHEN_MAPPED
@@ -139,7 +139,7 @@ class FileStorage:
 
     def same_file(self, other: os.stat_result) -> bool:
         """See `npdump.storage.Storage.same_file`."""
-        return os.path.samestat(os.fstat(self._fd), other)
+        return os.path.samestat(self._status, other)
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """See `npdump.storage.Storage.read`."""

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests import harness
+from tests import harness, test_dmesg
+from tests.builders import logs, old
 from tests.builders.kernels import KERNELS
 from tests.builders.pages import Block
 from tests.builders.vmcore import Description, build
@@ -15,7 +16,7 @@ from tests.builders.vmcore import Description, build
 if TYPE_CHECKING:
     from pathlib import Path
 
-RAM_NBYTES = 16 << 20
+RAM_NBYTES = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -34,35 +35,35 @@ class Scenario:
     stdin: str | None = None
     stdout: str | None = None
     has_old: bool = False
-    paths: tuple[str, ...] = field(default=())
+    needs_log: bool = False
 
     def argv(self, folder: Path) -> list[str]:
         """The command line."""
         return [*harness.npdump_command(), *(arg.format(folder) for arg in self.args)]
 
-    def watched(self, folder: Path) -> list[Path]:
-        """The files whose system calls are made to fail."""
-        names = ["v", *self.outputs, *self.texts, *self.paths, *([self.stdin] if self.stdin else [])]
-        files = [folder / name for name in names]
-        return [*files, *(path.with_name(f"{path.name}.part") for path in files[1:])]
-
 
 _V, _OUT = "{}/v", "{}/out"
+_FIRST, _FLAT = ("-l", "-d1", _V), ("-F", "-l", "-d1", _V)
+_SPLIT = ("--split", "-l", "-d1", _V, "{}/before1")
 SCENARIOS = (
     Scenario("new", ("-l", "-d31", _V, _OUT)),
     Scenario("over", ("-f", "-l", "-d31", _V, _OUT), has_old=True),
-    Scenario("sync", ("-f", "--sync", "-l", "-d31", _V, _OUT), has_old=True, paths=(".",)),
+    Scenario("sync", ("-f", "--sync", "-l", "-d31", _V, _OUT), has_old=True),
     Scenario("zlib", ("-c", "-d1", "--num-threads", "2", _V, _OUT)),
     Scenario("elf", ("-E", "-d31", _V, _OUT)),
+    Scenario("elf-flat", ("-E", "-F", "-d31", _V), outputs=("flat",), stdout="flat"),
     Scenario("pread", ("--non-mmap", "-l", "-d31", _V, _OUT)),
-    Scenario("work-dir", ("-l", "-d31", "--cyclic-buffer", "1", "--work-dir", "{}/work", _V, _OUT), paths=("work",)),
+    Scenario("work-dir", ("-l", "-d31", "--cyclic-buffer", "1", "--work-dir", "{}/work", _V, _OUT)),
     Scenario("flat", ("-F", "-l", "-d31", _V), outputs=("flat",), stdout="flat"),
     Scenario("rearrange", ("-R", _OUT), before=("-F", "-l", "-d31", _V), stdin="before"),
-    Scenario("refilter", ("-l", "-d31", "{}/before", _OUT), before=("-l", "-d1", _V), paths=("before",)),
-    Scenario("recode", ("-c", "-d31", "{}/before", _OUT), before=("-l", "-d1", _V), paths=("before",)),
-    Scenario("read-flat", ("-l", "-d31", "{}/before", _OUT), before=("-F", "-l", "-d1", _V), paths=("before",)),
+    Scenario("refilter", ("-l", "-d31", "{}/before", _OUT), before=_FIRST),
+    Scenario("recode", ("-c", "-d31", "{}/before", _OUT), before=_FIRST),
+    Scenario("to-elf", ("-E", "-d31", "{}/before", _OUT), before=_FIRST),
+    Scenario("read-flat", ("-l", "-d31", "{}/before", _OUT), before=_FLAT),
     Scenario("split", ("--split", "-l", "-d31", _V, "{}/out1", "{}/out2"), outputs=("out1", "out2")),
+    Scenario("reassemble", ("--reassemble", "{}/before1", "{}/before", _OUT), before=_SPLIT),
     Scenario("info", ("info", _V), outputs=()),
+    Scenario("dmesg", ("--dump-dmesg", "{}/l", "{}/log"), outputs=(), texts=("log",), needs_log=True),
 )
 
 
@@ -75,6 +76,8 @@ def prepare(scenario: Scenario, folder: Path) -> None:
     build(sparse, Description(ram=[(1 << 20, RAM_NBYTES)], kernel=KERNELS["6.12"], blocks=blocks, fill=2))
     subprocess.run(["cp", "--sparse=never", sparse, folder / "v"], check=True)
     sparse.unlink()
+    if scenario.needs_log:
+        old.build(folder / "l", test_dmesg.kernel_with(lambda image: logs.characters(image, test_dmesg.RING, 1 << 14)))
     if scenario.before:
         args = [arg.format(folder) for arg in scenario.before]
         if "-F" in args:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -15,31 +14,22 @@ if TYPE_CHECKING:
 
     from tests.faults.injection import Stage
 
-TIMEOUT = 60
-
 
 def duration(stage: Stage) -> float:
     """How many seconds a run takes."""
     start = time.monotonic()
-    stage.run([])
+    stage.run()
     return time.monotonic() - start
 
 
 def try_signal(stage: Stage, number: signal.Signals, seconds: float) -> tuple[bool, list[str]]:
     """Send a signal after so many seconds; return whether it came before the end, and what is wrong then."""
-    with stage.start([]) as process:
-        time.sleep(seconds)
-        is_running = process.poll() is None
-        process.send_signal(number)
-        try:
-            _, stderr = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return True, [f"goes on after {number.name}"]
-    text = stderr.decode(errors="replace")
-    return is_running, faults_of(
-        stage.scenario, stage.folder, process.returncode, text, stage.wanted, is_killed=is_running
+    outcome = stage.run(kill=(number, seconds))
+    if outcome.code == 124:
+        return True, [f"goes on after {number.name}"]
+    is_hit = outcome.is_hit
+    return is_hit, faults_of(
+        stage.scenario, stage.folder, outcome.code, outcome.stderr, stage.wanted, is_killed=is_hit, texts=stage.texts
     )
 
 

@@ -106,7 +106,8 @@ class KdumpFile:
     def _set_bits(self, offset: int) -> np.ndarray:
         """The page frames of a bitmap, which may speak of a memory that is mostly a hole."""
         packed = np.frombuffer(self.data, np.uint8, self.bitmap_nbytes, offset)
-        used = np.concatenate([np.flatnonzero(packed[at : at + CHUNK]) + at for at in range(0, len(packed), CHUNK)])
+        pieces = [np.flatnonzero(packed[at : at + CHUNK]) + at for at in range(0, len(packed), CHUNK)]
+        used = np.concatenate([np.empty(0, np.intp), *pieces])
         bits = np.unpackbits(packed[used], bitorder="little").reshape(-1, 8)
         pfns = (8 * used[:, None] + np.arange(8))[bits > 0]
         return pfns[pfns < self.max_mapnr]
