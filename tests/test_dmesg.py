@@ -174,6 +174,14 @@ def test_damage_is_told_and_the_rest_shown(name, tmp_path):
     assert said in result.stderr
 
 
+def test_text_that_no_ring_has_for_its_records_is_not_read(tmp_path):
+    """16 records in 512 MiB, which begin where the text does."""
+    make = lockless_with(poke("prb", struct.pack("<I", 29), 48, True))
+    result = harness.run("--dump-dmesg", build(tmp_path / "vmcore", kernel_with(make)).path)
+    assert result.returncode == 1
+    assert "2^4 records in 2^29 bytes: the dump is damaged" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["log_buf_len", "prb"])
 def test_sizes_that_cannot_be(name, tmp_path):
     spoil = poke(name, struct.pack("<I", 0xFFFFFFF0), 0, behind=name == "prb")

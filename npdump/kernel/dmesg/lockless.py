@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["areas", "read"]
 
 MAX_COUNT_BITS = 26
-"""Each descriptor is for 32 bytes of text or more (Linux PRB_AVGBITS)."""
+MAX_TEXT_BITS = 9
+"""There is one descriptor for each 32 bytes of text in every kernel (Linux PRB_AVGBITS, 5); this is bound enough."""
 
 COMMITTED, FINALIZED = 1, 2
 """States of a descriptor that has a record (Linux enum desc_state)."""
@@ -114,6 +115,10 @@ def _places(kernel: Kernel) -> _Places:
     size_bits = memory.read_u32(data_ring + facts.need("OFFSET(prb_data_ring.size_bits)", _WHY))
     if count_bits > MAX_COUNT_BITS or size_bits >= MAX_LOG_NBYTES.bit_length():
         raise AddressError(f"the kernel log at {prb:#x} would have 2^{count_bits} records: the dump is damaged")
+    if size_bits > count_bits + MAX_TEXT_BITS:
+        raise AddressError(
+            f"the kernel log at {prb:#x} would have 2^{count_bits} records in 2^{size_bits} bytes: the dump is damaged"
+        )
     return _Places(
         desc_ring,
         count_bits,
