@@ -162,7 +162,7 @@ def judge(path: Path, vmcore: Path) -> list[str]:
 def main(argv: list[str]) -> int:
     """Die in all ways."""
     parser = argparse.ArgumentParser(prog="python -m tests.deaths")
-    parser.add_argument("--each", type=int, default=20, help="how often in each way")
+    parser.add_argument("--each", type=int, default=25, help="how often in each way")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("ways", nargs="*", help=f"of {', '.join(WAYS)}; all by default")
     options = parser.parse_args(argv)

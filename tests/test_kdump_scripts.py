@@ -139,6 +139,20 @@ def test_kdump_tools_sends(root, server, tmp_path):
     assert_dump(the_only(there, "*/dump.*"), tmp_path, "-l", is_flat=True)
 
 
+def test_kdump_tools_calls_a_function(root, tmp_path):
+    """As docs/capture.rst has it: its configuration is shell text, and a function goes before a program."""
+    capture = root("debian")
+    capture.program("npdump", capture.place("/usr/bin/makedumpfile").read_text().partition("\n")[2])
+    capture.program("makedumpfile", "exit 9")
+    with capture.place("/etc/default/kdump-tools").open("a") as file:
+        file.write('MAKEDUMP_ARGS="-l -d 31"\nmakedumpfile() { npdump "$@"; }\n')
+    done = capture.run("/etc/init.d/kdump-tools start")
+    assert done.returncode == 0, done.stdout
+    assert capture.calls[1] == "-l -d 31 -F /proc/vmcore"
+    assert_log(the_only(capture.upper, "var/crash/2*/dmesg.*"))
+    assert_dump(the_only(capture.upper, "var/crash/2*/dump.*"), tmp_path, "-l", is_flat=True)
+
+
 # ---- Fedora, RHEL: kdump-utils ---------------------------------------------------------------------------------------
 
 COLLECTOR = "-l --message-level 7 -d 31"
