@@ -354,6 +354,7 @@ def open(
     work_dir: str | os.PathLike[str] | None = None,
     machine: str | None = None,
     max_unpacked_nbytes: int | None = None,
+    identity: str | os.PathLike[str] | None = None,
     xen: XenFiles | None = None,
     observer: Observer = SILENT,
 ) -> Dump:
@@ -381,6 +382,8 @@ def open(
         Directory for temporary files.
     machine : str, optional
         The machine as ``uname -m`` prints it, whatever the dump says.
+    identity : str or path-like, optional
+        File with the private key of age or SSH for a dump that is encrypted.
     max_unpacked_nbytes : int, optional
         How many bytes a file that is compressed as a whole may unpack to.
     xen : XenFiles, optional
@@ -418,6 +421,7 @@ def open(
         work_dir=work_dir,
         machine=machine,
         max_unpacked_nbytes=max_unpacked_nbytes,
+        identity=identity,
         xen=xen,
         observer=observer,
     )

@@ -99,6 +99,7 @@ class Opened:
         work_dir: str | os.PathLike[str] | None = None,
         machine: str | None = None,
         max_unpacked_nbytes: int | None = None,
+        identity: str | os.PathLike[str] | None = None,
         xen: XenFiles | None = None,
         observer: Observer = SILENT,
     ) -> None:
@@ -108,7 +109,12 @@ class Opened:
         self._vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
         self._override = override
         self._vmcoreinfo_at = vmcoreinfo_at
-        self.reading = ReadOptions(use_mmap, None if work_dir is None else os.fspath(work_dir), max_unpacked_nbytes)
+        self.reading = ReadOptions(
+            use_mmap,
+            None if work_dir is None else os.fspath(work_dir),
+            max_unpacked_nbytes,
+            None if identity is None else os.fspath(identity),
+        )
         self._machine = machine
         self._xen = XenFiles() if xen is None else xen
         self.observer = observer
@@ -128,6 +134,7 @@ class Opened:
             "work_dir": self.reading.work_dir,
             "machine": self._machine,
             "max_unpacked_nbytes": self.reading.max_unpacked_nbytes,
+            "identity": self.reading.identity,
             "xen": self._xen,
         }
         return partial(type(self), *self.paths, **options), ()

@@ -107,6 +107,7 @@ class Writable(Opened):
         config: str | os.PathLike[str] | None = None,
         extensions: Sequence[str | os.PathLike[str]] = (),
         redaction: Redaction | None = None,
+        encrypt_to: Sequence[str] = (),
         observer: Observer | None = None,
     ) -> Summary:
         """Make a dump file of the pages that stay.
@@ -143,6 +144,8 @@ class Writable(Opened):
             Python files with rules about pages, or names of installed ones; see `npdump.extensions`.
         redaction : Redaction, optional
             What `redaction` found, to be erased; level 31 goes with it.
+        encrypt_to : sequence of str
+            Public keys of age or SSH, or files of such: the dump is encrypted for them; see ``--encrypt-to``.
         observer : Observer, optional
             By default that of the dump.
 
@@ -168,8 +171,22 @@ class Writable(Opened):
         (True, True)
         """
         paths = [os.fspath(part) for part in (path, *more)]
+        recipients: Sequence[Any] = ()
+        if encrypt_to:
+            from npdump.storage.age import read_recipients  # seldom wanted
+
+            recipients = read_recipients(encrypt_to)
+
+        def open_sinks() -> Sequence[Sink]:
+            outputs = open_files(paths, force, self.storages, limit_nbytes, sync)
+            if not recipients:
+                return outputs
+            from npdump.sinks.encrypted import encrypted  # as above
+
+            return encrypted(outputs, recipients)
+
         return self.write_to(
-            lambda: open_files(paths, force, self.storages, limit_nbytes, sync),
+            open_sinks,
             level=level,
             codec=codec,
             format=format,

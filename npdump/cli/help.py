@@ -8,7 +8,18 @@ from npdump.cli.flags import build_parser
 
 __all__ = ["help_text"]
 
-_READING = ("-x", "-i", "--work-dir", "--non-mmap", "--machine", "--max-unpacked", "--message-level", "-D", "--help")
+_READING = (
+    "-x",
+    "-i",
+    "--identity",
+    "--work-dir",
+    "--non-mmap",
+    "--machine",
+    "--max-unpacked",
+    "--message-level",
+    "-D",
+    "--help",
+)
 
 
 class Help(NamedTuple):
@@ -97,6 +108,7 @@ HELP = {
             "--strict",
             "--config",
             "--extension",
+            "--encrypt-to",
             "-c",
             "-l",
             "-p",

@@ -43,6 +43,7 @@ def open_dump(options: Options, report: Reporter) -> Dump:
         work_dir=options.work_dir,
         machine=options.machine,
         max_unpacked_nbytes=options.max_unpacked_nbytes,
+        identity=options.identity,
         xen=XenFiles(options.xen_syms, options.xen_vmcoreinfo, options.xen_phys_start),
         observer=report,
     )

@@ -42,6 +42,8 @@ class Options(NamedTuple):
     config: str | None = None
     extensions: tuple[str, ...] = ()
     erase_log: bool = False
+    encrypt_to: tuple[str, ...] = ()
+    identity: str | None = None
     strict: bool = False
     codec: str = "raw"
     dump_level: int = 0

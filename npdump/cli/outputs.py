@@ -11,7 +11,7 @@ from npdump.cli.summary import as_json, as_text
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES
 from npdump.pipeline import ScanOptions
 from npdump.sinks.file import open_files
-from npdump.sinks.flattened import FlattenedSink
+from npdump.sinks.flattened import FlattenedSink, StandardOutput
 from npdump.sinks.null import NullSink
 from npdump.storage.file import is_in_proc
 from npdump.storage.lz4 import Frame
@@ -57,8 +57,9 @@ def run(options: Options, report: Reporter) -> int:
 def make(options: Options, dump: Dump, redaction: Redaction | None = None) -> Summary:
     """Make the output, or the parts of one, of an opened dump."""
     frame = Frame() if options.lz4 else None  # if it can't be had, that's said before all else
+    recipients = _recipients(options) if options.encrypt_to else None
     return dump.write_to(
-        partial(_open_sinks, options, dump.storages, frame),
+        partial(_open_sinks, options, dump.storages, frame, recipients),
         split=Split(len(options.dumpfiles), options.splitblock_kib) if options.split else None,
         redaction=redaction,
         **_writing(options),
@@ -88,13 +89,30 @@ def _writing(options: Options) -> dict[str, Any]:
     }
 
 
-def _open_sinks(options: Options, inputs: Sequence[Storage], frame: Frame | None) -> Sequence[Sink]:
+def _open_sinks(
+    options: Options, inputs: Sequence[Storage], frame: Frame | None, recipients: Sequence[Any] | None
+) -> Sequence[Sink]:
     """Make all outputs or, with an error, none."""
     if options.dry_run:
         return [NullSink() for _ in options.dumpfiles or [None]]
-    if options.flatten:
+    if options.flatten and recipients is None:
         return [FlattenedSink(options.limit_nbytes, frame)]
-    return open_files(options.dumpfiles, options.force, inputs, options.limit_nbytes, _waits_for_disk(options))
+    outputs: Sequence[Any] = (
+        [StandardOutput(options.limit_nbytes)]
+        if options.flatten
+        else open_files(options.dumpfiles, options.force, inputs, options.limit_nbytes, _waits_for_disk(options))
+    )
+    if recipients is None:
+        return outputs
+    from npdump.sinks.encrypted import encrypted  # seldom wanted
+
+    return encrypted(outputs, recipients, frame)
+
+
+def _recipients(options: Options) -> Sequence[Any]:
+    from npdump.storage.age import read_recipients  # seldom wanted
+
+    return read_recipients(options.encrypt_to)
 
 
 def _waits_for_disk(options: Options) -> bool:

@@ -54,6 +54,7 @@ def parse(argv: Sequence[str]) -> Options:
     values["dump_level"], *values["retry_levels"] = values["dump_level"]
     values["retry_levels"] = tuple(values["retry_levels"])
     values["extensions"] = tuple(values["extensions"])
+    values["encrypt_to"] = tuple(values["encrypt_to"])
     command = COMMANDS[values["command"]]
     if values["command"] in MAKE_DUMPS:
         command = _FLATTEN if values["flatten"] else _SPLIT if values["split"] else command

@@ -45,7 +45,7 @@ def whole_path(path: str) -> str:
 def opening_of(options: Options) -> dict[str, Any]:
     """Return how workers open dumps."""
     paths = {name: value for name in ("vmlinux", "vmcoreinfo", "work_dir") if (value := getattr(options, name))}
-    names = ("override", "vmcoreinfo_at", "machine", "max_unpacked_nbytes")
+    names = ("override", "vmcoreinfo_at", "machine", "max_unpacked_nbytes", "identity")
     others = {name: value for name in names if (value := getattr(options, name)) not in (None, False)}
     return {name: whole_path(path) for name, path in paths.items()} | others
 

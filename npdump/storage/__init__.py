@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast, runtime_checkable
 
 from npdump import plugins
 from npdump.errors import SourceError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from npdump.arrays import I64, U8, Bool, Runs
     from npdump.observer import Observer
 
-__all__ = ["Container", "ReadOptions", "Storage", "detect", "is_url", "open_storage"]
+__all__ = ["Container", "Locked", "ReadOptions", "Storage", "detect", "is_url", "open_storage", "unpacked"]
 
 _HEAD_NBYTES = 4096
 _MAX_DEPTH = 4
@@ -107,6 +107,14 @@ class Container(Protocol):
         """
 
 
+@runtime_checkable
+class Locked(Protocol):
+    """A container that takes a key to open."""
+
+    def unlocked(self, identity: str | None) -> Container:
+        """Return the container with a key: the path of a file that has it, None if there is none."""
+
+
 def detect(head: bytes) -> Container | None:
     """Return the container that begins with these bytes, None if it's none."""
     container: Container
@@ -114,6 +122,13 @@ def detect(head: bytes) -> Container | None:
         if head.startswith(container.magics):
             return container
     return None
+
+
+def unpacked(container: Container, stream: BinaryIO, identity: str | None) -> BinaryIO:
+    """Return a stream of what is inside of another, opened with a key if it takes one; raises as `Container.open`."""
+    if isinstance(container, Locked):
+        container = container.unlocked(identity)
+    return container.open(stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +143,14 @@ class ReadOptions:
         Directory for a temporary file, if one is needed; None for TMPDIR or its default.
     max_unpacked_nbytes : int or None
         How many bytes a file that is compressed as a whole may unpack to; None for 1 GiB and 2048 times its own size.
+    identity : str or None
+        File with the private key for an input that is encrypted.
     """
 
     use_mmap: bool = True
     work_dir: str | None = None
     max_unpacked_nbytes: int | None = None
+    identity: str | None = None
 
 
 def is_url(path: str) -> bool:
@@ -215,7 +233,7 @@ def _spooled(
         container = detect(head)
         if container is None:
             break
-        stream = container.open(stream)
+        stream = unpacked(container, stream, options.identity)
         errors += container.errors
     if errors:
         observer.message(f"{path}: is compressed as a whole: it is unpacked to a temporary file first")

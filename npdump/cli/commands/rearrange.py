@@ -44,7 +44,7 @@ def run(options: Options, report: Reporter) -> None:
     errors: tuple[type[Exception], ...] = container.errors if container else ()
     failures: tuple[type[Exception], ...] = (EOFError, OSError, *errors)
     if container:
-        head, stream = peek(container.open(stream), HEADER_NBYTES, _NAME, errors)
+        head, stream = peek(storage.unpacked(container, stream, options.identity), HEADER_NBYTES, _NAME, errors)
     if not head.startswith(SIGNATURE):
         raise SourceError(f"{_NAME}: isn't a flattened dump: it begins with {head[:8].hex(' ')}")
     sink = FileSink(path, options.force, sync=bool(options.sync))
