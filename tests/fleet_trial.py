@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A thousand dumps on a cluster of this machine, whose workers are killed at random, as is who hands out the dumps.
 
-    python -m tests.fleet_trial [--dumps N] [--kills N] | --speed N | --scale N,N | --parts SIZE
+    python -m tests.fleet_trial [--dumps N] [--kills N] | --speed N | --scale N,N | --parts SIZE | --split GIB
 
 The dumps are real ones in many forms, under many names, and every twentieth is damaged. Every good dump must be in the
 catalogue once, with the release that its name says, and every damaged one must be named as failed. ``--speed`` compares
 one worker with two, ``--scale`` measures what handing out and writing down costs as the number of dumps grows, and
-``--parts`` has a large machine's dump made in eight parts by two workers, and compares them with one run's.
+``--parts`` has a large machine's dump made in eight parts by two workers, and compares them with one run's; ``--split``
+compares how fast one worker and two make eight parts of a dump that CPUs are busy to compress.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from tests import harness
+from tests.builders.pages import Block
+from tests.builders.vmcore import Description, build
+from tests.readers import ElfDump
 
 KERNELS = ("x86_64-5.10", "x86_64-6.1", "x86_64-6.12", "x86_64-7.2")
 
@@ -37,6 +43,7 @@ FORMS = {
     "elf": ["-E", "-d", "31"],
 }
 DAMAGED_EVERY = 20
+CHUNK_NBYTES = 1 << 20
 
 
 def make_dumps(folder: Path, n_dumps: int, rng: random.Random) -> tuple[dict[str, str], set[str]]:
@@ -193,8 +200,8 @@ def parts(size: str) -> dict[str, object]:
     """Make the dump of a built machine whole, and in eight parts by two workers; compare what they hold."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        build = [sys.executable, "-m", "tests.builders.large", "--size", size, folder / "vmcore"]
-        subprocess.run(build, check=True, cwd=harness.REPOSITORY, stdout=subprocess.DEVNULL)
+        builder = [sys.executable, "-m", "tests.builders.large", "--size", size, folder / "vmcore"]
+        subprocess.run(builder, check=True, cwd=harness.REPOSITORY, stdout=subprocess.DEVNULL)
         names = [folder / f"part{i}" for i in range(8)]
         seconds = {}
         for name, command in {
@@ -209,6 +216,38 @@ def parts(size: str) -> dict[str, object]:
         peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     differences = [] if compared.returncode == 0 else compared.stdout.splitlines()
     return {"machine": size, "seconds": seconds, "most MiB of a process": peak_mib, "differences": differences}
+
+
+def split(n_gib: int) -> dict[str, object]:
+    """Seconds for eight parts of a machine whose pages all differ, compressed with zlib, by one worker and by two."""
+    times: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        vmcore = Path(directory) / "vmcore"
+        ram = [(0x1000, 0x9FC00), (1 << 20, n_gib << 30)]
+        build(vmcore, Description(ram=ram, background=Block(0, "anon", 9), fill=0))
+        fill(vmcore)
+        for n_workers in (1, 2):
+            names = [Path(directory) / f"part{i}" for i in range(8)]
+            before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+            subprocess.run(
+                [*harness.npdump_command(), "-f", "--split", "--jobs", str(n_workers), "-c", "-d", "1", vmcore, *names],
+                check=True,
+                capture_output=True,
+            )
+            seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            times[f"{n_workers} workers"] = {"seconds": round(seconds, 1), "of CPU": round(cpu, 1)}
+    return times
+
+
+def fill(vmcore: Path) -> None:
+    """Give pages of zeros contents that differ, and that zlib makes half as large."""
+    rng = np.random.default_rng(1)
+    with open(vmcore, "r+b") as file:
+        for load in ElfDump(vmcore).loads:
+            for offset in range(load.offset, load.offset + load.filesz - CHUNK_NBYTES, CHUNK_NBYTES):
+                if os.pread(file.fileno(), CHUNK_NBYTES, offset) == bytes(CHUNK_NBYTES):
+                    os.pwrite(file.fileno(), rng.integers(96, 112, CHUNK_NBYTES, np.uint8).tobytes(), offset)
 
 
 def scale(counts: list[int]) -> dict[str, dict[int, float]]:
@@ -236,10 +275,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--speed", type=int, metavar="N", help="time N dumps with one worker and with two, instead")
     parser.add_argument("--parts", metavar="SIZE", help="make a machine of this size, as 64G, in eight parts, instead")
+    parser.add_argument("--split", type=int, metavar="GIB", help="time parts with one worker and with two, instead")
     parser.add_argument("--scale", metavar="N,N", help="measure the cost for each of so many dumps, instead")
     arguments = parser.parse_args()
     if arguments.scale:
         result: dict[str, object] = dict(scale([int(n) for n in arguments.scale.split(",")]))
+    elif arguments.split:
+        result = split(arguments.split)
     elif arguments.parts:
         result = parts(arguments.parts)
     elif arguments.speed:
