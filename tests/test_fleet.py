@@ -460,6 +460,34 @@ def test_a_dump_whose_workers_died_is_handed_out_again():
     assert other.value == "other"
 
 
+def test_dumps_that_take_no_time_are_handed_out_together():
+    sizes = []
+
+    class Counting:
+        n_deaths = 1
+
+        def submit(self, call, task):
+            future = Future()
+            together = task if isinstance(task, tuple) else (task,)
+            sizes.append(len(together))
+            if len(together) > 1 and self.n_deaths:
+                self.n_deaths = 0
+                future.set_exception(RuntimeError("KilledWorker"))
+            else:
+                answers = [Outcome(value=one, seconds=one / 1000) for one in together]
+                future.set_result(answers if len(together) > 1 else answers[0])
+            return future
+
+    workers = Workers(Counting(), 16, "", max_together=8)
+    done = [(task, outcome.value) for task, outcome in outcomes(workers, Call(b""), range(2000))]
+    assert sorted(done) == [(task, task) for task in range(2000)]
+    # Those of a task whose worker died are handed out one by one, and those that take a second as well.
+    assert max(sizes) == 8
+    assert sizes.count(8) > 5
+    assert set(sizes[-900:]) == {1}
+    assert len(sizes) < 2000
+
+
 def test_a_cluster_that_lost_its_workers_is_an_error(monkeypatch):
     class Never:
         def submit(self, call, task):

@@ -19,6 +19,7 @@ _CONNECT_SECONDS = 20
 _LONELY_SECONDS = 60
 _SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 _MIN_WAITING = 64  # a cluster may grow
+_MAX_TOGETHER = 8
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def on_client(client: Any) -> Iterator[Workers]:
     executor = client.get_executor(pure=False)
     words = f"{len(threads)} workers with {n} threads at {client.scheduler.address}; dashboard: {client.dashboard_link}"
     try:
-        yield Workers(executor, max(4 * n, _MIN_WAITING), words, _Check(client))
+        yield Workers(executor, max(4 * n, _MIN_WAITING), words, _Check(client), _MAX_TOGETHER)
     finally:
         executor.shutdown(wait=False)
 
