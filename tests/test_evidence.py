@@ -9,6 +9,8 @@ import pytest
 from npdump.kernel.facts import vmcoreinfo
 from npdump.pages.blocks import NO_CARRY
 from npdump.pages.classes import Classifier
+from npdump.pages.columns import Columns
+from npdump.pages.evidence import Evidence
 from npdump.pages.policy import PageClass
 from npdump.pages.struct_page import describe
 from npdump.pages.traits import traits_and_orders
@@ -35,9 +37,10 @@ def classes_of(generation: str, blocks: list[Block], level: int = 31) -> list[st
         raw += encode_block(kernel, block, HEAD_VADDR + 64 * pfn)
         pfn += 1 << block.order
     records = np.frombuffer(raw, page.dtype)
-    traits, orders = traits_and_orders(records, 0, page, 4096)
+    columns = Columns(records, page)
+    traits, orders = traits_and_orders(columns, 0, 4096)
     is_ram = np.ones(len(records), np.bool_)
-    found, _ = Classifier(page, level, LOWEST_VADDR).classify(records, traits, orders, is_ram, 0, NO_CARRY)
+    found, _ = Classifier(level, LOWEST_VADDR).classify(columns, traits, orders, is_ram, 0, NO_CARRY)
     return [PageClass(int(number)).name for number in found]
 
 
@@ -136,3 +139,31 @@ def test_of_a_compound_page_only_tails_go(generation) -> None:
     """The head's order reaches two pages beyond the last tail."""
     pages = [Block(0, "anon", 1), Block(2, "kernel"), Block(3, "kernel")]
     assert classes_of(generation, pages) == ["USER", "USER", "KEPT", "KEPT"]
+
+
+WORDS = (0, 1, 2, 0x1000, LOWEST_VADDR - 8, LOWEST_VADDR, LOWEST_VADDR + 1, LOWEST_VADDR + 6, HEAD_VADDR, 1 << 63)
+MAPCOUNTS = (0xFFFFFFFF, 0, 1, 1 << 31, 0xF0000000, 0xFFFFFF7F)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("level", [2, 8, 14, 31])
+def test_the_first_look_lets_nothing_pass_that_a_rule_would_stop(generation, level, monkeypatch) -> None:
+    kernel = KERNELS[generation]
+    keys: dict[str, int | str] = {"OSRELEASE": kernel.release}
+    page = describe(vmcoreinfo.parse(vmcoreinfo_text(keys | kernel.vmcoreinfo())), "<", 64)
+    draw, n = np.random.default_rng(level), 1 << 14
+    records = np.zeros(n, page.dtype)
+    for name in ("private", "next", "prev", "mapping"):  # the last of those that share a place stays
+        records[name] = draw.choice(np.array(WORDS, np.uint64), n)
+    records["mapcount"] = draw.choice(np.array(MAPCOUNTS, np.uint32), n, p=[0.5, *[0.1] * 5])
+    records["refcount"] = draw.integers(0, 4, n)
+    for flag in (page.lru, page.private, page.swapcache, page.swapbacked, page.slab):
+        records["flags"] |= draw.choice(np.array([0, flag], np.uint64), n)
+    columns, is_ram = Columns(records, page), np.ones(n, np.bool_)
+    traits, orders = traits_and_orders(columns, 0, 4096)
+    classifier = Classifier(level, LOWEST_VADDR)
+    found, _ = classifier.classify(columns, traits, orders, is_ram, 0, NO_CARRY)
+    monkeypatch.setattr(Evidence, "_doubtful", lambda evidence, columns, traits, classes: np.flatnonzero(classes))
+    by_rules, _ = classifier.classify(columns, traits, orders, is_ram, 0, NO_CARRY)
+    assert np.array_equal(found, by_rules)
+    assert len(np.unique(found)) > 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npdump.arrays import I64, U8, Bool, expand
+from npdump.arrays import I64, U8, Bool, Index, expand
 
 __all__ = ["NO_CARRY", "Carry", "cover"]
 
@@ -22,7 +22,7 @@ class Carry(NamedTuple):
 NO_CARRY = Carry(0, 0)
 
 
-def _met(starts: I64, stops: I64, floor: int) -> Bool:
+def _met(starts: Index, stops: I64, floor: int) -> Bool:
     """Tell which blocks a sequential scan meets that, after each block, goes on behind it."""
     reach = np.maximum.accumulate(np.append(floor, stops[:-1]))
     met = starts >= reach
@@ -37,7 +37,7 @@ def _met(starts: I64, stops: I64, floor: int) -> Bool:
     return met
 
 
-def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Bool, Carry]:
+def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Index, Carry]:
     """Spread the class of each block's first page over the block.
 
     Parameters
@@ -56,8 +56,8 @@ def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Bo
     covered : ndarray of shape (n,), dtype uint8
         Class of each page. A block that begins within another is not looked at, as in makedumpfile, whose loop goes
         on behind an excluded block.
-    is_inner : ndarray of shape (n,), dtype bool
-        Whether a page has its class from the first page of its block, which is another page.
+    inner : ndarray of shape (k,), dtype intp
+        Rows of pages that have their class from the first page of their block, which is another page.
     carry : Carry
         For the next batch.
     """
@@ -66,22 +66,20 @@ def cover(classes: U8, orders: U8, pfn_start: int, carry: Carry) -> tuple[U8, Bo
     # Single pages have their own class, unless a block covers them.
     covered = classes.copy()
     covered[:floor] = carry.page_class
-    is_inner = np.zeros(n, np.bool_)
-    is_inner[:floor] = carry.page_class != 0
+    inner = np.arange(floor if carry.page_class else 0)
     if carry.pfn_stop >= pfn_start + n:
-        return covered, is_inner, carry
-    starts = np.flatnonzero(np.logical_and(classes, orders)).astype(np.int64)
+        return covered, inner, carry
+    starts = np.flatnonzero(np.logical_and(classes, orders))
     if not len(starts):
-        return covered, is_inner, NO_CARRY
+        return covered, inner, NO_CARRY
     stops = starts + (np.int64(1) << orders[starts].astype(np.int64))
     met = _met(starts, stops, floor)
     starts, stops = starts[met], stops[met]
     if not len(starts):
-        return covered, is_inner, NO_CARRY
+        return covered, inner, NO_CARRY
     last_class, last_stop = int(classes[starts[-1]]), int(stops[-1])
-    lengths = np.minimum(stops, n) - starts
-    pages = expand(starts, lengths)
-    covered[pages] = np.repeat(classes[starts], lengths)
-    is_inner[pages] = True
-    is_inner[starts] = False
-    return covered, is_inner, Carry(last_class, pfn_start + last_stop) if last_stop > n else NO_CARRY
+    n_inner = np.minimum(stops, n) - starts - 1
+    pages = expand(starts + 1, n_inner)
+    covered[pages] = classes[starts].repeat(n_inner)
+    inner = np.concatenate((inner, pages))
+    return covered, inner, Carry(last_class, pfn_start + last_stop) if last_stop > n else NO_CARRY

@@ -12,10 +12,12 @@ from npdump.pages.evidence import Evidence
 from npdump.pages.policy import PageClass, Trait, table
 
 if TYPE_CHECKING:
-    from npdump.arrays import U8, U16, Bool, Records
-    from npdump.pages.struct_page import StructPage
+    from npdump.arrays import U8, U16, Bool
+    from npdump.pages.columns import Columns
 
 __all__ = ["Classifier"]
+
+_HWPOISON = int(PageClass.HWPOISON)  # NumPy takes five times as long to compare with a member of an enum
 
 
 class Classifier:
@@ -23,7 +25,6 @@ class Classifier:
 
     Parameters
     ----------
-    page : StructPage
     level : int
         Dump level, 0 to 31.
     lowest_vaddr : int
@@ -32,24 +33,24 @@ class Classifier:
         Leave out memory that the guest has not accepted even where the level keeps free pages.
     """
 
-    def __init__(self, page: StructPage, level: int, lowest_vaddr: int, drops_unaccepted: bool = False) -> None:
+    def __init__(self, level: int, lowest_vaddr: int, drops_unaccepted: bool = False) -> None:
         self._table = table(level, drops_unaccepted)
-        self._evidence = Evidence(page, lowest_vaddr, level)
+        self._evidence = Evidence(lowest_vaddr, level)
 
     def classify(
-        self, records: Records, traits: U16, orders: U8, is_ram: Bool, pfn_start: int, carry: Carry
+        self, columns: Columns, traits: U16, orders: U8, is_ram: Bool, pfn_start: int, carry: Carry
     ) -> tuple[U8, Carry]:
         """Return the class of each page.
 
         Parameters
         ----------
-        records : ndarray of shape (n,), dtype page.dtype
-            Struct pages of consecutive page frames.
+        columns : Columns
+            Of the struct pages of n consecutive page frames.
         traits, orders : ndarray of shape (n,)
             See `npdump.pages.traits.traits_and_orders`.
         is_ram : ndarray of shape (n,), dtype bool
         pfn_start : int
-            Page frame of the first record.
+            Page frame of the first struct page.
         carry : Carry
             Of the batch before.
 
@@ -59,13 +60,15 @@ class Classifier:
         carry : Carry
             For the next batch.
         """
-        classes = self._table[traits]
-        classes[~is_ram] = PageClass.KEPT
+        # take() with a mode makes no copy of the traits to check them: there are no others than the table has.
+        classes = self._table.take(traits, mode="clip")
+        if not is_ram.all():
+            classes *= is_ram.view(np.uint8)
         # A broken page is one page, unless it's hugetlb: its mark is then on the head, for the whole of it.
-        is_alone = (classes == PageClass.HWPOISON) & ((traits & Trait.HUGETLB) == 0)
+        is_alone = (classes == _HWPOISON) & ((traits & np.uint16(Trait.HUGETLB)) == 0)
         if is_alone.any():
             orders = np.where(is_alone, np.uint8(0), orders)
-        classes[self._evidence.against_firsts(records, traits, orders, classes)] = PageClass.KEPT
-        covered, is_inner, carry = cover(classes, orders, pfn_start, carry)
-        covered[self._evidence.against_inner(records, covered, is_inner, pfn_start)] = PageClass.KEPT
+        classes[self._evidence.against_firsts(columns, traits, orders, classes)] = PageClass.KEPT
+        covered, inner, carry = cover(classes, orders, pfn_start, carry)
+        covered[self._evidence.against_inner(columns, covered, inner, pfn_start)] = PageClass.KEPT
         return covered, carry

@@ -12,7 +12,6 @@ Linux ``include/linux/mm_types.h``, ``include/linux/page-flags.h``, ``mm/page_al
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,17 +19,10 @@ import numpy as np
 from npdump.pages.policy import DumpLevel, PageClass, Trait
 
 if TYPE_CHECKING:
-    from npdump.arrays import U8, U16, U32, U64, Bool, Records
-    from npdump.pages.struct_page import StructPage
+    from npdump.arrays import U8, U16, U64, Bool, Index
+    from npdump.pages.columns import Columns
 
 __all__ = ["Evidence"]
-
-_U32_MINUS_1 = np.uint32(0xFFFFFFFF)
-_TYPED = np.uint32(1 << 31)
-"""A ``_mapcount`` with this bit, other than -1, is a page type."""
-
-_MAPPING_FLAGS = np.uint64(3)
-"""Bits of ``mapping`` that aren't of the address (Linux PAGE_MAPPING_FLAGS)."""
 
 MAX_LOCKS = 256
 """Half-open bound on how often a page is locked into memory; no address ends in so small a number."""
@@ -39,6 +31,7 @@ MIN_PAGE_NBYTES = 4096
 """No machine has smaller pages; nothing of the kernel's lies in the first of its addresses."""
 
 _LOWER_HALF = np.uint64(0xFFFFFFFF)
+_UNALIGNED = np.uint64(3)
 
 MAX_OFFLINE_USERS = 2
 """The balloon's or the driver's own reference, and one of who looks at the page just then."""
@@ -47,16 +40,16 @@ MAX_OFFLINE_USERS = 2
 class Evidence(NamedTuple):
     """What to hold struct pages against: the lowest address of the kernel's, and the dump level."""
 
-    page: StructPage
     lowest_vaddr: int
     level: int
 
-    def against_firsts(self, records: Records, traits: U16, orders: U8, classes: U8) -> Bool:
+    def against_firsts(self, columns: Columns, traits: U16, orders: U8, classes: U8) -> Index:
         """Return which pages cannot be of the class that their own fields give them.
 
         Parameters
         ----------
-        records : ndarray of shape (n,), dtype page.dtype
+        columns : Columns
+            Of n struct pages.
         traits : ndarray of shape (n,), dtype uint16
         orders : ndarray of shape (n,), dtype uint8
             Of the blocks that begin with them.
@@ -65,196 +58,191 @@ class Evidence(NamedTuple):
 
         Returns
         -------
-        ndarray of shape (n,), dtype bool
+        ndarray of shape (k,), dtype intp
+            Rows, in no order.
         """
-        columns = _Columns(records, self.page, self.lowest_vaddr)
-        is_bad = np.zeros(len(classes), np.bool_)
-        is_free = (classes == PageClass.FREE) | (classes == PageClass.UNACCEPTED)
-        if is_free.any():
-            is_bad |= is_free & _is_not_free(columns)
-        is_cache = (classes == PageClass.CACHE) | (classes == PageClass.CACHE_PRIVATE)
-        if is_cache.any():
-            is_bad |= is_cache & _is_not_cache(columns, traits)
-            if self.level & (DumpLevel.CACHE | DumpLevel.CACHE_PRIVATE) == DumpLevel.CACHE:
-                is_bad |= is_cache & _has_private_data(columns)
-        is_user = classes == PageClass.USER
-        if is_user.any():
-            is_bad |= is_user & _is_not_user(columns, traits, orders)
-        is_offline = classes == PageClass.OFFLINE
-        if is_offline.any():
-            is_bad |= is_offline & _is_not_offline(columns)
-        return is_bad
+        doubtful = self._doubtful(columns, traits, classes)
+        if not len(doubtful):
+            return doubtful
+        is_bad = np.zeros(len(doubtful), np.bool_)
+        of_doubtful = classes[doubtful]
+        for group, contradicts in (
+            ((PageClass.FREE, PageClass.UNACCEPTED), self._is_not_free),
+            ((PageClass.CACHE, PageClass.CACHE_PRIVATE), self._is_not_cache),
+            ((PageClass.USER,), self._is_not_user),
+            ((PageClass.OFFLINE,), self._is_not_offline),
+        ):
+            at = np.flatnonzero(_is_one_of(of_doubtful, group))
+            if len(at):
+                rows = doubtful[at]
+                is_huge = (traits[rows] & np.uint16(Trait.HUGETLB)) != 0
+                is_bad[at] = contradicts(_Suspects(columns.of(rows), is_huge, orders[rows]))
+        return doubtful[is_bad]
 
-    def against_inner(self, records: Records, classes: U8, is_inner: Bool, pfn_start: int) -> Bool:
+    def against_inner(self, columns: Columns, classes: U8, inner: Index, pfn_start: int) -> Index:
         """Return which pages cannot be in the block that they have their class from.
 
         Parameters
         ----------
-        records : ndarray of shape (n,), dtype page.dtype
-            Struct pages of consecutive page frames.
+        columns : Columns
+            Of the struct pages of n consecutive page frames.
         classes : ndarray of shape (n,), dtype uint8
             `PageClass` of each page.
-        is_inner : ndarray of shape (n,), dtype bool
-            Whether a page has its class from the first page of its block, which is another page.
+        inner : ndarray of shape (m,), dtype intp
+            Rows of pages that have their class from the first page of their block, which is another page.
         pfn_start : int
-            Page frame of the first record.
+            Page frame of the first struct page.
 
         Returns
         -------
-        ndarray of shape (n,), dtype bool
+        ndarray of shape (k,), dtype intp
+            Rows, in no order.
         """
-        is_bad = np.zeros(len(classes), np.bool_)
-        if not is_inner.any():
-            return is_bad
-        columns = _Columns(records, self.page, self.lowest_vaddr)
-        is_free = (classes == PageClass.FREE) | (classes == PageClass.UNACCEPTED)
-        is_bad |= is_free & is_inner & columns.is_used
-        if "compound" in columns.names:
-            is_compound = (classes != PageClass.KEPT) & ~is_free & is_inner
-            is_bad |= is_compound & columns.are_no_tails(pfn_start)
-        return is_bad
+        if not len(inner):
+            return inner
+        of_block, pages = classes[inner], columns.of(inner)
+        is_free = _is_one_of(of_block, (PageClass.FREE, PageClass.UNACCEPTED))
+        is_bad = is_free & pages.is_used
+        is_compound = ~is_free & (of_block != 0)
+        if pages.is_tail is not None and is_compound.any():
+            # What HVO (Linux v5.14) shows every 64 is the head.
+            per_page = max(MIN_PAGE_NBYTES // columns.page.nbytes, 1)
+            is_alias = ((inner + pfn_start) % per_page == 0) & pages.has_flag(columns.page.head)
+            is_bad |= is_compound & ~pages.is_tail & ~is_alias
+        return inner[is_bad]
 
+    @property
+    def _lowest(self) -> np.uint64:
+        return np.uint64(max(self.lowest_vaddr, MIN_PAGE_NBYTES))
 
-class _Columns:
-    """Fields of struct pages, each copied at most once."""
+    @property
+    def _keeps_private(self) -> bool:
+        """Whether pages of the page cache with data of a file system stay, and others go."""
+        return self.level & (DumpLevel.CACHE | DumpLevel.CACHE_PRIVATE) == DumpLevel.CACHE
 
-    def __init__(self, records: Records, page: StructPage, lowest_vaddr: int) -> None:
-        self.records, self.page, self._lowest = records, page, np.uint64(lowest_vaddr)
-        self.names = frozenset(records.dtype.names or ())
+    def _doubtful(self, columns: Columns, traits: U16, classes: U8) -> Index:
+        """Return which pages go and aren't, at a first look, what nearly all pages of users and of the page cache are.
 
-    def has_flag(self, mask: int) -> Bool:
-        return (self.flags & np.uint64(mask)) != 0
+        That look is the rules below in their simplest case, for all pages at once: no page type, a pointer, and list
+        links for what is on an LRU list. What it lets pass, none of the rules would stop.
+        """
+        is_plain = columns.mapping >= self._lowest + _UNALIGNED
+        is_plain &= ~columns.is_typed
+        if traits.max() >= int(Trait.HUGETLB):
+            is_plain &= (traits & np.uint16(Trait.HUGETLB)) == 0
+        is_certain = is_plain & _is_one_of(classes, (PageClass.USER,))
+        is_cache = is_plain & _is_one_of(classes, (PageClass.CACHE, PageClass.CACHE_PRIVATE))
+        is_cache &= columns.has_flag(columns.page.lru) & (columns.mapping_flags == 0)
+        if is_cache.any() and not self._keeps_private:
+            is_certain |= is_cache & ~self._is_unlinked(columns)
+        return np.flatnonzero((classes != 0) & ~is_certain)
 
-    @cached_property
-    def flags(self) -> U64:
-        return self.records["flags"].astype(np.uint64)
-
-    @cached_property
-    def pointer(self) -> U64:
-        """``mapping`` without its flags."""
-        return self.records["mapping"].astype(np.uint64) & ~_MAPPING_FLAGS
-
-    @cached_property
-    def is_used(self) -> Bool:
-        """Whether anybody is known to have a reference to the page."""
-        return self.records["refcount"] != 0 if "refcount" in self.names else np.zeros(len(self.records), np.bool_)
-
-    @cached_property
-    def mapcount(self) -> U32:
-        """``_mapcount``, -1 where that isn't known."""
-        if "mapcount" not in self.names:
-            return np.full(len(self.records), _U32_MINUS_1)
-        return self.records["mapcount"].astype(np.uint32)
-
-    @cached_property
-    def is_typed(self) -> Bool:
-        """Whether the page has a page type."""
-        return (self.mapcount >= _TYPED) & (self.mapcount != _U32_MINUS_1)
-
-    @cached_property
-    def is_mapped(self) -> Bool:
-        """Whether page tables of users map the page."""
-        return self.mapcount < _TYPED
-
-    @cached_property
-    def is_alone(self) -> Bool:
-        """Whether both links lead to the same place, as those of a page that is in no list, and so linked to itself."""
-        if not self.names.issuperset(("next", "prev")):
-            return np.zeros(len(self.records), np.bool_)
-        return (self.records["next"] == self.records["prev"]) & (self.records["next"] != 0)
-
-    def are_no_tails(self, pfn_start: int) -> Bool:
-        """Return which pages aren't tails of a compound page; what HVO (Linux v5.14) shows every 64 is the head."""
-        is_not = (self.records["compound"] & 1) == 0
-        per_page = max(MIN_PAGE_NBYTES // self.records.dtype.itemsize, 1)
-        rows = np.arange(-pfn_start % per_page, len(is_not), per_page)
-        is_not[rows] &= ~self.has_flag(self.page.head)[rows]
-        return is_not
-
-    def is_kernel(self, words: U64) -> Bool:
+    def _is_kernel(self, words: U64) -> Bool:
         """Return which words can be addresses of the kernel's structures."""
-        return (words >= np.maximum(self._lowest, np.uint64(MIN_PAGE_NBYTES))) & ((words & np.uint64(3)) == 0)
+        return (words >= self._lowest) & ((words & _UNALIGNED) == 0)
 
-    @cached_property
-    def is_unlinked(self) -> Bool:
-        """Whether the page can't be in a list."""
-        if not self.names.issuperset(("next", "prev")):
-            return np.zeros(len(self.records), np.bool_)
-        nexts, prevs = (self.records[name].astype(np.uint64) for name in ("next", "prev"))
+    def _is_unlinked(self, columns: Columns) -> Bool:
+        """Return which pages can't be in a list."""
+        if columns.links is None:
+            return columns.constant(False)
+        nexts, prevs = columns.links
+        either = nexts | prevs
         # A kernel without lists has none: words that were never written tell nothing.
-        return ~(self.is_kernel(nexts) & self.is_kernel(prevs)) & ((nexts | prevs) != 0)
+        return ((np.minimum(nexts, prevs) < self._lowest) | ((either & _UNALIGNED) != 0)) & (either != 0)
 
-    @cached_property
-    def is_locked(self) -> Bool:
-        """Whether the second link may count how often the page is locked (Linux 07ca76067308, v5.18)."""
-        if "prev" not in self.names:
-            return np.ones(len(self.records), np.bool_)
-        return (self.records["prev"].astype(np.uint64) & _LOWER_HALF) < MAX_LOCKS
+    def _is_not_free(self, pages: _Suspects) -> Bool:
+        """Return which pages do not begin a free block.
+
+        Nobody has a reference to a free page (``__free_pages_core()``, ``free_pages_prepare()``), it belongs to
+        nothing, and the first of a block is in a free list.
+        """
+        columns = pages.columns
+        is_listed = columns.has_flag(columns.page.lru)
+        has_pointer = (columns.mapping & ~_UNALIGNED) != 0
+        return columns.is_used | self._is_unlinked(columns) | is_listed | has_pointer
+
+    def _is_not_cache(self, pages: _Suspects) -> Bool:
+        """Return which pages are not of the page cache.
+
+        A page on an LRU list is linked to it, unless it is locked into memory; it has no page type and is not huge. It
+        belongs to a file; once that was truncated, nobody maps the page any longer.
+        """
+        columns = pages.columns
+        is_listed, mapping = columns.has_flag(columns.page.lru), columns.mapping
+        is_elsewhere = (mapping != 0) & ~self._is_kernel(mapping)
+        is_nowhere = (mapping == 0) & (columns.is_mapped | (is_listed & _is_alone(columns)))
+        is_unlisted = is_listed & self._is_unlinked(columns) & ~_is_locked(columns)
+        is_swapped = columns.has_flag(columns.page.swapcache) & ~is_listed
+        is_bad = columns.is_typed | pages.is_huge | is_elsewhere | is_nowhere | is_unlisted
+        is_bad |= is_swapped & _is_not_swapped(columns)
+        return is_bad | _has_private_data(columns) if self._keeps_private else is_bad
+
+    def _is_not_user(self, pages: _Suspects) -> Bool:
+        """Return which pages are not of users.
+
+        An anonymous page points to its anon_vma, or to KSM's node, and has no page type; a huge page has several pages.
+        """
+        columns = pages.columns
+        points = self._is_kernel(columns.mapping & ~_UNALIGNED)
+        return np.where(pages.is_huge, pages.orders == 0, columns.is_typed | ~points)
+
+    def _is_not_offline(self, pages: _Suspects) -> Bool:
+        """Return which pages were not given away: those are on no LRU list, and hardly anybody has a reference."""
+        columns = pages.columns
+        is_listed = columns.has_flag(columns.page.lru)
+        if "refcount" not in columns.names:
+            return is_listed
+        return is_listed | (columns.column("refcount", np.uint32) > MAX_OFFLINE_USERS)
 
 
-def _is_not_free(columns: _Columns) -> Bool:
-    """Return which pages do not begin a free block.
+class _Suspects(NamedTuple):
+    """Pages to be looked at closely: their fields, whether they are hugetlb, and the orders of their blocks."""
 
-    Nobody has a reference to a free page (``__free_pages_core()``, ``free_pages_prepare()``), it belongs to nothing,
-    and the first of a block is in a free list.
-    """
-    is_listed = columns.has_flag(columns.page.lru)
-    return columns.is_used | columns.is_unlinked | is_listed | (columns.pointer != 0)
+    columns: Columns
+    is_huge: Bool
+    orders: U8
 
 
-def _is_not_cache(columns: _Columns, traits: U16) -> Bool:
-    """Return which pages are not of the page cache.
-
-    A page on an LRU list is linked to it, unless it is locked into memory; it has no page type and is not huge. It
-    belongs to a file; once that was truncated, nobody maps the page any longer.
-    """
-    is_listed = columns.has_flag(columns.page.lru)
-    mapping = columns.records["mapping"].astype(np.uint64)
-    is_huge = (traits & np.uint16(Trait.HUGETLB)) != 0
-    is_elsewhere = (mapping != 0) & ~columns.is_kernel(mapping)
-    is_nowhere = (mapping == 0) & (columns.is_mapped | (is_listed & columns.is_alone))
-    is_unlisted = is_listed & columns.is_unlinked & ~columns.is_locked
-    is_bad = columns.is_typed | is_huge | is_elsewhere | is_nowhere | is_unlisted
-    is_in_swap_cache_alone = columns.has_flag(columns.page.swapcache) & ~is_listed
-    if is_in_swap_cache_alone.any():
-        is_bad |= is_in_swap_cache_alone & _is_not_swapped(columns)
-    return is_bad
+def _is_one_of(classes: U8, group: tuple[PageClass, ...]) -> Bool:
+    first, *others = map(int, group)  # NumPy takes five times as long to compare with a member of an enum
+    is_one = classes == first
+    for page_class in others:
+        is_one |= classes == page_class
+    return is_one
 
 
-def _is_not_swapped(columns: _Columns) -> Bool:
+def _is_alone(columns: Columns) -> Bool:
+    """Return whether both links lead to the same place, as those of a page in no list, which is linked to itself."""
+    if columns.links is None:
+        return columns.constant(False)
+    nexts, prevs = columns.links
+    return (nexts == prevs) & (nexts != 0)
+
+
+def _is_locked(columns: Columns) -> Bool:
+    """Return whether the second link may count how often the page is locked (Linux 07ca76067308, v5.18)."""
+    if "prev" not in columns.names:
+        return columns.constant(True)
+    return (columns.column("prev") & _LOWER_HALF) < MAX_LOCKS
+
+
+def _is_not_swapped(columns: Columns) -> Bool:
     """Return which pages are not in the swap cache alone, on no list.
 
     Such a page has its swap entry in ``private`` (``folio.swap`` of Linux cfeed8ffe55b, v6.6, is the same word), and
     that is never 0, since a swap area begins with its header. The swap cache has a reference to it, and it belongs to
     no file: what shmem writes out leaves its file at once.
     """
-    is_not: Bool = columns.records["mapping"] != 0
+    is_not = columns.mapping != 0
     if "private" in columns.names:
-        is_not = is_not | (columns.records["private"] == 0)
+        is_not = is_not | (columns.column("private") == 0)
     if "refcount" in columns.names:
         is_not = is_not | ~columns.is_used
     return is_not
 
 
-def _has_private_data(columns: _Columns) -> Bool:
+def _has_private_data(columns: Columns) -> Bool:
     """Return which pages have a file system's data, as PG_private marks (``attach_page_private()``), or seem to."""
     if "private" not in columns.names:
-        return np.zeros(len(columns.records), np.bool_)
-    return (columns.records["private"] != 0) & ~columns.has_flag(columns.page.swapcache)
-
-
-def _is_not_user(columns: _Columns, traits: U16, orders: U8) -> Bool:
-    """Return which pages are not of users.
-
-    An anonymous page points to its anon_vma, or to KSM's node, and has no page type; a huge page has several pages.
-    """
-    is_huge = (traits & np.uint16(Trait.HUGETLB)) != 0
-    return np.where(is_huge, orders == 0, columns.is_typed | ~columns.is_kernel(columns.pointer))
-
-
-def _is_not_offline(columns: _Columns) -> Bool:
-    """Return which pages were not given away: such are on no LRU list, and hardly anybody has a reference to them."""
-    is_listed = columns.has_flag(columns.page.lru)
-    if "refcount" not in columns.names:
-        return is_listed
-    return is_listed | (columns.records["refcount"].astype(np.uint32) > MAX_OFFLINE_USERS)
+        return columns.constant(False)
+    return (columns.column("private") != 0) & ~columns.has_flag(columns.page.swapcache)

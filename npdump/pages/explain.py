@@ -12,6 +12,7 @@ from npdump.arrays import contains
 from npdump.kernel.memmap import find
 from npdump.kernel.own import Own
 from npdump.kernel.vmalloc import pfns_of
+from npdump.pages.columns import Columns
 from npdump.pages.evidence import Evidence
 from npdump.pages.explanation import PageExplanation
 from npdump.pages.free_lists import read_free_lists
@@ -200,8 +201,9 @@ class Explainer:
                 n = 1 if is_alone else 1 << first_order
                 if not page_class or first + n <= pfn:
                     continue
-                evidence = Evidence(page, self._kernel.memory.space.lowest_vaddr, level)
-                if _is_contradicted(evidence, records, (traits, first_order), page_class, own, pfn - first):
+                evidence = Evidence(self._kernel.memory.space.lowest_vaddr, level)
+                heads, pages = Columns(records[:1], page), Columns(own[:1], page)
+                if _is_contradicted(evidence, heads, (traits, first_order), page_class, pages, pfn - first):
                     continue
                 classes[level] = page_class
                 if n > 1 and first_order > order:
@@ -217,7 +219,7 @@ class Explainer:
         return records
 
     def _judge(self, records: Any, pfn: int) -> tuple[int, int]:
-        traits, orders = traits_and_orders(records, pfn, self._page, self._source.page_size)
+        traits, orders = traits_and_orders(Columns(records, self._page), pfn, self._source.page_size)
         if self._free_blocks is not None:
             self._free_blocks.mark(traits, orders, pfn)
         return int(traits[0]), int(orders[0])
@@ -232,11 +234,11 @@ def _trusted(class_by_level: Mapping[int, PageClass], verdict: Verdict | None) -
 
 
 def _is_contradicted(
-    evidence: Evidence, first: Any, judged: tuple[int, int], page_class: PageClass, own: Any, index: int
+    evidence: Evidence, head: Columns, judged: tuple[int, int], page_class: PageClass, own: Columns, index: int
 ) -> bool:
     """Return whether the first page of a block, or the page ``index`` pages after it, cannot be of a class."""
     traits, orders = np.array(judged[:1], np.uint16), np.array(judged[1:], np.uint8)
     classes = np.array([page_class], np.uint8)
-    if evidence.against_firsts(first[:1], traits, orders, classes)[0]:
+    if len(evidence.against_firsts(head, traits, orders, classes)):
         return True
-    return bool(index and evidence.against_inner(own[:1], classes, np.ones(1, np.bool_), index)[0])
+    return bool(index and len(evidence.against_inner(own, classes, np.zeros(1, np.intp), index)))

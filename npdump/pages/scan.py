@@ -20,6 +20,7 @@ from npdump.kernel.memmap import find
 from npdump.observer import SILENT, Observer
 from npdump.pages.blocks import NO_CARRY, Carry
 from npdump.pages.classes import Classifier
+from npdump.pages.columns import Columns
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
 from npdump.pages.policy import DumpLevel, PageClass
 from npdump.pages.records import StructPages
@@ -161,7 +162,7 @@ class PageScan:
         self._classifier = None
         if context.page is not None:
             unaccepted = context.drops_unaccepted
-            self._classifier = Classifier(context.page, context.level, context.lowest_vaddr, unaccepted)
+            self._classifier = Classifier(context.level, context.lowest_vaddr, unaccepted)
         self._only_window: Window | None = None
         self._totals: Totals | None = None
         self.max_mapnr = context.max_mapnr
@@ -267,8 +268,7 @@ class PageScan:
                 n = stop - start
                 batch = ClassBatch(start, stop, ALL_FREE[:n], ALL[:n], ALL[:n])
             else:
-                is_ram = mask_of(ram_runs, start, stop)
-                has_data = mask_of(self._context.source.data_runs, start, stop) & is_ram
+                is_ram, has_data = _present(self._context.source, start, stop)
                 classes, carry = self._classify(records, start, stop, is_ram, carry)
                 batch = ClassBatch(start, stop, classes, is_ram, has_data, n_unreadable)
             if self._context.guard is not None:
@@ -303,10 +303,11 @@ class PageScan:
             return ALL_KEPT[: stop - start], NO_CARRY
         if records is None:
             records = np.zeros(stop - start, page.dtype)
-        traits, orders = traits_and_orders(records, start, page, self._context.source.page_size)
+        columns = Columns(records, page)
+        traits, orders = traits_and_orders(columns, start, self._context.source.page_size)
         if self._context.free_blocks is not None:
             self._context.free_blocks.mark(traits, orders, start)
-        return classifier.classify(records, traits, orders, is_ram, start, carry)
+        return classifier.classify(columns, traits, orders, is_ram, start, carry)
 
 
 def open_scan(
@@ -378,6 +379,17 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
 
         context = context._replace(guard=find_vital(kernel, source, memmap, page.nbytes, observer))
     return context._replace(struct_pages=struct_pages)
+
+
+def _present(source: Source, start: int, stop: int) -> tuple[Bool, Bool]:
+    """Return which page frames the input has or had, and of which it has the bytes; see `ClassBatch`."""
+    if is_within(source.ram_runs, start, stop):
+        is_ram = ALL[: stop - start]
+        if is_within(source.data_runs, start, stop):
+            return is_ram, is_ram
+    else:
+        is_ram = mask_of(source.ram_runs, start, stop)
+    return is_ram, mask_of(source.data_runs, start, stop) & is_ram
 
 
 def _batch_starts(runs: Runs, max_mapnr: int) -> Iterator[int]:

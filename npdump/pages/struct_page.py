@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from npdump.errors import FactError
 from npdump.kernel.kernel import struct_dtype
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from npdump.arrays import U32, Bool
     from npdump.facts import Facts
     from npdump.layouts import ByteOrder
 
@@ -42,6 +43,10 @@ class TypeTest(NamedTuple):
 
     value: int
     mask: int = _U32
+
+    def matches(self, mapcounts: U32) -> Bool:
+        """Return which of them hold the type."""
+        return (mapcounts if self.mask == _U32 else mapcounts & np.uint32(self.mask)) == np.uint32(self.value)
 
     @classmethod
     def of(cls, exported: int | None) -> TypeTest | None:
@@ -104,6 +109,12 @@ class StructPage(NamedTuple):
     def nbytes(self) -> int:
         """Size of struct page in bytes."""
         return self.dtype.itemsize
+
+    @property
+    def all_flags(self) -> int:
+        """All flags of a page's own that are looked for."""
+        named = self.lru | self.private | self.head | self.hwpoison
+        return named | self.swapcache | self.swapbacked | self.slab | self.buddy_flag
 
     @property
     def tells_free(self) -> bool:

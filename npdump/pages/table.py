@@ -21,6 +21,7 @@ from npdump.pages import areas as areas_of
 from npdump.pages.blocks import NO_CARRY, Carry
 from npdump.pages.buddy import FreeArea, find_free_area
 from npdump.pages.classes import Classifier
+from npdump.pages.columns import Columns
 from npdump.pages.free_lists import FreeBlocks, read_free_lists
 from npdump.pages.kinds import KindCounts, Tests, count_kinds, kinds_of, tests_of
 from npdump.pages.levels import N_LEVELS, LevelCounts, count_levels
@@ -260,7 +261,7 @@ class PageTable:
             records = struct_pages.read(first, first + 2) if not order or first != pfn else None
             if records is None:
                 continue
-            _, orders = traits_and_orders(records, first, page, self._source.page_size)
+            _, orders = traits_and_orders(Columns(records, page), first, self._source.page_size)
             if int(orders[0]) >= max(order, 1):
                 return first, int(orders[0]), records[:1]
         records = struct_pages.read(pfn, pfn + 1)
@@ -393,14 +394,15 @@ class PageTable:
         records = struct_pages.read(pfn_start, pfn_stop)
         if records is None:
             records = np.zeros(pfn_stop - pfn_start, page.dtype)
-        traits, orders = traits_and_orders(records, pfn_start, page, source.page_size)
+        columns = Columns(records, page)
+        traits, orders = traits_and_orders(columns, pfn_start, source.page_size)
         if free_blocks is not None:
             free_blocks.mark(traits, orders, pfn_start)
         is_ram = mask_of(source.ram_runs, pfn_start, pfn_stop)
         classes = {}
         for level, carry in carries.items():
             classifier = self._classifier(level)
-            classes[level], carries[level] = classifier.classify(records, traits, orders, is_ram, pfn_start, carry)
+            classes[level], carries[level] = classifier.classify(columns, traits, orders, is_ram, pfn_start, carry)
         is_dumped = mask_of(source.data_runs, pfn_start, pfn_stop) & is_ram
         chunk = Chunk(
             pfn_start, pfn_stop, source.page_size, is_ram, is_dumped, records, traits, orders, classes[self._every_kind]
@@ -410,7 +412,7 @@ class PageTable:
     def _classifier(self, level: int) -> Classifier:
         if level not in self._classifiers:
             lowest_vaddr = self._kernel.memory.space.lowest_vaddr
-            self._classifiers[level] = Classifier(self.page, level, lowest_vaddr)
+            self._classifiers[level] = Classifier(level, lowest_vaddr)
         return self._classifiers[level]
 
     def _carry(self, pfn: int, level: int) -> Carry:
@@ -423,7 +425,7 @@ class PageTable:
             records = struct_pages.read(first, first + 2) if first != pfn else None
             if records is None:
                 continue
-            traits, orders = traits_and_orders(records, first, page, source.page_size)
+            traits, orders = traits_and_orders(Columns(records, page), first, source.page_size)
             if free_blocks is not None:
                 free_blocks.mark(traits, orders, first)
             if not mask_of(source.ram_runs, first, first + 1)[0]:

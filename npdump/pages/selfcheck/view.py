@@ -10,6 +10,7 @@ import numpy as np
 
 from npdump.arrays import I64, U8, U16, U32, U64, Bool, Index, Records, mask_of, unique
 from npdump.pages.blocks import NO_CARRY, cover
+from npdump.pages.columns import Columns
 from npdump.pages.policy import Trait
 from npdump.pages.traits import traits_and_orders
 
@@ -72,7 +73,7 @@ class View:
         self.page, self._kernel = page, kernel
         self.columns = frozenset(self.records.dtype.names or ())
         # The pieces aren't neighbours, but each begins at a multiple of its length, here as in memory.
-        traits, orders = traits_and_orders(self.records, 0, page, kernel.page_size)
+        traits, orders = traits_and_orders(Columns(self.records, page), 0, kernel.page_size)
         self.traits: U16 = traits
         self.orders: U8 = orders
 
