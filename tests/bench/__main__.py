@@ -16,7 +16,18 @@ from tests.bench import versus
 from tests.fixtures.expand import expand
 
 FIXTURE = "x86_64-6.1"
-KEPT = ["--runs", "3", "--scan", "256G", "--plot", "docs/benchmarks.svg", "--update", "BENCHMARKS.md"]
+KEPT = [
+    "--runs",
+    "3",
+    "--scan",
+    "256G",
+    "--refilter",
+    "4G",
+    "--plot",
+    "docs/benchmarks.svg",
+    "--update",
+    "BENCHMARKS.md",
+]
 
 if vmcores := os.environ.get("NPDUMP_BENCH", "").split():
     versus.main([*KEPT, *sys.argv[1:], *vmcores])

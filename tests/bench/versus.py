@@ -16,9 +16,11 @@ import shutil
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bench.filled import build_filled
 from tests.bench.measure import NPDUMP, Run, own_cost, peak_pss_nbytes, run, startup_command
 from tests.bench.plot import Curve, draw
 from tests.bench.table import RESULT, Row, cells, description, name_of, update
@@ -123,6 +125,13 @@ class Bench:
             yield self.compare(what, [theirs], ours, "wall", goal)
         level1.unlink()
 
+    def refilter_filled(self, size: str, vmcore: str) -> Iterator[Row]:
+        """The same of a built machine with so much memory in use, beside which the start of a program is little."""
+        filled = self.folder / f"{size} in use"
+        build_filled(filled, large.parse_size(size), vmcore)
+        yield from self.refilter(str(filled))
+        filled.unlink()
+
     def copy(self, vmcore: str) -> Iterator[Row]:
         """-E against ``cp`` of the same bytes."""
         _, ours = self.commands("-E", "-d", "1", vmcore, str(self.output))
@@ -226,6 +235,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows", action="append", choices=KINDS, help="only these lines; may be repeated")
     parser.add_argument("--level", action="append", help="dump level; may be repeated (default: 1 and 31)")
     parser.add_argument("--scan", action="append", metavar="SIZE", help="also scan a built dump of so much memory (1T)")
+    parser.add_argument(
+        "--refilter", action="append", metavar="SIZE", help="also filter again so much memory in use (4G)"
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw seconds against threads and memory there, as an SVG")
     parser.add_argument("--folder", help="where the dump files go (default: a temporary one)")
     parser.add_argument("--json", action="store_true")
@@ -245,6 +257,8 @@ def main(argv: list[str]) -> None:
         bench = Bench(arguments, Path(folder))
         tasks = [(KINDS[kind], vmcore) for vmcore in arguments.vmcore for kind in arguments.rows or KINDS]
         tasks += [(Bench.scan, size) for size in arguments.scan or []]
+        again = partial(Bench.refilter_filled, vmcore=arguments.vmcore[0]) if arguments.vmcore else None
+        tasks += [(again, size) for size in arguments.refilter or [] if again]
         for measure, subject in tasks:
             for row in measure(bench, subject):
                 found.append(row)
