@@ -32,6 +32,8 @@ def folder(tmp_path_factory):
     """A vmcore of 4 GiB, one of a real machine, and its small dump."""
     path = tmp_path_factory.mktemp("objects")
     blocks = [Block(0x10000 + 0x1000 * i, "free", 10) for i in range(0, 200, 3)]
+    # No section is like another one, which would share its struct pages.
+    blocks += [Block(0x8000 * i + 1024 + 8 * i, "kernel") for i in range(2, 32)]
     ram = [(0x1000, 0x9FC00), (1 << 20, 4 * GIB)]
     build(path / "4g", Description(ram=ram, blocks=blocks, background=Block(0, "anon", 9), fill=0))
     (path / "vmcore").symlink_to(harness.distilled_vmcore("x86_64-6.1"))
