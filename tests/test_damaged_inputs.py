@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import npdump
+from npdump.sources._vmcoreinfo_scan import find_vmcoreinfo_texts
 from tests.builders import kdump
 from tests.builders import notes as note
 from tests.builders.kernels import KERNELS
@@ -180,6 +181,18 @@ def test_all_texts_are_named(tmp_path):
     assert [(entry.text, entry.paddr) for entry in found] == [(text, None), (text, 0x3F00 * PAGE)]
 
 
+def test_what_is_within_a_text_is_no_text(tmp_path):
+    """Pages that begin as a text does, of one text without an end: 64 KiB are one, and not sixteen."""
+    text = b"OSRELEASE=6.1.0\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ffffffff82000000\n"
+    path = elf_of(tmp_path, [(16 * PAGE, 0, 64 * PAGE, 64 * PAGE)], nbytes=80 * PAGE)
+    with open(path, "r+b") as file:
+        file.seek(16 * PAGE)
+        file.write(text.ljust(PAGE, b"\n") * 64)
+    with npdump.open(path) as dump:
+        found = [text.paddr for text in find_vmcoreinfo_texts(dump.source) if text.paddr is not None]
+    assert found == [0, 16 * PAGE, 32 * PAGE, 48 * PAGE]
+
+
 def elf_of(tmp_path, loads, nbytes=8192):
     """An ELF64 file with these PT_LOADs: (offset, paddr, filesz, memsz)."""
     text = note.note(b"VMCOREINFO", 0, b"OSRELEASE=6.1.0\nPAGESIZE=4096\n")
@@ -221,6 +234,16 @@ def test_bytes_of_a_file_are_not_any_number_of_segments_data(tmp_path):
         dump = open_dump(output)
         assert dump.status & (1 if dump.kind == "elf" else INCOMPLETE)
         assert dict(dump.contents()) == {16 * n + k: b"x" * PAGE for n in range(14) for k in range(8)}
+
+
+def test_bytes_of_a_file_are_not_any_number_of_notes(tmp_path):
+    """600 program headers say that the same MiB is notes."""
+    path = elf_of(tmp_path, [(MIB, 0, PAGE, PAGE)] + [(0, 0, 0, 0)] * 600, nbytes=2 * MIB)
+    with open(path, "r+b") as file:
+        file.seek(64 + 2 * PHDR_NBYTES)
+        file.write(struct.pack("<IIQQQQQQ", 4, 0, MIB, 0, 0, MIB - PAGE, MIB - PAGE, 0) * 600)
+    result = run_ok("info", path, memory_nbytes=1 << 29)
+    assert "notes are more than the file: some are not read" in result.stdout
 
 
 @pytest.mark.parametrize("stride", [7, -7])

@@ -57,8 +57,12 @@ def find_vmcoreinfo_texts(source: Source) -> Iterator[VmcoreinfoText]:
         text = area[note.desc_offset : note.desc_offset + note.desc_nbytes]
         if _COMPLETE.search(text):
             yield VmcoreinfoText(text, f"VMCOREINFO note {number}", note.desc_offset, None)
+    stop = 0
     for paddr in _pages_that_begin_so(source):
+        if paddr < stop:
+            continue  # a part of the one before
         found = _read_text(source, paddr)
+        stop = paddr + len(found)
         if found.startswith(_BEGINNING) and _TEXT.fullmatch(found) and _COMPLETE.search(found):
             yield VmcoreinfoText(found, f"memory at {paddr:#x}", None, paddr)
 
@@ -75,12 +79,12 @@ def complete(image: Image) -> Image:
     """
     if has_text(image.notes):
         return image
-    found: list[VmcoreinfoText] = []
+    first: VmcoreinfoText | None = None
     for text in find_vmcoreinfo_texts(image):
         if _CRASHED.search(text.text):
             return image.with_vmcoreinfo(text)
-        found.append(text)
-    return image.with_vmcoreinfo(found[0]) if found else image
+        first = first or text
+    return image.with_vmcoreinfo(first) if first else image
 
 
 def _pages_that_begin_so(source: Source) -> Iterator[int]:

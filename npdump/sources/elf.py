@@ -91,11 +91,20 @@ class _ElfFile:
 
     def _read_notes(self, headers: Records) -> bytes:
         areas = []
+        n_left = self.storage.nbytes
         for header in headers:
             offset, nbytes = int(header["p_offset"]), int(header["p_filesz"])
             if nbytes > MAX_NOTES_NBYTES:
                 raise self._corrupt(f"corrupt program header: notes of {nbytes} bytes")
-            areas.append(self.storage.read(offset, min(nbytes, max(self.storage.nbytes - offset, 0))))
+            nbytes = min(nbytes, max(self.storage.nbytes - offset, 0))
+            n_left -= nbytes
+            if n_left < 0:
+                # Any number of headers may name the same bytes.
+                self.doubts += (
+                    f"{self._path}: corrupt program header: notes are more than the file: some are not read",
+                )
+                break
+            areas.append(self.storage.read(offset, nbytes))
         return b"".join(areas)
 
     def _segments(self, headers: Records) -> tuple[Records, tuple[str, ...]]:

@@ -31,7 +31,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--scenario", default="", help="only those in whose name this regular expression is found")
     parser.add_argument("--call", default="", help="only such system calls")
-    parser.add_argument("--calls", type=int, default=1 << 30, help="at most so many calls of each kind")
+    parser.add_argument(
+        "--calls", type=int, default=1 << 30, help="fail in all ways at most so many calls of each kind, others in one"
+    )
     parser.add_argument("--signals", type=int, default=16, help="signals of each kind for each scenario")
     options = parser.parse_args(argv)
     chosen = [scenario for scenario in SCENARIOS if re.search(options.scenario, scenario.name)]
@@ -64,6 +66,7 @@ def _try_all(scenario: Scenario, options: argparse.Namespace) -> tuple[Counter[s
                 is_hit, wrong = try_signal(stage, number, at)
                 n_tried[number.name] += is_hit
                 n_wrong += _report(scenario.name, f"{number.name} after {at:.3f} s", wrong)
+    print(f"{scenario.name}: {n_tried.total()} tried, {n_wrong} wrong", flush=True)
     return n_tried, n_wrong
 
 

@@ -180,10 +180,11 @@ class Stage:
         return Outcome(code, stderr, is_hit)
 
     def faults(self, max_each: int) -> Iterator[Fault]:
-        """All faults of calls on files, of at most so many calls of each kind: the first, the last and some between."""
+        """All faults of at most so many calls of each kind, the first, the last and some between; one of each other."""
         for call, whats in ERRNOS.items():
-            for n in chosen(self.n_calls[call], max_each):
-                for what in whats:
+            in_all_ways = set(chosen(self.n_calls[call], max_each))
+            for n in range(1, self.n_calls[call] + 1):
+                for what in whats if n in in_all_ways else whats[n % len(whats) :][:1]:
                     yield Fault(call, n, what)
 
     def try_fault(self, fault: Fault) -> list[str]:
