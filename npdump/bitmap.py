@@ -114,6 +114,32 @@ class Bitmap:
         pieces = (self.packed[i : i + _STEP_NBYTES] for i in range(0, len(self.packed), _STEP_NBYTES))
         return sum(int(_POPCOUNT[piece].sum()) for piece in pieces if piece.any())
 
+    def count_below(self, pfns: I64) -> I64:
+        """Return how many bits are set below each of some page frames, which ascend and are in the bitmap or its end.
+
+        Examples
+        --------
+        >>> bitmap = Bitmap(0, 16)
+        >>> bitmap.fill(8, 16)
+        >>> bitmap.count_below(np.array([4, 9, 16])).tolist()
+        [0, 1, 8]
+        """
+        counts: I64 = np.zeros(len(pfns), np.int64)
+        at, done, n_below = pfns - self.pfn_start, 0, 0
+        for first in range(0, len(self.packed), _STEP_NBYTES):
+            stop = int(at.searchsorted((first + _STEP_NBYTES) * 8))
+            piece = self.packed[first : first + _STEP_NBYTES]
+            if stop > done:
+                rows = at[done:stop] - first * 8
+                below = np.append(0, np.cumsum(np.unpackbits(piece, bitorder="little"), dtype=np.int64))
+                counts[done:stop] = n_below + below[np.minimum(rows, len(below) - 1)]
+                done = stop
+            if done == len(at):
+                break
+            n_below += int(_POPCOUNT[piece].sum()) if piece.any() else 0
+        counts[done:] = n_below
+        return counts
+
     def runs(self) -> Iterator[Runs]:
         """Yield the runs of set bits, ascending, in pieces of at most 65,536 page frames.
 

@@ -111,5 +111,22 @@ class NoSpace(SinkError):
     n_written = 0
 
 
+class OutOfTime(NpdumpError):
+    """The time is over that making a dump may take; what was written is marked incomplete.
+
+    Attributes
+    ----------
+    n_done, n_pages : int
+        How many pages are written, of how many.
+    """
+
+    def __init__(self, n_done: int, n_pages: int) -> None:
+        super().__init__(
+            f"the time that --deadline gives is over with {n_done} of {n_pages} pages written: the dump is cut short, "
+            "and marked so"
+        )
+        self.n_done, self.n_pages = n_done, n_pages
+
+
 class ConfigError(NpdumpError):
     """A configuration that says what to erase, or an extension, is wrong; the message names the file and line."""

@@ -9,7 +9,7 @@ What it takes are values: `npdump.dump.Dump` and the command line both come here
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from npdump.arch import Arch
+    from npdump.arrays import Runs
     from npdump.kernel.kernel import Kernel
     from npdump.kernel.xen.hypervisor import Hypervisor
     from npdump.pages.scan import Decide
@@ -84,6 +85,8 @@ def write_options(
     share: bool = True,
     reassemble: bool = False,
     keep_interrupted: bool = True,
+    vital_first: bool = False,
+    deadline: float | None = None,
     observer: Observer = SILENT,
 ) -> WriteOptions:
     """Return how the work of writing is to be done.
@@ -105,7 +108,8 @@ def write_options(
     share : bool
     reassemble : bool
         Copy the compressed pages of a split dump as they are, into a file that says the same of their compression.
-    keep_interrupted : bool
+    keep_interrupted, vital_first : bool
+    deadline : float or None
         See `npdump.writers.WriteOptions`.
     observer : Observer
 
@@ -140,6 +144,8 @@ def write_options(
         copy_compressed=reassemble,
         format=format,
         keep_interrupted=keep_interrupted,
+        vital_first=vital_first,
+        deadline=deadline,
     )
 
 
@@ -262,6 +268,7 @@ class _Run(NamedTuple):
             phys_base=arch.phys_base(source, kernel.facts) if kernel else history.phys_base,
             timestamp=(kernel.facts.get("CRASHTIME") if kernel else None) or history.timestamp,
             drops_memmap=self.scanning.drops_memmap and kernel is not None,
+            find_first=cache(partial(_vital_pages, scan)) if self.options.vital_first else None,
         )
 
     def _summary(self, plan: DumpPlan, parts: Sequence[Writer], nbytes: int, n_removed: int) -> Summary:
@@ -339,6 +346,12 @@ def open_checked_scan(
 
         found = found._replace(scan=unused_memmap.without_unused(found.scan, kernel, source))
     return found
+
+
+def _vital_pages(scan: PageScan) -> Sequence[Runs]:
+    """Return which pages a debugger needs most, in this order."""
+    guard = scan.guard()
+    return () if guard is None else guard.in_order()
 
 
 def _without_guests(scan: PageScan, hypervisor: Hypervisor, strict: bool, observer: Observer) -> PageScan:

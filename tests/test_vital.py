@@ -7,13 +7,17 @@ import json
 import re
 import struct
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 import npdump
+from npdump.errors import OutOfTime
 from npdump.kernel.facts import kallsyms
 from npdump.kernel.memmap import find
+from npdump.sinks.file import open_files
 from tests import harness, peers
 from tests.builders.kernels import KERNELS
 from tests.builders.own import TABLES, write_own
@@ -21,6 +25,8 @@ from tests.builders.pages import Block
 from tests.builders.vmcore import PLAIN, Description, build
 from tests.readers import open_dump
 from tests.readers.elf import ElfDump
+from tests.readers.flattened import unflatten
+from tests.readers.validate import problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from tests.builders.memory import Memory
     from tests.builders.paging import PageTables
 
+INCOMPLETE = 0x8
 BASE = PLAIN.page_offset
 STEXT = 0xFFFFFFFF81000000
 IMAGE_PFN = 0x1000
@@ -97,7 +104,7 @@ def forged_machine(path: Path, spoil: Callable[[Memory, PageTables], None] = lam
                 *(Block(pfn, "anon") for pfn in STACK_PFNS),
                 Block(TASK_PFN, "free", 2),
             ],
-            fill=0,
+            fill=8,
             spoil=write,
             keys=keys,
             notes=lambda parts: [with_stack_pointer(parts[0], STACK + 0x1234), *parts[1:]],
@@ -283,3 +290,86 @@ def test_crash_opens_what_forged_struct_pages_would_have_cost(forged_real, tool,
     assert "Kernel panic - not syncing" in said.stdout
     assert re.search(r"^ *#\d+ \[[0-9a-f]+\] panic at ", said.stdout, re.MULTILINE)
     assert "excluded" not in said.stdout + said.stderr
+
+
+@pytest.fixture(scope="module")
+def in_both_orders(forged, tmp_path_factory):
+    """Dumps of the forged machine, in the order of page frames and with vital pages first, in batches of 512 pages."""
+    folder = tmp_path_factory.mktemp("orders")
+    paths = {option: folder / option.strip("-") for option in ("--no-vital-first", "--vital-first")}
+    for option, path in paths.items():
+        harness.run_ok("-c", "-d", "16", option, "--no-share", forged.path, path)
+    return paths
+
+
+def test_the_order_changes_places_and_nothing_else(in_both_orders) -> None:
+    plain, vital = (open_dump(in_both_orders[option]) for option in ("--no-vital-first", "--vital-first"))
+    assert problems(in_both_orders["--vital-first"]) == []
+    assert (plain.bitmap2 == vital.bitmap2).all()
+    assert [pfn for pfn in plain.kept.tolist() if plain.page(pfn) != vital.page(pfn)] == []
+    assert (np.diff(plain.descriptors["offset"][plain.descriptors["size"] != 4096].astype(np.int64)) >= 0).all()
+    assert (np.diff(vital.descriptors["offset"].astype(np.int64)) < 0).any()
+
+
+@pytest.mark.parametrize("n_threads", ["1", "3"])
+def test_any_number_of_threads_makes_the_same_file(n_threads, forged, in_both_orders, tmp_path) -> None:
+    argv = ("-c", "-d", "16", "--vital-first", "--no-share", "--num-threads", n_threads)
+    harness.run_ok(*argv, forged.path, tmp_path / "dump")
+    assert (tmp_path / "dump").read_bytes() == in_both_orders["--vital-first"].read_bytes()
+
+
+def test_split_and_flattened_dumps_have_the_same_pages(forged, in_both_orders, tmp_path) -> None:
+    whole = open_dump(in_both_orders["--vital-first"])
+    parts = [tmp_path / "1", tmp_path / "2"]
+    harness.run_ok("-c", "-d", "16", "--vital-first", "--split", forged.path, *parts)
+    harness.run_ok("--reassemble", *parts, tmp_path / "joined")
+    with open(tmp_path / "stream", "wb") as stream:
+        harness.run_ok("-F", "-c", "-d", "16", "--vital-first", "--no-share", forged.path, stdout=stream)
+    for path in (tmp_path / "joined", unflatten(tmp_path / "stream", tmp_path / "flat")):
+        dump = open_dump(path)
+        assert [pfn for pfn in whole.kept.tolist() if dump.page(pfn) != whole.page(pfn)] == []
+
+
+@pytest.mark.parametrize("percent", [20, 40, 60, 80])
+def test_a_dump_that_was_cut_has_what_is_vital(percent, forged, in_both_orders, tmp_path) -> None:
+    """Page tables, data, per-CPU variables, stacks and code come first; the file says that it is incomplete."""
+    path = in_both_orders["--vital-first"]
+    before = open_dump(path).data_offset
+    limit = before + (path.stat().st_size - before) * percent // 100
+    result = harness.run("-c", "-d", "16", "--no-share", "-L", str(limit), forged.path, tmp_path / "dump")
+    assert result.returncode == 1 and "cut short" in result.stderr
+    assert (tmp_path / "dump").stat().st_size <= limit
+    assert problems(tmp_path / "dump", complete=False) == []
+    dump, whole = open_dump(tmp_path / "dump"), open_dump(in_both_orders["--no-vital-first"])
+    assert dump.status & INCOMPLETE
+    tables = walk(forged.memory, forged.keys["SYMBOL(init_top_pgt)"] - STEXT + (IMAGE_PFN << 12), 4)
+    first = [paddr >> 12 for paddr in tables] + STACK_PFNS + [TASK_PFN, PER_CPU >> 12]
+    first += [IMAGE_PFN + page for part in ("data", "text") for page in VITAL[part]]
+    assert [pfn for pfn in first if dump.is_lost(pfn) or dump.page(pfn) != whole.page(pfn)] == []
+    there = [pfn for pfn in dump.kept.tolist() if not dump.is_lost(pfn)]
+    assert len(first) < len(there) < len(dump.kept)
+    assert [pfn for pfn in there[::37] if dump.page(pfn) != whole.page(pfn)] == []
+
+
+def test_a_deadline_cuts_it_after_what_is_first(forged, tmp_path) -> None:
+    """One that is over when writing begins: some pages are there all the same, and the file says what it is."""
+    path = tmp_path / "dump"
+    with npdump.open(forged.path) as dump, pytest.raises(OutOfTime, match="cut short, and marked so") as raised:
+        dump.write_to(
+            lambda: open_files([str(path)], False, dump.storages),
+            level=16,
+            codec="zlib",
+            vital_first=True,
+            deadline=time.monotonic() - 1,
+        )
+    assert 0 < raised.value.n_done < raised.value.n_pages
+    cut = open_dump(path)
+    assert cut.status & INCOMPLETE
+    assert not any(cut.is_lost(pfn) for pfn in STACK_PFNS)
+    with npdump.open(path) as again:
+        assert again.source.history.n_lost == raised.value.n_pages - raised.value.n_done
+
+
+def test_a_deadline_that_is_met_changes_nothing(forged, in_both_orders, tmp_path) -> None:
+    harness.run_ok("-c", "-d", "16", "--no-share", "--deadline", "3600", forged.path, tmp_path / "dump")
+    assert (tmp_path / "dump").read_bytes() == in_both_orders["--vital-first"].read_bytes()

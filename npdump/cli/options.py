@@ -75,6 +75,9 @@ class Options(NamedTuple):
     codec_level: int | None = None
     verify: bool = True
     share: bool = True
+    vital_first: bool | None = None
+    deadline_seconds: int | None = None
+    save_dmesg: str | None = None
     drop_guests: bool = False
     drop_memmap: bool = False
     xen_syms: str | None = None

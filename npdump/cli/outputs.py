@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from npdump.cli.inputs import open_dump
 from npdump.cli.summary import as_json, as_text
+from npdump.errors import NpdumpError
 from npdump.pages.scan import DEFAULT_WINDOW_NPAGES
 from npdump.pipeline import ScanOptions
 from npdump.sinks.file import open_files
@@ -33,13 +35,19 @@ __all__ = ["make", "run"]
 
 def run(options: Options, report: Reporter) -> int:
     """Make the output, or the parts of one, of a dump, and report what was left out; return the exit code."""
+    deadline = None if options.deadline_seconds is None else time.monotonic() + options.deadline_seconds
     if options.split and (options.jobs is not None or options.scheduler is not None) and not options.dry_run:
         from npdump.cli.workers import make_split  # and SQLite, processes and such with it
 
-        summary = make_split(options, _writing(options), _waits_for_disk(options), report)
+        if options.save_dmesg is not None:
+            with open_dump(options, report) as dump:
+                _save_log(options, dump, report)
+        summary = make_split(options, _writing(options, deadline), _waits_for_disk(options), report)
     else:
         with open_dump(options, report) as dump:
-            summary = make(options, dump)
+            if options.save_dmesg is not None and not options.dry_run:
+                _save_log(options, dump, report)
+            summary = make(options, dump, deadline=deadline)
     if options.json:
         report.answer(as_json(summary))
     elif options.dry_run and options.show_stats and not options.flatten:
@@ -54,19 +62,44 @@ def run(options: Options, report: Reporter) -> int:
     return 1 if summary.n_unreadable else 0
 
 
-def make(options: Options, dump: Dump, redaction: Redaction | None = None) -> Summary:
-    """Make the output, or the parts of one, of an opened dump."""
+def _save_log(options: Options, dump: Dump, report: Reporter) -> None:
+    """Write the kernel log to a file of its own; what is wrong with it is no reason to make no dump."""
+    from npdump.kernel import dmesg
+    from npdump.sinks.file import FileSink
+
+    path = options.save_dmesg
+    assert path is not None
+    try:
+        log = dump.log()
+        for doubt in log.doubts:
+            report.warn(doubt)
+        sink = FileSink(path, options.force, dump.storages, keep_away=True, sync=True)
+        try:
+            sink.write(0, dmesg.as_text(log).encode("utf-8", "surrogateescape"))
+            sink.flush()
+            sink.close()
+        except BaseException:
+            sink.discard()
+            raise
+    except NpdumpError as error:
+        report.warn(f"{error}: there is no kernel log, but there will be a dump")
+    else:
+        report.message(f"The dmesg log is saved to {path}.")
+
+
+def make(options: Options, dump: Dump, redaction: Redaction | None = None, *, deadline: float | None = None) -> Summary:
+    """Make the output, or the parts of one, of an opened dump; ``deadline`` is one by `time.monotonic`."""
     frame = Frame() if options.lz4 else None  # if it can't be had, that's said before all else
     recipients = _recipients(options) if options.encrypt_to else None
     return dump.write_to(
         partial(_open_sinks, options, dump.storages, frame, recipients),
         split=Split(len(options.dumpfiles), options.splitblock_kib) if options.split else None,
         redaction=redaction,
-        **_writing(options),
+        **_writing(options, deadline),
     )
 
 
-def _writing(options: Options) -> dict[str, Any]:
+def _writing(options: Options, deadline: float | None) -> dict[str, Any]:
     """Return the arguments of `Dump.write_to` that say how, and not where to."""
     return {
         "level": (options.dump_level, *options.retry_levels),
@@ -79,6 +112,8 @@ def _writing(options: Options) -> dict[str, Any]:
         "n_threads": options.num_threads,
         "block_order": options.block_order,
         "share": options.share,
+        "vital_first": _may_be_cut(options) if options.vital_first is None else options.vital_first,
+        "deadline": deadline,
         "reassemble": options.reassemble,
         "scanning": ScanOptions(
             options.strict, _window_npages(options), options.work_dir, drops_memmap=options.drop_memmap
@@ -113,6 +148,12 @@ def _recipients(options: Options) -> Sequence[Any]:
     from npdump.storage.age import read_recipients  # seldom wanted
 
     return read_recipients(options.encrypt_to)
+
+
+def _may_be_cut(options: Options) -> bool:
+    """Return whether time or room may run out, so that what a debugger needs most is to be written first."""
+    is_limited = options.deadline_seconds is not None or options.limit_nbytes is not None
+    return is_limited or any(is_in_proc(path) for path in options.vmcores)
 
 
 def _waits_for_disk(options: Options) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from npdump.sources import refuse
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from npdump.bitmap import Bitmap
     from npdump.sources import Loss, Source
 
 __all__ = ["BATCH_NBYTES", "PageBatch", "ReadPages", "batches", "is_zero", "read_pages", "read_what_is_there"]
@@ -28,12 +27,14 @@ class PageBatch(NamedTuple):
     """Pages that are worked on together.
 
     ``rank`` is the number of kept pages before the first of these; ``runs`` (shape (k, 2), int64) are their page
-    frames, ascending, and ``npages`` is how many they are.
+    frames, ascending, and ``npages`` is how many they are. Where kept pages between them are in another batch,
+    ``breaks`` has the row and the rank of the page that follows.
     """
 
     rank: int
     runs: Runs
     npages: int
+    breaks: tuple[tuple[int, int], ...] = ()
 
     @property
     def pfns(self) -> I64:
@@ -41,7 +42,14 @@ class PageBatch(NamedTuple):
         return expand(self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0])
 
 
-def batches(kept: Bitmap, rank: int, npages: int) -> Iterator[PageBatch]:
+class HasRuns(Protocol):
+    """A bitmap, or a part of one."""
+
+    def runs(self) -> Iterator[Runs]:
+        """Yield the runs of set bits, ascending, in pieces."""
+
+
+def batches(kept: HasRuns, rank: int, npages: int) -> Iterator[PageBatch]:
     """Cut the set bits of a bitmap into batches.
 
     Parameters

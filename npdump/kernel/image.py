@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the kernel's image and its per-CPU variables are, by the symbols that the kernel carries itself.
+"""Where the kernel's image, its per-CPU variables and its nodes are, by the symbols that the kernel carries itself.
 
 What the kernel gives back once it has started is not counted in: code and data of its initialisation, and what fills
 the gaps between sections.
@@ -14,35 +14,55 @@ and ``arch/x86/mm/mem_encrypt_amd.c`` mem_encrypt_free_decrypted_mem() for what 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npdump.arrays import join, subtract
-from npdump.errors import FactError
+from npdump.errors import AddressError, FactError
 from npdump.kernel.facts import kallsyms
+from npdump.kernel.nodes import nodes
 
 if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
 
-__all__ = ["data_areas", "find_symbols", "per_cpu_areas", "per_cpu_offsets", "text_areas"]
+__all__ = [
+    "code_areas",
+    "constant_areas",
+    "data_areas",
+    "find_symbols",
+    "per_cpu_areas",
+    "per_cpu_offsets",
+    "section_areas",
+]
 
 MAX_IMAGE_NBYTES = 1 << 30
 MAX_PER_CPU_NBYTES = 1 << 24
 MAX_CPUS = 1 << 14
+MAX_ROOTS = 1 << 14
 
-_TEXT = (("_stext", "_etext"), ("__start_rodata", "__end_rodata"))
-_DATA = (("_sdata", "_edata"), ("_edata", "__init_begin"), ("__init_end", "__bss_start"), ("__bss_start", "__bss_stop"))
+_CODE = (("_stext", "_etext"),)
+_DATA = (("_sdata", "_edata"), ("__bss_start", "__bss_stop"), ("__start_ro_after_init", "__end_ro_after_init"))
+_CONSTANTS = (("__start_rodata", "__end_rodata"), ("_edata", "__init_begin"), ("__init_end", "__bss_start"))
 _FREED = (
     ("__init_begin", "__init_end"),
     ("__smp_locks", "__smp_locks_end"),
     ("__start_bss_decrypted_unused", "__end_bss_decrypted"),
 )
 _POINTERS = ("vmcoreinfo_data", "vmcoreinfo_note")
-_OTHERS = ("linux_banner", "init_task", "__per_cpu_offset", "__per_cpu_start", "__per_cpu_end", "__cpu_possible_mask")
+_OTHERS = (
+    "linux_banner",
+    "init_pid_ns",
+    "init_task",
+    "__per_cpu_offset",
+    "__per_cpu_start",
+    "__per_cpu_end",
+    "__cpu_possible_mask",
+)
 _TASKS = ("nr_cpu_ids", "current_task", "pcpu_hot", "cpu_current_top_of_stack", "hardirq_stack_ptr", "__entry_task")
 
-_WANTED = {*(name for pair in (*_TEXT, *_DATA, *_FREED) for name in pair), *_POINTERS, *_OTHERS, *_TASKS}
+_WANTED = {*(name for pair in (*_CODE, *_DATA, *_CONSTANTS, *_FREED) for name in pair), *_POINTERS, *_OTHERS, *_TASKS}
 
 Area = tuple[int, int]
 """An address of the kernel's and a number of bytes."""
@@ -61,9 +81,30 @@ def find_symbols(kernel: Kernel) -> dict[str, int]:
     return kallsyms.find(kernel.facts, kernel.memory.read, kernel.memory.word, _WANTED)
 
 
-def text_areas(symbols: dict[str, int]) -> list[Area]:
-    """Return where code and constants are."""
-    return _between(symbols, _TEXT)
+def code_areas(symbols: dict[str, int]) -> list[Area]:
+    """Return where the kernel's code is."""
+    return _between(symbols, _CODE)
+
+
+def constant_areas(symbols: dict[str, int]) -> list[Area]:
+    """Return where the kernel's constants are, and tables such as those for unwinding stacks."""
+    return _between(symbols, _CONSTANTS)
+
+
+def section_areas(kernel: Kernel) -> list[Area]:
+    """Return what leads to the struct pages: mem_section, its roots, and the nodes."""
+    facts, memory = kernel.facts, kernel.memory
+    areas = [(node, facts.get("SIZE(pglist_data)") or kernel.page_size) for node in nodes(kernel)]
+    symbol, length = facts.get("SYMBOL(mem_section)"), facts.get("LENGTH(mem_section)") or 0
+    if symbol is None or not 0 < length <= MAX_ROOTS:
+        return areas
+    # A pointer to the roots since Linux 83e3c48729d9, v4.15; before, and where it is none, they are there themselves.
+    for roots in (memory.read_word(symbol), symbol):
+        with suppress(AddressError):
+            words = memory.read_array(roots, memory.word, length).tolist() if memory.is_kernel_vaddr(roots) else []
+            areas += [(roots, length * memory.word.itemsize)] if words else []
+            areas += [(root, kernel.page_size) for root in words if memory.is_kernel_vaddr(root)]
+    return areas
 
 
 def data_areas(kernel: Kernel, symbols: dict[str, int]) -> list[Area]:

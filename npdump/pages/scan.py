@@ -9,6 +9,7 @@ does.
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -30,9 +31,9 @@ from npdump.pages.unmapped import unmapped_runs
 from npdump.pages.window import ALL, ALL_FREE, ALL_KEPT, BATCH_NPAGES, ClassBatch, Totals, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from npdump.kernel.kernel import Kernel
+    from npdump.kernel.kernel import Kernel, MemMap
     from npdump.pages.vital import Guard
     from npdump.sources import Source
 
@@ -94,8 +95,8 @@ class ScanContext(NamedTuple):
         Page frames, ascending, before and after which totals are kept apart.
     all_struct_pages : StructPages or None
         As ``struct_pages``, whether the level needs them or not.
-    guard : Guard or None
-        Keeps pages that a debugger cannot start without.
+    find_guard : callable or None
+        Finds what keeps pages that a debugger cannot start without; more than once it is not looked for.
     deciders : tuple of Decide
         Have the last word about classes, one after the other; asked once more for each pass over the pages.
     """
@@ -110,7 +111,7 @@ class ScanContext(NamedTuple):
     drops_unaccepted: bool = False
     edges: Sequence[int] = ()
     all_struct_pages: StructPages | None = None
-    guard: Guard | None = None
+    find_guard: Callable[[], Guard] | None = None
     deciders: tuple[Decide, ...] = ()
 
 
@@ -195,6 +196,10 @@ class PageScan:
         page = self._context.page
         return page is not None and bool(page.hwpoison) and self._context.struct_pages is not None
 
+    def guard(self) -> Guard | None:
+        """Return what keeps pages that a debugger cannot start without; None if nothing is known of the kernel."""
+        return None if self._context.find_guard is None else self._context.find_guard()
+
     def totals(self) -> Totals:
         """Return the sums over all of memory.
 
@@ -258,6 +263,7 @@ class PageScan:
         struct_pages, ram_runs = self._context.struct_pages, self._context.source.ram_runs
         carry = NO_CARRY
         has_read = struct_pages is None
+        guard = self.guard() if struct_pages is not None and self.level & ~DumpLevel.ZERO else None
         for start in _batch_starts(ram_runs, self.max_mapnr):
             stop = min(start + BATCH_NPAGES, self.max_mapnr)
             n_unreadable = struct_pages.n_unreadable if struct_pages else 0
@@ -271,8 +277,8 @@ class PageScan:
                 is_ram, has_data = _present(self._context.source, start, stop)
                 classes, carry = self._classify(records, start, stop, is_ram, carry)
                 batch = ClassBatch(start, stop, classes, is_ram, has_data, n_unreadable)
-            if self._context.guard is not None:
-                batch = self._context.guard.keep(batch)
+            if guard is not None:
+                batch = guard.keep(batch)
             for decide in self._context.deciders:
                 if records is None and self._context.all_struct_pages is not None:
                     records = self._context.all_struct_pages.read(start, stop)
@@ -369,15 +375,16 @@ def _with_struct_pages(context: ScanContext, kernel: Kernel, observer: Observer)
         context = context._replace(free_blocks=read_free_lists(kernel, memmap, page, observer))
     struct_pages = StructPages(kernel.memory, memmap, page.dtype)
     context = context._replace(all_struct_pages=struct_pages)
+    if kernel.p2m is None:
+        # Page tables of a Xen domain have page frames of the machine, struct pages those of the domain.
+        context = context._replace(
+            find_guard=cache(partial(_find_guard, kernel, source, memmap, page.nbytes, observer))
+        )
     drops_unaccepted = context.drops_unaccepted and page.unaccepted is not None
     if not drops_unaccepted and not needs_struct_pages(page, level, context.free_blocks is not None):
         return context
     for gap in page.missing(level & ~DumpLevel.FREE if context.free_blocks else level):
         observer.warn(f"VMCOREINFO lacks {gap}")
-    if level & ~DumpLevel.ZERO:
-        from npdump.pages.vital import find_vital  # half of all dumps are made at levels 0 and 1
-
-        context = context._replace(guard=find_vital(kernel, source, memmap, page.nbytes, observer))
     return context._replace(struct_pages=struct_pages)
 
 
@@ -390,6 +397,12 @@ def _present(source: Source, start: int, stop: int) -> tuple[Bool, Bool]:
     else:
         is_ram = mask_of(source.ram_runs, start, stop)
     return is_ram, mask_of(source.data_runs, start, stop) & is_ram
+
+
+def _find_guard(kernel: Kernel, source: Source, memmap: MemMap, struct_nbytes: int, observer: Observer) -> Guard:
+    from npdump.pages.vital import find_vital  # for what looks at single pages, the start is all the time it takes
+
+    return find_vital(kernel, source, memmap, struct_nbytes, observer)
 
 
 def _batch_starts(runs: Runs, max_mapnr: int) -> Iterator[int]:

@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from npdump.arrays import Runs, count, intersect, join, runs_of_numbers, unique
+from npdump.arrays import Runs, count, intersect, join, runs_of_numbers, subtract, unique
 from npdump.errors import AddressError, CodecError, FactError, SourceError
 from npdump.kernel import dmesg
-from npdump.kernel.image import data_areas, find_symbols, per_cpu_areas, per_cpu_offsets, text_areas
+from npdump.kernel.image import (
+    code_areas,
+    constant_areas,
+    data_areas,
+    find_symbols,
+    per_cpu_areas,
+    per_cpu_offsets,
+    section_areas,
+)
 from npdump.kernel.page_tables import table_runs
+from npdump.kernel.processes import process_runs
 from npdump.kernel.stacks import task_areas
 from npdump.pages.policy import UNSAFE, PageClass
 
@@ -68,12 +77,26 @@ class Vital(IntEnum):
     PER_CPU = 3
     TASKS = 4
     """What each CPU was running, and its stack."""
-    TEXT = 5
-    STRUCT_PAGES = 6
+    SECTIONS = 5
+    """What leads to the struct pages."""
+    PROCESSES = 6
+    """All tasks, and what they lead to."""
+    CODE = 7
+    CONSTANTS = 8
+    STRUCT_PAGES = 9
+
+
+_ORDER = (
+    (Vital.PAGE_TABLES, Vital.LOG, Vital.DATA, Vital.PER_CPU, Vital.TASKS, Vital.SECTIONS),
+    (Vital.PROCESSES,),
+    (Vital.CODE,),
+    (Vital.CONSTANTS,),
+    (Vital.STRUCT_PAGES,),
+)
 
 
 class Guard(NamedTuple):
-    """Keeps pages.
+    """Keeps pages, and says which ones to write first.
 
     Attributes
     ----------
@@ -81,10 +104,23 @@ class Guard(NamedTuple):
         Page frames; ascending and disjoint for each kind, but kinds may overlap.
     runs : ndarray of shape (k, 2), dtype int64
         All of them.
+    find_more : callable
+        Finds what is to be written early, too, as ``by_kind``. It may be found where it is not, and is not guarded.
     """
 
     by_kind: dict[Vital, Runs]
     runs: Runs
+    find_more: Callable[[], dict[Vital, Runs]]
+
+    def in_order(self) -> list[Runs]:
+        """Return in which order to write pages; no page frame is in two of the arrays."""
+        by_kind = self.by_kind | self.find_more()
+        groups, taken = [], _NONE
+        for kinds in _ORDER:
+            runs = subtract(_sorted([by_kind[kind] for kind in kinds if kind in by_kind]), taken)
+            taken = _sorted([taken, runs])
+            groups.append(runs)
+        return groups
 
     def keep(self, batch: ClassBatch) -> ClassBatch:
         """Return a batch of which no page is left out that is to be kept, and was not among those not to be read."""
@@ -115,38 +151,65 @@ def find_vital(kernel: Kernel, source: Source, memmap: MemMap, struct_nbytes: in
     observer : Observer
         Hears, as debugging messages, what cannot be found.
     """
-
-    def found(kind: Vital | None, find: Callable[[], _T], instead: _T) -> _T:
-        try:
-            return find()
-        except _MISSING as error:
-            observer.debug(f"vital pages{'' if kind is None else f', {_word(kind)}'}: {error}")
-            return instead
-
+    search = _Search(kernel, source, observer)
     n_ram = count(source.ram_runs)
     max_tables = min(max(_FEW_TABLES, n_ram // _RAM_PER_TABLES), _MAX_TABLES)
-    symbols: dict[str, int] = found(None, lambda: find_symbols(kernel), {})
-    cpus: list[int] = found(Vital.PER_CPU, lambda: per_cpu_offsets(kernel, symbols), [])
-    finders: dict[Vital, Callable[[], list[Area]]] = {
+    no_symbols: dict[str, int] = {}
+    no_cpus: list[int] = []
+    symbols = search.found(Vital.DATA, lambda: find_symbols(kernel), no_symbols)
+    cpus = search.found(Vital.PER_CPU, lambda: per_cpu_offsets(kernel, symbols), no_cpus)
+    areas: dict[Vital, Callable[[], list[Area]]] = {
         Vital.LOG: lambda: dmesg.areas(kernel),
         Vital.DATA: lambda: data_areas(kernel, symbols),
         Vital.PER_CPU: lambda: per_cpu_areas(kernel, symbols, cpus),
         Vital.TASKS: lambda: task_areas(kernel, source, symbols, cpus),
-        Vital.TEXT: lambda: text_areas(symbols),
+        Vital.CODE: lambda: code_areas(symbols),
+        Vital.CONSTANTS: lambda: constant_areas(symbols),
     }
-    no_areas: list[Area] = []
-    areas = {kind: found(kind, find, no_areas) for kind, find in finders.items()}
-    struct_pages = found(Vital.STRUCT_PAGES, lambda: _struct_pages(kernel, source, memmap, struct_nbytes), _NONE)
-    nowhere: dict[Vital, Runs] = {}
-    by_kind = {
-        Vital.PAGE_TABLES: found(Vital.PAGE_TABLES, lambda: table_runs(kernel.memory, max_tables), _NONE),
-        **found(None, lambda: _frames(kernel, areas, n_ram), nowhere),
-        Vital.STRUCT_PAGES: struct_pages,
-    }
-    by_kind = {kind: intersect(runs, source.data_runs) for kind, runs in by_kind.items()}
-    numbers = ", ".join(f"{count(runs)} {_word(kind)}" for kind, runs in by_kind.items())
-    observer.debug(f"vital pages: {numbers}")
-    return Guard(by_kind, _sorted(list(by_kind.values())))
+    by_kind = search.runs(
+        areas,
+        {
+            Vital.PAGE_TABLES: lambda: table_runs(kernel.memory, max_tables),
+            Vital.STRUCT_PAGES: lambda: _struct_pages(kernel, source, memmap, struct_nbytes),
+        },
+    )
+
+    def find_more() -> dict[Vital, Runs]:
+        namespace = symbols.get("init_pid_ns")
+        processes = {} if namespace is None else {Vital.PROCESSES: lambda: process_runs(kernel, namespace)}
+        return search.runs({Vital.SECTIONS: lambda: section_areas(kernel)}, processes)
+
+    return Guard(by_kind, _sorted(list(by_kind.values())), find_more)
+
+
+class _Search:
+    """Looks for pages, and says what it does not find."""
+
+    def __init__(self, kernel: Kernel, source: Source, observer: Observer) -> None:
+        self._kernel, self._source, self._observer = kernel, source, observer
+
+    def found(self, kind: Vital, find: Callable[[], _T], instead: _T) -> _T:
+        """Return what is found, or something else."""
+        try:
+            return find()
+        except _MISSING as error:
+            self._observer.debug(f"vital pages, {_word(kind)}: {error}")
+            return instead
+
+    def runs(
+        self, areas: dict[Vital, Callable[[], list[Area]]], others: dict[Vital, Callable[[], Runs]]
+    ) -> dict[Vital, Runs]:
+        """Return the page frames of areas of the kernel's memory, and of what is found as such."""
+        no_areas: list[Area] = []
+        nowhere: dict[Vital, Runs] = {}
+        found = {kind: self.found(kind, find, no_areas) for kind, find in areas.items()}
+        n_ram = count(self._source.ram_runs)
+        by_kind = self.found(next(iter(areas)), lambda: _frames(self._kernel, found, n_ram), nowhere)
+        by_kind |= {kind: self.found(kind, find, _NONE) for kind, find in others.items()}
+        by_kind = {kind: intersect(runs, self._source.data_runs) for kind, runs in by_kind.items()}
+        numbers = ", ".join(f"{count(runs)} {_word(kind)}" for kind, runs in by_kind.items())
+        self._observer.debug(f"vital pages: {numbers}")
+        return by_kind
 
 
 def _word(kind: Vital) -> str:

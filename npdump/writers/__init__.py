@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from npdump import plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from npdump.arrays import Runs
     from npdump.codecs import Codec
     from npdump.encode.job import Done
     from npdump.kernel.kernel import Kernel
@@ -56,6 +57,9 @@ class DumpPlan(NamedTuple):
         Page frames ``[start, stop)`` whose pages go into this file, one of a split dump; ``start`` is a multiple of 64.
     drops_memmap : bool
         Whether struct pages of pages that are left out are left out.
+    find_first : callable or None
+        Returns which page frames to write before all others, where the format lets pages be in any order: a list of
+        runs, those of the first before those of the next one. No page frame is in two of them.
     """
 
     source: Source
@@ -72,6 +76,7 @@ class DumpPlan(NamedTuple):
     timestamp: int
     part: tuple[int, int] | None = None
     drops_memmap: bool = False
+    find_first: Callable[[], Sequence[Runs]] | None = None
 
     @property
     def drops_zero(self) -> bool:
@@ -103,6 +108,10 @@ class WriteOptions(NamedTuple):
         How many pages that can't be had are no reason to stop; None: any number.
     verify : bool
         Uncompress pages that are copied as they are, only to see that they can be.
+    vital_first : bool
+        Write the pages that a debugger cannot start without before all others, where the format can.
+    deadline : float or None
+        When to end, whole or not, by `time.monotonic`.
     keep_interrupted : bool
         Leave what was written when an interrupt comes, marked as incomplete; otherwise nothing is left.
     """
@@ -119,6 +128,8 @@ class WriteOptions(NamedTuple):
     verify: bool = True
     max_lost: int | None = None
     keep_interrupted: bool = True
+    vital_first: bool = False
+    deadline: float | None = None
 
 
 class Writer(Protocol):

@@ -46,6 +46,8 @@ class Batch(NamedTuple):
     ----------
     rank : int
         Number of kept pages before the first of these.
+    breaks : tuple of tuple of two int
+        See `npdump.encode.batches.PageBatch`.
     npages : int
     rows : ndarray of shape (m,), dtype int64
         Pages of the batch, ascending, in the order of the data. Those that are missing are zero.
@@ -60,6 +62,7 @@ class Batch(NamedTuple):
     """
 
     rank: int
+    breaks: tuple[tuple[int, int], ...]
     npages: int
     rows: Index
     slots: Index
@@ -109,19 +112,25 @@ class _Job:
             self._any_lost = True
         placed = PlacedRows(batch.rows, batch.slots, batch.shared, batch.words)
         nbytes = self.index.place(offset, placed, self.layout.size_shift, places) - offset
-        desc_offset, desc = self.layout.descriptors(batch.rank, places)
-        try:
-            self._sink.write(desc_offset, desc)
-        except NoSpace:
-            if self._sink.can_rewrite:
-                # The last descriptor that was written may have been cut.
-                with suppress(NoSpace):
-                    self._sink.write(desc_offset, np.zeros_like(desc))
-            raise
+        rows, ranks = zip((0, batch.rank), *batch.breaks, strict=True)
+        for rank, start, stop in zip(ranks, rows, (*rows[1:], batch.npages), strict=True):
+            self._point(rank, places[start:stop])
         # Without a zero page the first stored one is where it would be.
         n_zero = int(np.count_nonzero(places[:, 0] == self.layout.zero_offset)) if self.dump.drops_zero else 0
         losses = [*batch.losses, *self._shared_losses(batch, places)] if self._any_lost else ()
         return Done(batch.npages, n_zero, int(np.count_nonzero(batch.shared)), nbytes, losses=losses)
+
+    def _point(self, rank: int, places: I64) -> None:
+        """Write the descriptors of pages whose ranks follow each other."""
+        offset, desc = self.layout.descriptors(rank, places)
+        try:
+            self._sink.write(offset, desc)
+        except NoSpace:
+            if self._sink.can_rewrite:
+                # The last descriptor that was written may have been cut.
+                with suppress(NoSpace):
+                    self._sink.write(offset, np.zeros_like(desc))
+            raise
 
     def _shared_losses(self, batch: Batch, places: I64) -> list[Loss]:
         """Return the losses of pages that share the place of one that is lost, which may be of an earlier batch."""
@@ -142,6 +151,7 @@ class _Job:
             return Done(0, 0, 0, 0)
         first = batch._replace(
             npages=n,
+            breaks=tuple((row, rank) for row, rank in batch.breaks if row < n),
             rows=batch.rows[:n_fitting],
             slots=batch.slots[:n_fitting],
             shared=batch.shared[:n_fitting],
@@ -208,7 +218,9 @@ class _PageWorker:
         nbytes = self._encode(self._pages, stored, room, made)
         words = np.zeros(len(self._pages), np.int64)
         words[stored] = self._words(made, (made != self._page_size) * self._codec_flag)
-        known = Batch(self._batch.rank, self._batch.npages, self._rows, slots, shared, words, self._losses)
+        known = Batch(
+            self._batch.rank, self._batch.breaks, self._batch.npages, self._rows, slots, shared, words, self._losses
+        )
         return Encoded(room[:nbytes].data, known)
 
     def _recall(self) -> I64:
@@ -265,7 +277,7 @@ class _StoredWorker:
             return
         # Pages that share their place in the input do so again: here the place is the key.
         keys = keys_of(stored.places[self._rows].view(np.uint64))
-        self._slots, originals, _ = self._job.index.look_up(keys, self._batch.rank + self._rows)
+        self._slots, originals, _ = self._job.index.look_up(keys, stored.pfns[self._rows])
         self._shared = originals != NO_SLOT
 
     def encode(self, room: U8) -> Encoded:
@@ -276,7 +288,7 @@ class _StoredWorker:
         sizes[own], flags[own], data = self._encoded_good(self._stored[rows[own]], room)
         losses = [loss._replace(row=int(rows[own[loss.row]])) for loss in self._losses]
         known = (rows, self._slots, self._shared, self._job.layout.words(sizes, flags), losses)
-        return Encoded(data, Batch(self._batch.rank, len(self._stored), *known))
+        return Encoded(data, Batch(self._batch.rank, self._batch.breaks, len(self._stored), *known))
 
     def _encoded_good(self, stored: PageLocations, room: U8) -> tuple[U32, U32, Any]:
         """Do as `_encoded`, for those that uncompress: of what is only copied, nobody would see it otherwise."""

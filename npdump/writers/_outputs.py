@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from npdump.encode.job import Seconds
-from npdump.errors import NoSpace, SinkError, SourceError
+from npdump.errors import NoSpace, OutOfTime, SinkError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +101,8 @@ def write_parts(
     ------
     SourceError
         If more than ``options.max_lost`` pages can't be had.
+    OutOfTime
+        If ``options.deadline`` is over.
     """
     nbytes = n_done = n_lost = 0
     max_lost = options.max_lost
@@ -120,6 +123,9 @@ def write_parts(
                 if max_lost is not None and n_lost > max_lost:
                     raise SourceError(f"{n_lost} pages at least can't be had, more than --max-lost {max_lost} allows")
                 observer.progress(COPY_STAGE, n_done, n_pages, n_done * page_size)
+                # At least one batch is written, however late it is.
+                if options.deadline is not None and n_done < n_pages and time.monotonic() > options.deadline:
+                    raise OutOfTime(n_done, n_pages)
             writer.end(sink)
             if writer.n_lost and not sink.can_rewrite:
                 raise SinkError(

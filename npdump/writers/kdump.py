@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from npdump.encode.batches import PageBatch, batches
+from npdump.encode.order import batches_in_order
 from npdump.encode.resources import default_threads
 from npdump.encode.threads import run
 from npdump.writers._kdump_layout import KdumpLayout, ceil_div
@@ -54,6 +55,8 @@ class KdumpWriter:
             n_kept += window.kept.count()
             self.n_pages += window.kept.part(*self._part).count()
         self._layout = KdumpLayout(dump, options.codec.flag, n_kept)
+        # With several windows, to go over them once more for the first pages would take a scan.
+        self._first = dump.find_first() if dump.find_first is not None and dump.scan.has_one_window else ()
 
     def begin(self, sink: Sink) -> int:
         """See `npdump.writers.Writer.begin`."""
@@ -85,9 +88,14 @@ class KdumpWriter:
             yield done
 
     def _batches(self) -> Iterator[PageBatch]:
+        scan, npages = self._dump.scan, self._options.batch_npages
+        if self._first:
+            for window in scan.windows():
+                yield from batches_in_order(window.kept.part(*self._part), self._first, npages)
+            return
         rank = 0
-        for window in self._dump.scan.windows():
-            for batch in batches(window.kept.part(*self._part), rank, self._options.batch_npages):
+        for window in scan.windows():
+            for batch in batches(window.kept.part(*self._part), rank, npages):
                 rank += batch.npages
                 yield batch
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from npdump.cli.flags import encryption, erasing, facts, fleet, looking, messages, output, questions, work, xen
+from npdump.cli.flags import encryption, erasing, facts, fleet, looking, messages, output, questions, rescue, work, xen
 from npdump.cli.flags._declare import usage_error
 from npdump.cli.flags.unsupported import UNSUPPORTED_OPTIONS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from npdump.cli.flags._declare import Group
 
-GROUPS: tuple[Group, ...] = (output, work, facts, xen, erasing, encryption, questions, looking, fleet, messages)
+GROUPS: tuple[Group, ...] = (output, rescue, work, facts, xen, erasing, encryption, questions, looking, fleet, messages)
 
 USAGE = (
     "npdump [OPTION]... VMCORE DUMPFILE\n"
