@@ -26,8 +26,10 @@ MAX_CPUS = 1 << 13
 MAX_SLOTS = 256
 """Lists of chunks, one for each power of 2 of free bytes and some more."""
 
-MAX_CHUNKS = 1 << 14
-MAX_UNIT_NBYTES = 1 << 30
+MAX_CHUNKS = 1 << 10
+MAX_UNITS = 1 << 17
+MAX_UNIT_NBYTES = 1 << 26
+"""Units have 32 KiB to some MiB; the largest machines have some chunks for each of thousands of CPUs."""
 
 
 class Unit(NamedTuple):
@@ -63,6 +65,8 @@ def read_units(own: Own) -> list[Unit]:
         # The first chunk is in these lists as well, once or twice, with the places that may be given out.
         if not any(base in unit for unit in of_first):
             units += [Unit(cpu, base + offset, nbytes, False) for cpu, offset in enumerate(offsets)]
+        if len(units) > MAX_UNITS:
+            raise FactError(f"there would be more than {MAX_UNITS} pieces of per-CPU memory: the dump is damaged")
     return units
 
 
