@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import mmap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
@@ -35,13 +36,21 @@ _SHARED = (
 )
 _KEYS = ("required",)
 
+_MAPPED_NBYTES = 64 << 20
+
 
 class _InMemory(FileStorage):
-    """A file that is mapped as a whole; it stays open for the next question, until `Once.forget`."""
+    """A file that is mapped as a whole; it stays open for the next question, until `Once.forget`.
+
+    What was looked at doesn't stay resident: it would count as memory that npdump takes.
+    """
 
     def __init__(self, path: str, use_mmap: bool = True) -> None:
         super().__init__(path, use_mmap)
-        self._bytes = np.memmap(path, np.uint8, "r")
+        with open(path, "rb") as file:
+            self._whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes = np.frombuffer(self._whole, np.uint8)
+        self._n_viewed = 0
 
     def close(self) -> None:
         pass
@@ -51,7 +60,11 @@ class _InMemory(FileStorage):
 
     def view(self, offset: int, nbytes: int) -> Any:
         self._check(offset, nbytes)
-        return self._bytes[offset : offset + nbytes].view(np.ndarray)
+        self._n_viewed += nbytes
+        if self._n_viewed > _MAPPED_NBYTES:
+            self._whole.madvise(mmap.MADV_DONTNEED)
+            self._n_viewed = nbytes
+        return self._bytes[offset : offset + nbytes]
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.view(offset, nbytes).tobytes()
