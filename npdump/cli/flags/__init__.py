@@ -83,9 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
         shown = parser.add_argument_group(group.TITLE)
         for flag in group.FLAGS:
             shown.add_argument(*flag.names, **flag.declaration)
+    # A group, since the parser itself makes a formatter of help for each option, and that imports shutil.
+    hidden = parser.add_argument_group()
     for option in UNSUPPORTED_OPTIONS:
         action = "store_const" if option.metavar is None else _Refuse
-        parser.add_argument(option.flag, dest="refused", action=action, const=option, help=argparse.SUPPRESS)
+        hidden.add_argument(option.flag, dest="refused", action=action, const=option, help=argparse.SUPPRESS)
     return parser
 
 

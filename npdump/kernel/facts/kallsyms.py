@@ -12,13 +12,16 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npdump.errors import FactError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from npdump.arrays import I64, U64
     from npdump.facts import Facts
+
+    I32 = npt.NDArray[np.int32]
 
 __all__ = ["find", "is_there", "read"]
 
@@ -40,8 +43,6 @@ _MARKED = 256
 
 _MAX_MISSED = 4
 """A quarter of the lanes may have long names; of a table that isn't one of markers, most miss."""
-
-I32 = npt.NDArray[np.int32]
 
 Read = Callable[[int, int], bytes]
 
