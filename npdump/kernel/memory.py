@@ -65,6 +65,7 @@ class VirtualMemory:
         self._regions = sorted(self.space.regions)
         self._region_starts = [region.start for region in self._regions]
         self._tables: dict[int, U64] = {}
+        self._pages: dict[tuple[int, int], int] = {}  # physical addresses by shift and number of the page
 
     def is_kernel_vaddr(self, vaddr: int) -> bool:
         """Return whether an address can be one of the kernel's."""
@@ -149,6 +150,11 @@ class VirtualMemory:
         if paging is None:
             return [Extent(vaddr, stop - vaddr, None)]
         fine, coarse = (level.shift for level in reversed(paging.levels[-2:]))
+        # Single words of one structure are asked for one after the other, and a walk is 150 calls of NumPy.
+        for shift in (coarse, fine):
+            page = self._pages.get((shift, vaddr >> shift))
+            if page is not None and (stop - 1) >> shift == vaddr >> shift:
+                return [Extent(vaddr, stop - vaddr, page + (vaddr & (1 << shift) - 1))]
         starts = np.arange(vaddr >> coarse, -(-stop >> coarse), dtype=np.uint64) << np.uint64(coarse)
         starts[:1] = vaddr
         at = self._walk(paging, starts)
@@ -159,6 +165,11 @@ class VirtualMemory:
             pages = pages[(pages >= vaddr >> fine << fine) & (pages < stop)]
             starts = np.sort(np.concatenate((starts[at.shifts >= coarse], np.maximum(pages, np.uint64(vaddr)))))
             at = self._walk(paging, starts)
+        if len(starts) == 1 and at.mapped[0]:
+            shift = coarse if at.shifts[0] >= coarse else fine
+            if len(self._pages) >= _MAX_CACHED_TABLES:
+                self._pages.clear()
+            self._pages[shift, vaddr >> shift] = int(at.paddrs[0]) - (vaddr & (1 << shift) - 1)
         ends = np.append(starts[1:], np.uint64(stop))
         return _merge(starts, ends, at.paddrs, at.mapped)
 
