@@ -113,6 +113,8 @@ def make_root(root: Path, suite: str) -> None:
 
 def send_to(root: Path, server: Server, folder: Path) -> str:
     """Have a guest know an ssh server; return what configures npdump-collect to send to it."""
+    # The initramfs has the key.
+    (root / "etc/initramfs-tools/conf.d/umask").write_text("UMASK=0077\n")
     ssh = root / "root/.ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
     shutil.copy(server.key, ssh / "kdump_id_rsa")
