@@ -168,7 +168,7 @@ def tried(reader: str, data: bytes, rng: random.Random | None, folder: Path) -> 
     lines = all_command_lines(reader, path, out) if rng is None else command_lines(reader, rng, path, out)
     for args in lines:
         out.unlink(missing_ok=True)
-        result = bounded(lambda args=args: _run(args), 4 * len(data) + MEMORY_NBYTES, MAX_SECONDS)
+        result = bounded(lambda args=args: _run(args), 4 * path.stat().st_size + MEMORY_NBYTES, MAX_SECONDS)
         if isinstance(result, Broken):
             found.append(Finding(result.kind, args, result.detail))
         elif (finding := _judge(args, result, out)) is not None:

@@ -49,6 +49,7 @@ ALIASES = {"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TA
 RECORDS = {"DW_TAG_structure_type": Kind.STRUCT, "DW_TAG_union_type": Kind.UNION}
 MAX_NESTING = 32
 LANG_RUST = 0x1C
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 64) - 1
 
 
 def read_types(elf: ELFFile, symbols: dict[str, int]) -> Types:
@@ -248,9 +249,10 @@ def name_of(die: Any) -> str | None:
 
 
 def number_of(die: Any, key: str) -> int | None:
-    """Return an attribute that is a number."""
+    """Return an attribute that is a number of 64 bits; LEB128, if it's damaged, may go on for megabytes."""
     attribute = die.attributes.get(key)
-    return attribute.value if attribute is not None and isinstance(attribute.value, int) else None
+    value = attribute.value if attribute is not None else None
+    return value if isinstance(value, int) and _LOWEST <= value <= _HIGHEST else None
 
 
 def _enumerators(die: Any) -> dict[str, int]:
@@ -275,10 +277,10 @@ def member_offset(die: Any) -> int:
     if attribute is None:
         return 0  # a member of a union
     if isinstance(attribute.value, int):
-        return int(attribute.value)
+        return min(max(attribute.value, _LOWEST), _HIGHEST)
     # DWARF 2: the expression DW_OP_plus_uconst N.
     value = shift = 0
-    for byte in attribute.value[1:]:
+    for byte in attribute.value[1:11]:
         value |= (byte & 0x7F) << shift
         shift += 7
-    return value
+    return min(value, _HIGHEST)

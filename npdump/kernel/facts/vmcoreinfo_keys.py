@@ -161,7 +161,8 @@ def _length(name: str, symbols: Mapping[str, int], types: Types) -> int | None:
 def _number(name: str, symbols: Mapping[str, int], types: Types) -> int | None:
     if name == "PG_head_mask":
         bit = types.enumerator("pageflags", "PG_head")
-        return None if bit is None else 1 << bit
+        # No word has another one: 1 << 2**31 would take 256 MiB.
+        return 1 << bit if bit is not None and 0 <= bit < 64 else None
     if name in _ENUMERATORS:
         return types.enumerator(_ENUMERATORS[name], name)
     byte, flag = (name and types.enumerator("pagetype", name) for name in _PAGE_TYPES[name])
