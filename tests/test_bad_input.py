@@ -282,13 +282,13 @@ def assert_incomplete(path, whole):
 
 
 def test_file_size_limit(npdump, whole, tmp_path):
-    result = npdump("-d", "0", whole.path, tmp_path / "dump", file_nbytes=8 * MIB)
+    result = npdump("-d", "0", whole.path, tmp_path / "dump", file_nbytes=2 * MIB)
     assert_one_line(result)
     assert_incomplete(tmp_path / "dump", whole)
 
 
 def test_full_disk(npdump, whole, small_disk):
-    disk = small_disk(8)
+    disk = small_disk(2)
     result = npdump("-d", "0", whole.path, disk / "dump")
     assert_one_line(result)
     assert "space" in result.stderr
