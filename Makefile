@@ -10,7 +10,7 @@ FIXTURE := x86_64-6.1
 DEMO := build/demo
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults deaths openers fleet-trial fuzz man docs dist deb rpm zipapp test-guests test-scripts clean core-asan
+.PHONY: help demo test quick lint lint-ruff lint-mypy lint-imports bench sweep faults deaths openers fleet-trial leaks fuzz man docs dist deb rpm zipapp test-guests test-scripts clean core-asan
 
 help:
 	@echo "make demo   filter a real dump of Linux 6.1 and print what was left out"
@@ -25,6 +25,7 @@ help:
 	@echo "make deaths kill npdump in npdump-collect, and take memory, room and disk from it (root, strace; long)"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
 	@echo "make test-scripts run the scripts of Debian, Fedora and openSUSE with npdump as makedumpfile (root, network, sshd)"
+	@echo "make leaks  put canaries into a guest, let it crash, and count those that are left (root, gcc, busybox, QEMU, KERNEL=)"
 	@echo "make fleet-trial  have a thousand dumps read by workers that are killed, and one dump made by several (long)"
 	@echo "make docs   make the documentation in build/docs"
 	@echo "make man    make man/npdump.8"
@@ -89,6 +90,10 @@ KDUMP_SCRIPTS ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/npdump
 test-scripts: $(VENV)/.test
 	tests/fetch-kdump-scripts $(KDUMP_SCRIPTS)
 	NPDUMP_KDUMP_SCRIPTS=$(KDUMP_SCRIPTS) $(BIN)/python -m pytest -rs tests/test_kdump_scripts.py
+
+KERNEL ?= build/kernel
+leaks: $(VENV)/.test
+	$(BIN)/python -m tests.leaks --kernel $(KERNEL) --folder build/leaks
 
 fleet-trial: $(VENV)/.test
 	$(PIP) $(EDITABLE) '.[stores]'

@@ -246,6 +246,22 @@ def test_what_finds_nothing_is_said(text):
     assert not found
 
 
+def test_damaged_configurations_are_refused_or_find_what_they_still_name():
+    rng = np.random.default_rng(15)
+    whole = "\n".join([*FOUND, *NOT_FOUND])
+    n_refused = 0
+    for _ in range(100):
+        start, nbytes = rng.integers(len(whole)), rng.integers(1, 30)
+        text = whole[:start] + "".join(map(chr, rng.integers(1, 127, rng.integers(20)))) + whole[start + nbytes :]
+        try:
+            said = carry_out("a.conf", parse(text, "a.conf"), Names()).problem_texts()
+        except ConfigError as error:
+            n_refused += 1
+            said = [str(error)]
+        assert all(line.startswith("a.conf:") and "\n" not in line for line in said)
+    assert 20 < n_refused < 100
+
+
 @pytest.mark.parametrize("text", ["first via next", "head within node:list"])
 def test_a_list_in_a_circle_comes_to_an_end(text):
     names = Names()

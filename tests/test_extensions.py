@@ -8,7 +8,7 @@ import pytest
 
 import npdump
 from npdump.errors import ConfigError, UsageError
-from npdump.extensions import Pages, load
+from npdump.extensions import FUNCTIONS, Pages, Rules, load
 from npdump.kernel.objects import Crashed
 from npdump.observer import Recorder
 from npdump.pipeline import ScanOptions
@@ -110,6 +110,64 @@ def test_an_error_is_said_and_loses_nothing(plain, tmp_path, text):
     assert "skipped" in warnings[0]
     with pytest.raises(ConfigError, match=r"rule\.py"):
         written(text, tmp_path, strict=True)
+
+
+NEVER_ENDS = {
+    "def keep(kernel):\n    while True:\n        pass\n": "the rule keep is skipped",
+    "def erase(kernel):\n    while True:\n        try:\n            kernel.symbol('nosuch')\n"
+    "        except Exception:\n            pass\n": "the rule erase is skipped",
+    "def drop(kernel):\n    n = 0\n    while True:\n        n += 1\n        yield n % 7\n": "the rule drop is skipped",
+}
+
+
+@pytest.mark.parametrize("text", NEVER_ENDS)
+def test_a_rule_that_never_ends_is_skipped(tmp_path, text):
+    (tmp_path / "rule.py").write_text(text)
+    recorder = Recorder()
+    with npdump.open(harness.distilled_vmcore("x86_64-6.1")) as dump:
+        kernel = Crashed(dump.names)
+        arguments = ([load(str(tmp_path / "rule.py"))], kernel, recorder)
+        assert Rules(*arguments, limit_seconds=0.2).erased() == []
+        (said,) = recorder.warnings
+        assert "did not come to an end in its time" in said
+        assert said.endswith(NEVER_ENDS[text])
+        with pytest.raises(ConfigError, match="did not come to an end"):
+            Rules(*arguments, strict=True, limit_seconds=0.2).erased()
+
+
+def damaged(text: bytes, rng: np.random.Generator) -> bytes:
+    """Return a file of which a piece is missing, doubled or overwritten."""
+    start, stop = sorted(rng.integers(0, len(text) + 1, 2).tolist())
+    stop = min(stop, start + 40)
+    kind = rng.integers(3)
+    if kind == 0:
+        return text[:start] + text[stop:]
+    if kind == 1:
+        return text[:stop] + text[start:]
+    return text[:start] + rng.integers(32, 127, stop - start, np.uint8).tobytes() + text[stop:]
+
+
+def test_damaged_extensions_cost_a_line_each(tmp_path):
+    sources = [*EXAMPLES.glob("*.py"), *(harness.REPOSITORY / "npdump" / "extensions").glob("[a-z]*.py")]
+    rng = np.random.default_rng(15)
+    n_refused = 0
+    with npdump.open(harness.distilled_vmcore("x86_64-6.1")) as dump:
+        kernel = Crashed(dump.names)
+        for i in range(100):
+            path, recorder = tmp_path / f"rule{i}.py", Recorder()
+            path.write_bytes(damaged(sources[i % len(sources)].read_bytes(), rng))
+            try:
+                loaded = load(str(path))
+            except ConfigError as error:
+                said = [str(error)]
+                n_refused += 1
+            else:
+                Rules([loaded], kernel, recorder, limit_seconds=5).erased()
+                said = recorder.warnings
+                assert all("is skipped" in line for line in said)
+            assert all(line.startswith(str(path)) and "\n" not in line for line in said)
+            assert len(said) <= len(FUNCTIONS)
+    assert 20 < n_refused < 100
 
 
 def test_erased_ranges_are_overwritten_and_named(tmp_path):

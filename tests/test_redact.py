@@ -131,7 +131,14 @@ def test_a_rule_that_fails_is_said_and_costs_no_other(made, monkeypatch, corpus_
 def test_words_in_frames_stay_that_are_addresses_or_small():
     from npdump.redact.stacks import _is_foreign
 
-    memory = type("Memory", (), {"space": type("Space", (), {"lowest_vaddr": 0xFFFF800000000000})})
+    class Memory:
+        space = type("Space", (), {"lowest_vaddr": 0xFF00000000000000})
+
+        def paddrs(self, vaddrs):
+            return vaddrs, vaddrs != 0xFF12345678123456  # that one isn't mapped
+
     minus_one = (1 << 64) - 1
-    words = [0, 5, minus_one, 0xFFFF888012345678, 0xFFFFFFFF81000000, 1 << 32, 0x6472777373617068, 0x00007F1234567890]
-    assert _is_foreign(np.array(words, np.uint64), memory).tolist() == [False] * 6 + [True] * 2
+    kept = [0, 5, minus_one, 0xFFFF888012345678, 0xFFFFFFFF81000000, 1 << 32]
+    foreign = [0x6472777373617068, 0x00007F1234567890, 0xFF12345678123456]
+    found = _is_foreign(np.array(kept + foreign, np.uint64), Memory())
+    assert found.tolist() == [False] * len(kept) + [True] * len(foreign)

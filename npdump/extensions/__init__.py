@@ -11,7 +11,7 @@ An extension is a file, or a module of this package or of another distribution (
 
 ``kernel`` is a `npdump.kernel.objects.Crashed`, ``pages`` a `Pages`. KEEP wins over all but memory that must not be
 read; DROP counts where the dump level keeps a page. An error in a function is said, with file and line, and its rule is
-skipped: no dump is lost by it.
+skipped, as is one that takes more than `DEFAULT_SECONDS` in all: no dump is lost by it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from npdump import plugins
 from npdump.arrays import join, mask_of, runs_of
 from npdump.erase.resolve import Found
 from npdump.errors import ConfigError, FactError, UsageError
+from npdump.extensions._limit import DEFAULT_SECONDS, TimeLimit, TookTooLong
 from npdump.kernel.objects import Crashed, Object, PhysicalRange
 from npdump.pages.policy import UNSAFE, PageClass
 
@@ -151,7 +152,7 @@ def _from_file(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: isn't a Python file: its name must end in .py", path=path)
     module = importlib.util.module_from_spec(spec)
-    with _errors_said(path):
+    with _errors_said(path), TimeLimit(DEFAULT_SECONDS):
         spec.loader.exec_module(module)
     return module
 
@@ -173,6 +174,8 @@ def _errors_said(path: str) -> Iterator[None]:
     """Turn whatever an extension raises into a ConfigError that says where."""
     try:
         yield
+    except TookTooLong as error:
+        raise ConfigError(f"{_place(path, error)}: did not come to an end in its time", path=path) from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{_place(path, error)}: {_in_words(error)}", path=path) from error
 
@@ -203,13 +206,17 @@ class Rules:
         Hears of rules that are skipped.
     strict : bool
         Make an error in one an error of the run.
+    limit_seconds : float
+        How long each function of an extension may take, in all.
     """
 
     extensions: list[Extension]
     kernel: Crashed
     observer: Observer
     strict: bool = False
+    limit_seconds: float = DEFAULT_SECONDS
     _skipped: set[tuple[str, str]] = field(default_factory=set)
+    _left_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._kept = self._runs("keep")
@@ -219,9 +226,12 @@ class Rules:
         """Call a function and use what it returns; None if it has none, or it failed."""
         if name not in extension.functions or (extension.path, name) in self._skipped:
             return None
+        limit = TimeLimit(self._left_seconds.get((extension.path, name), self.limit_seconds))
         try:
-            with _errors_said(extension.path):
-                return use(extension.functions[name](*arguments))
+            with _errors_said(extension.path), limit:
+                found = use(extension.functions[name](*arguments))
+            self._left_seconds[extension.path, name] = limit.left_seconds
+            return found
         except ConfigError as error:
             if self.strict:
                 raise

@@ -84,7 +84,7 @@ def _unused(memory: VirtualMemory, stack: int, nbytes: int, edges: tuple[int, in
 
 
 def _is_foreign(words: U64, memory: VirtualMemory) -> Bool:
-    """Return which words of a frame are neither addresses of the kernel nor small numbers.
+    """Return which words of a frame are neither mapped addresses of the kernel nor small numbers.
 
     Frames have gaps, in which stands what the stack held before; whatever else is in a frame and looks so may as well
     be a part of a secret.
@@ -94,7 +94,10 @@ def _is_foreign(words: U64, memory: VirtualMemory) -> Bool:
     is_small = np.ones(len(words), np.bool_)
     for half in halves:
         is_small &= (half < small) | (half > low - small)
-    return ~is_small & (words < np.uint64(memory.space.lowest_vaddr))
+    # A random word may look like an address: one that is mapped leads somewhere.
+    is_address = words >= np.uint64(memory.space.lowest_vaddr)
+    is_address[is_address] = memory.paddrs(words[is_address])[1]
+    return ~is_small & ~is_address
 
 
 def _pointer(task: Object, stack: int, nbytes: int, registers: U64) -> int | None:
