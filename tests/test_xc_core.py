@@ -8,6 +8,8 @@ import struct
 import numpy as np
 import pytest
 
+import npdump
+from npdump.kernel.xen.domain import find_p2m
 from tests.harness import reference, run, run_ok
 from tests.readers import ElfDump, open_dump
 
@@ -197,3 +199,13 @@ def test_tables_that_lie_lose_no_page(table, tmp_path):
     assert "has 1 page frames twice" in twice.stderr
     found = dict(open_dump(tmp_path / "second").contents())
     assert (found[3], found[4], found[2]) == (b"a" * PAGE, b"b" * PAGE, b"d" * PAGE)
+
+
+def test_a_page_frame_far_beyond_the_guest_costs_no_memory(tmp_path):
+    far = [((0, 3), b"a" * PAGE), (((1 << 27) - 1, 4), b"b" * PAGE)]
+    core = write_core(tmp_path / "core", far, table=b".xen_p2m")
+    with npdump.open(core) as dump:
+        assert len(find_p2m(dump.source).mfns) == 512
+    run_ok("-d", "1", core, tmp_path / "dump")
+    found = dict(open_dump(tmp_path / "dump").contents())
+    assert (found[3], found[4]) == (b"a" * PAGE, b"b" * PAGE)

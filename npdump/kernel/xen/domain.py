@@ -34,6 +34,9 @@ __all__ = ["NO_MFN", "PhysToMachine", "find_p2m", "in_domain"]
 
 NO_MFN = -1
 
+_MIN_PFNS, _PFNS_PER_MFN = 1 << 20, 16
+"""A domain's page frames may have gaps, but not so many for each of the machine's."""
+
 
 @dataclass(frozen=True)
 class PhysToMachine:
@@ -201,7 +204,10 @@ def _read_tables(source: Source, tables: U64) -> I64:
         if (mfns != NO_MFN).any():
             found[mfn] = mfns
     used = [(i, found[mfn]) for i, mfn in enumerate(tables.tolist()) if mfn in found]
+    # What a damaged list puts far beyond all memory belongs to nobody then, and stays.
     per_table = source.page_size // 8
+    max_tables = max(_MIN_PFNS, _PFNS_PER_MFN * source.max_mapnr) // per_table
+    used = [(i, table) for i, table in used if i < max_tables]
     mfns = np.full((used[-1][0] + 1 if used else 0) * per_table, NO_MFN, np.int64)
     for i, table in used:
         mfns[i * per_table : (i + 1) * per_table] = table
