@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -373,3 +374,53 @@ def test_a_deadline_cuts_it_after_what_is_first(forged, tmp_path) -> None:
 def test_a_deadline_that_is_met_changes_nothing(forged, in_both_orders, tmp_path) -> None:
     harness.run_ok("-c", "-d", "16", "--no-share", "--deadline", "3600", forged.path, tmp_path / "dump")
     assert (tmp_path / "dump").read_bytes() == in_both_orders["--vital-first"].read_bytes()
+
+
+DRGN = """
+import json, sys
+import drgn
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.printk import get_dmesg
+program = drgn.Program()
+program.set_core_dump(sys.argv[1])
+program.load_debug_info([sys.argv[2]])
+tasks = sorted((task.pid.value_(), task.comm.string_().decode()) for task in for_each_task(program))
+trace = [frame.name for frame in program.crashed_thread().stack_trace()]
+print(json.dumps([tasks, trace, get_dmesg(program).decode(errors="replace")]))
+"""
+
+
+@pytest.mark.parametrize("percent", [20, 60])
+def test_drgn_has_tasks_log_and_backtrace_of_a_dump_that_was_cut(percent, forged_real, tool, tmp_path) -> None:
+    """All that it has of the whole one, with a fifth of the bytes of level 31 as with more."""
+    pytest.importorskip("drgn")
+    forged, _, vmlinux = forged_real
+    harness.run_ok("-l", "-d", "31", forged, tmp_path / "whole")
+    limit = (tmp_path / "whole").stat().st_size * percent // 100
+    assert harness.run("-l", "-d", "31", "-L", str(limit), forged, tmp_path / "cut").returncode == 1
+    argv = [sys.executable, "-c", DRGN]
+    whole, cut = (
+        json.loads(subprocess.run([*argv, tmp_path / name, vmlinux], capture_output=True, text=True, check=True).stdout)
+        for name in ("whole", "cut")
+    )
+    assert cut == whole
+    assert len(whole[0]) > 20 and "panic" in whole[1] and "Kernel panic - not syncing" in whole[2]
+
+
+def test_crash_needs_no_more_of_a_dump_that_was_cut(forged_real, tool, tmp_path) -> None:
+    """Two fifths of level 1 do; it says of the file what npdump does."""
+    forged, _, vmlinux = forged_real
+    harness.run_ok("-l", "-d", "1", forged, tmp_path / "whole")
+    limit = (tmp_path / "whole").stat().st_size * 2 // 5
+    assert harness.run("-l", "-d", "1", "-L", str(limit), forged, tmp_path / "cut").returncode == 1
+    script = tmp_path / "commands"
+    script.write_text("log\nbt\nps\nquit\n")
+    argv = [tool("crash"), "-s", "-i", script, vmlinux, tmp_path / "cut"]
+    said = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=300, check=False
+    )
+    assert said.returncode == 0, said.stdout[-1000:] + said.stderr
+    assert "This dumpfile is incomplete." in said.stdout
+    assert "Kernel panic - not syncing" in said.stdout
+    assert re.search(r"^ *#\d+ \[[0-9a-f]+\] panic at ", said.stdout, re.MULTILINE)
+    assert re.search(r"^> +\d+ +\d+ +\d+ +[0-9a-f]{16} +RU .* init$", said.stdout, re.MULTILINE)

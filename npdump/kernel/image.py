@@ -31,6 +31,7 @@ __all__ = [
     "code_areas",
     "constant_areas",
     "data_areas",
+    "dynamic_per_cpu_areas",
     "find_symbols",
     "per_cpu_areas",
     "per_cpu_offsets",
@@ -40,6 +41,9 @@ __all__ = [
 MAX_IMAGE_NBYTES = 1 << 30
 MAX_PER_CPU_NBYTES = 1 << 24
 MAX_CPUS = 1 << 14
+DYNAMIC_PER_CPU_NBYTES = 1 << 16
+"""Linux PERCPU_MODULE_RESERVE and PERCPU_DYNAMIC_RESERVE are 8 and 20 to 28 KiB."""
+
 MAX_ROOTS = 1 << 14
 
 _CODE = (("_stext", "_etext"),)
@@ -158,3 +162,12 @@ def per_cpu_areas(kernel: Kernel, symbols: dict[str, int], offsets: list[int]) -
         raise FactError("the kernel does not tell how large its per-CPU variables are")
     mask = (1 << kernel.memory.word.itemsize * 8) - 1
     return [(start + offset & mask, stop - start) for offset in offsets]
+
+
+def dynamic_per_cpu_areas(kernel: Kernel, symbols: dict[str, int], offsets: list[int]) -> list[Area]:
+    """Return where the first per-CPU variables are that were allocated, those of ``crash_notes`` among them.
+
+    They follow the static ones. How many there are is not told: what is named here may be other memory.
+    """
+    static = per_cpu_areas(kernel, symbols, offsets)
+    return [(start + nbytes, DYNAMIC_PER_CPU_NBYTES) for start, nbytes in static]

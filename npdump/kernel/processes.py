@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["process_runs"]
 
-MAX_NODES = 1 << 13
-"""For half a million tasks."""
+MAX_NODES, MAX_PIDS = 1 << 12, 1 << 15
+MAX_TASK_PAGES = 1 << 13
+"""Pages of tasks of which is looked at what they lead to; of others the tasks themselves are enough."""
 
-MAX_TASKS = 1 << 13
-"""Tasks of which is looked at what they lead to; of others the tasks themselves are enough."""
+MAX_LED_TO = 1 << 17
+"""Pages: what is looked up at once takes some ten megabytes then."""
+
+_TOGETHER = 1 << 9
+"""Objects whose words are looked at together."""
 
 _NAMESPACE_NBYTES, _NODE_NBYTES, _PID_NBYTES = 256, 576, 128
 _TASK_REACH_NBYTES = 8 << 10
@@ -56,13 +60,20 @@ def process_runs(kernel: Kernel, init_pid_ns: int) -> Runs:
     page_size = np.uint64(kernel.page_size)
     nodes, pids = _walk(kernel, init_pid_ns)
     # Lists of tasks are linked in the tasks, at a place that is not known: what is around it is taken.
-    links = _pointers(kernel, _words(kernel, pids, _PID_NBYTES))
     reach = np.arange(-_TASK_REACH_NBYTES, _TASK_REACH_NBYTES + 1, kernel.page_size, dtype=np.int64).astype(np.uint64)
-    tasks = unique(((links[:, None] + reach) // page_size * page_size).ravel())
-    led_to = _pointers(kernel, _words(kernel, tasks[:MAX_TASKS], kernel.page_size))
-    found = np.concatenate([nodes, nodes + np.uint64(_NODE_NBYTES - 1), pids, tasks, led_to])
-    paddrs, is_mapped = kernel.memory.paddrs(unique(found // page_size * page_size))
+    links = _led_to(kernel, pids[:MAX_PIDS], _PID_NBYTES)
+    tasks = unique((links[:, None] + reach).ravel() // page_size)
+    led_to = _led_to(kernel, tasks[:MAX_TASK_PAGES] * page_size, kernel.page_size) // page_size
+    ends = (nodes + np.uint64(_NODE_NBYTES - 1)) // page_size
+    found = np.concatenate([nodes // page_size, ends, pids // page_size, tasks, unique(led_to)[:MAX_LED_TO]])
+    paddrs, is_mapped = kernel.memory.paddrs(unique(found) * page_size)
     return runs_of_numbers(unique((paddrs[is_mapped] // page_size).astype(np.int64)))
+
+
+def _led_to(kernel: Kernel, vaddrs: U64, nbytes: int) -> U64:
+    """Return the addresses of the kernel's that are in some objects."""
+    parts = [vaddrs[at : at + _TOGETHER] for at in range(0, len(vaddrs), _TOGETHER)]
+    return np.concatenate([vaddrs[:0], *(_pointers(kernel, _words(kernel, part, nbytes)) for part in parts)])
 
 
 def _walk(kernel: Kernel, init_pid_ns: int) -> tuple[U64, U64]:

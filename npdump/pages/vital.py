@@ -21,6 +21,7 @@ from npdump.kernel.image import (
     code_areas,
     constant_areas,
     data_areas,
+    dynamic_per_cpu_areas,
     find_symbols,
     per_cpu_areas,
     per_cpu_offsets,
@@ -79,15 +80,16 @@ class Vital(IntEnum):
     """What each CPU was running, and its stack."""
     SECTIONS = 5
     """What leads to the struct pages."""
-    PROCESSES = 6
+    DYNAMIC_PER_CPU = 6
+    PROCESSES = 7
     """All tasks, and what they lead to."""
-    CODE = 7
-    CONSTANTS = 8
-    STRUCT_PAGES = 9
+    CODE = 8
+    CONSTANTS = 9
+    STRUCT_PAGES = 10
 
 
 _ORDER = (
-    (Vital.PAGE_TABLES, Vital.LOG, Vital.DATA, Vital.PER_CPU, Vital.TASKS, Vital.SECTIONS),
+    (Vital.PAGE_TABLES, Vital.LOG, Vital.DATA, Vital.PER_CPU, Vital.TASKS, Vital.SECTIONS, Vital.DYNAMIC_PER_CPU),
     (Vital.PROCESSES,),
     (Vital.CODE,),
     (Vital.CONSTANTS,),
@@ -177,7 +179,11 @@ def find_vital(kernel: Kernel, source: Source, memmap: MemMap, struct_nbytes: in
     def find_more() -> dict[Vital, Runs]:
         namespace = symbols.get("init_pid_ns")
         processes = {} if namespace is None else {Vital.PROCESSES: lambda: process_runs(kernel, namespace)}
-        return search.runs({Vital.SECTIONS: lambda: section_areas(kernel)}, processes)
+        areas: dict[Vital, Callable[[], list[Area]]] = {
+            Vital.SECTIONS: lambda: section_areas(kernel),
+            Vital.DYNAMIC_PER_CPU: lambda: dynamic_per_cpu_areas(kernel, symbols, cpus),
+        }
+        return search.runs(areas, processes)
 
     return Guard(by_kind, _sorted(list(by_kind.values())), find_more)
 
