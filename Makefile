@@ -20,7 +20,7 @@ help:
 	@echo "make bench  measure the speed"
 	@echo "make sweep  change every value of every VMCOREINFO: what is lost must be said (long)"
 	@echo "make openers  damage DUMP=vmcore, and ask crash, drgn, gdb and libkdumpfile (VMLINUX=vmlinux for crash; long)"
-	@echo "make faults make system calls fail and kill npdump: nothing may look whole and not be (long)"
+	@echo "make faults make every call on files fail and kill npdump: nothing may look whole and not be (long)"
 	@echo "make fuzz   damage files of each kind that npdump reads, for SECONDS=660"
 	@echo "make deaths kill npdump in npdump-collect, and take memory, room and disk from it (root, strace; long)"
 	@echo "make test-guests  let Debian guests crash in QEMU and look at what they saved (root, mmdebstrap; very long)"
