@@ -98,7 +98,11 @@ def test_a_file_that_does_not_fit_is_removed_and_the_next_level_tried(made, npdu
     result = npdump("-ld0,31", *arguments)
     assert result.returncode == 0
     (tmp_path / "flat").write_bytes(pyrage.decrypt(out.read_bytes(), [identity]))
-    assert unflatten(tmp_path / "flat", tmp_path / "round").read_bytes() == (folder / "plain").read_bytes()
+    # Where there is a limit, pages stand in another order.
+    found, plain = open_dump(unflatten(tmp_path / "flat", tmp_path / "round")), open_dump(folder / "plain")
+    kept = plain.kept.tolist()
+    assert found.kept.tolist() == kept
+    assert all(found.page(pfn) == plain.page(pfn) for pfn in kept)
 
 
 def test_who_can_not_read_it_is_said_before_anything_is_written(made, npdump, tmp_path):
