@@ -30,6 +30,7 @@ RUNS = (
     "--split -p -d 31 {vmcore} {out} {out}2",
     "--message-level 31 -d 31 -L 1M {vmcore} {out}",
     "--message-level 8 -F --dump-dmesg {vmcore}",
+    "-l -d 31 --deadline 60 --save-dmesg {out}.log {vmcore} {out}",
     "redact -l {vmcore} {out}",
     "-d 31 /proc/self/nothing {out}",
     "-d 31 /proc/version {out}",
