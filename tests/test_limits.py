@@ -38,8 +38,8 @@ def real():
 
 
 def limited(limit_nbytes: int, *args) -> Path:
-    """Run npdump with -L, which has to be reached; the last argument is the output."""
-    result = harness.run("-f", "-L", str(limit_nbytes), *args)
+    """Run npdump with -L, which has to be reached, and pages in order; the last argument is the output."""
+    result = harness.run("-f", "--no-vital-first", "-L", str(limit_nbytes), *args)
     assert result.returncode == 1
     assert "(-L) is reached" in result.stderr
     return args[-1]
