@@ -50,6 +50,13 @@ def test_a_real_kernel_raises_no_doubt() -> None:
     assert doubts() == (0, set())
 
 
+@pytest.mark.parametrize(("release", "is_known"), [("6.12.95", True), ("7.3-amd64", True), ("7.4.1", False)])
+def test_broken_pages_have_their_flag_where_flags_are_known(release, is_known) -> None:
+    """PG_swapbacked is 17; on the real Linux 7.3-rc7 PG_hwpoison is 21."""
+    assert doubts(release, **{"NUMBER(PG_hwpoison)": 21}) == (0, set())
+    assert doubts(release, **{"NUMBER(PG_hwpoison)": 22}) == (0, {"NUMBER(PG_hwpoison)"} if is_known else set())
+
+
 @pytest.mark.parametrize(
     ("key", "value", "level"),
     [

@@ -38,6 +38,9 @@ _U32 = (1 << 32) - 1
 _NEWEST_KNOWN = (7, 2)
 """The last release whose page types are known; later ones may number them otherwise."""
 
+_NEWEST_FLAGS = (7, 3)
+"""The last release whose page flags are known."""
+
 _FLAGS = {"lru": CACHE, "private": CACHE, "swapcache": CACHE, "swapbacked": CACHE, "slab": USER | FREE, "hwpoison": 0}
 """Page flags, and the kinds of pages that are in doubt with each."""
 
@@ -108,7 +111,7 @@ def _flag_findings(facts: Facts) -> Iterator[Finding]:
         # Who is out of order with most of the others; of two that are so with each other alone, both may be.
         if n_wrong[name] and n_wrong[name] == max(n_wrong.values()):
             yield _flag_finding(name, f"PG_{name} is flag {bits[name]}, which isn't its place among the others")
-    if {"swapbacked", "hwpoison"} <= bits.keys() and facts.version[:2] <= _NEWEST_KNOWN:
+    if {"swapbacked", "hwpoison"} <= bits.keys() and facts.version[:2] <= _NEWEST_FLAGS:
         between = bits["hwpoison"] - bits["swapbacked"]
         if between not in _AFTER_SWAPBACKED:
             yield _flag_finding("hwpoison", f"PG_hwpoison is flag {bits['hwpoison']}, {between} after PG_swapbacked")
