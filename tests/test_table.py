@@ -141,6 +141,16 @@ def test_frames_have_a_row_for_each_page(machine):
         assert dump.pages.to_arrow().to_pandas().equals(frame.assign(kind=frame.kind, page_class=frame.page_class))
 
 
+def test_frames_of_no_memory_have_columns(machine):
+    pytest.importorskip("pyarrow")
+    with npdump.open(machine.path) as dump:
+        behind = (dump.pages.max_mapnr, dump.pages.max_mapnr + 1)
+        frame = dump.pages.to_pandas(*behind)
+        assert len(frame) == 0
+        assert list(frame.columns) == list(dump.pages.to_pandas(0x4000, 0x4010).columns)
+        assert dump.pages.to_arrow(*behind).to_pandas().dtypes.equals(frame.dtypes)
+
+
 def test_a_missing_library_is_named(machine, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with npdump.open(machine.path) as dump, pytest.raises(npdump.errors.MissingDependency, match="pip install pandas"):

@@ -90,6 +90,16 @@ class MemoryMap(PageTable):
         names = [name for name in chunk.records.dtype.names or () if name not in ("order", "dtor")]
         return columns | {name: chunk.column(name)[rows] for name in names}
 
+    def _column_pieces(self, pfn_start: int, pfn_stop: int | None) -> Iterator[dict[str, Any]]:
+        """Yield the columns of a frame, piece by piece; of a range without any memory, one piece without rows."""
+        is_empty = True
+        for chunk, kinds in self.kinds(pfn_start, pfn_stop):
+            is_empty = False
+            yield self._columns(chunk, kinds)
+        if is_empty:
+            columns = self._columns(self.read(0, 1), np.zeros(1, np.uint8))
+            yield {name: column[:0] for name, column in columns.items()}
+
     def to_pandas(self, pfn_start: int = 0, pfn_stop: int | None = None) -> Any:
         """Return the table as a data frame, a row for each page frame of memory.
 
@@ -116,9 +126,8 @@ class MemoryMap(PageTable):
         stop = self.max_mapnr if pfn_stop is None else min(pfn_stop, self.max_mapnr)
         if stop - pfn_start > MAX_FRAME_NPAGES:
             raise ValueError(f"{stop - pfn_start} page frames are too many for a data frame: name a range")
-        pieces = [self._columns(chunk, kinds) for chunk, kinds in self.kinds(pfn_start, stop)]
-        joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}
-        return frame(joined, CATEGORIES)
+        pieces = list(self._column_pieces(pfn_start, stop))
+        return frame({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}, CATEGORIES)
 
     def to_arrow(self, pfn_start: int = 0, pfn_stop: int | None = None) -> Any:
         """Return the table for Arrow, and so for polars and DuckDB; see `to_pandas`.
@@ -134,9 +143,7 @@ class MemoryMap(PageTable):
         """
         from npdump.extras.arrow_table import arrow_table
 
-        return arrow_table(
-            (self._columns(chunk, kinds) for chunk, kinds in self.kinds(pfn_start, pfn_stop)), CATEGORIES
-        )
+        return arrow_table(self._column_pieces(pfn_start, pfn_stop), CATEGORIES)
 
     def pyramid(self, n_tiles: int = 1 << 24) -> Pyramid:
         """Return pictures of all memory along Hilbert curves, each half as large as the one before.
