@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from npdump.arrays import Runs
     from npdump.kernel.kernel import Kernel
     from npdump.kernel.xen.hypervisor import Hypervisor
-    from npdump.pages.scan import Decide
+    from npdump.pages.scan_context import Decide
     from npdump.sinks import Sink
     from npdump.sources import Source
     from npdump.sources._erased import ErasePlan

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from npdump.arrays import I64, U8, Bool, Records, Runs
     from npdump.observer import Observer
-    from npdump.pages.scan import Decide
+    from npdump.pages.scan_context import Decide
 
 __all__ = ["DROP", "KEEP", "UNDECIDED", "Crashed", "Extension", "Object", "Pages", "PhysicalRange", "Rules", "load"]
 

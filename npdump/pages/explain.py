@@ -19,7 +19,7 @@ from npdump.pages.free_lists import read_free_lists
 from npdump.pages.policy import MAX_DUMP_LEVEL, DumpLevel, PageClass, Trait, decide
 from npdump.pages.reasons import fields_of, flag_names, meanings, page_flags, reasons
 from npdump.pages.records import StructPages
-from npdump.pages.scan import needs_struct_pages
+from npdump.pages.scan_context import needs_struct_pages
 from npdump.pages.struct_page import describe
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
 from npdump.pages.uses import Block, Uses

@@ -28,7 +28,7 @@ from npdump.pages.levels import N_LEVELS, LevelCounts, count_levels
 from npdump.pages.mosaic import Mosaic, make_mosaic, stretches
 from npdump.pages.policy import DumpLevel, PageClass, Trait, table
 from npdump.pages.records import StructPages
-from npdump.pages.scan import needs_struct_pages
+from npdump.pages.scan_context import needs_struct_pages
 from npdump.pages.struct_page import StructPage, describe
 from npdump.pages.traits import MAX_BLOCK_NBYTES, traits_and_orders
 from npdump.pages.window import BATCH_NPAGES
@@ -148,7 +148,7 @@ class PageTable:
 
     Notes
     -----
-    Rows are made when they are asked for, `npdump.pages.scan.BATCH_NPAGES` at a time: a table of any size takes a few
+    Rows are made when they are asked for, `npdump.pages.window.BATCH_NPAGES` at a time: a table of any size takes a few
     megabytes.
     """
 

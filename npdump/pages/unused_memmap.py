@@ -35,13 +35,13 @@ _MAPPING_NBYTES = 2 << 20
 
 
 class _Unused:
-    """Leaves out pages that hold struct pages; see `npdump.pages.scan.Decide`."""
+    """Leaves out pages that hold struct pages; see `npdump.pages.scan_context.Decide`."""
 
     def __init__(self, pfns: Runs) -> None:
         self._pfns = pfns
 
     def __call__(self, pfn_start: int, classes: U8, is_ram: Bool, has_data: Bool, records: Records | None) -> U8:
-        """See `npdump.pages.scan.Decide`."""
+        """See `npdump.pages.scan_context.Decide`."""
         is_unused = mask_of(self._pfns, pfn_start, pfn_start + len(classes)) & (classes == PageClass.KEPT)
         return np.where(is_unused, np.uint8(PageClass.MEMMAP), classes) if is_unused.any() else classes
 

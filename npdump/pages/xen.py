@@ -40,7 +40,7 @@ _N_SAMPLES, _SAMPLE_NPAGES = 64, 1024
 
 
 class UserDomains:
-    """Leaves out what belongs to neither Xen nor dom0, and what is free; see `npdump.pages.scan.Decide`.
+    """Leaves out what belongs to neither Xen nor dom0, and what is free; see `npdump.pages.scan_context.Decide`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class UserDomains:
             yield start, min(start + _SAMPLE_NPAGES, int(runs[i, 1]))
 
     def __call__(self, pfn_start: int, classes: U8, is_ram: Bool, has_data: Bool, records: Records | None) -> U8:
-        """See `npdump.pages.scan.Decide`."""
+        """See `npdump.pages.scan_context.Decide`."""
         if not has_data.any():
             return classes  # headers may name a terabyte of which the file has nothing
         infos = self._hypervisor.page_infos(pfn_start, pfn_start + len(classes))
@@ -152,7 +152,7 @@ class DomainPages:
         self._classes = np.concatenate(classes or [np.empty(0, np.uint8)])[order]
 
     def __call__(self, pfn_start: int, classes: U8, is_ram: Bool, has_data: Bool, records: Records | None) -> U8:
-        """See `npdump.pages.scan.Decide`."""
+        """See `npdump.pages.scan_context.Decide`."""
         first, last = np.searchsorted(self._mfns, (pfn_start, pfn_start + len(classes)))
         if first == last:
             return classes
