@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from npdump.arrays import U8
-    from npdump.pages.table import Chunk
+    from npdump.pages.chunk import Chunk
 
 __all__ = ["MemoryMap"]
 

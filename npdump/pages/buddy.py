@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from npdump.arrays import I64, U8, U64
     from npdump.kernel.kernel import Kernel, MemMap
-    from npdump.pages.table import Chunk
+    from npdump.pages.chunk import Chunk
 
 __all__ = ["UNKNOWN_TYPE", "FreeArea", "find_free_area"]
 

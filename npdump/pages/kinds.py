@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from npdump.arrays import I64, U8
     from npdump.facts import Facts
     from npdump.pages.areas import Area
-    from npdump.pages.table import Chunk
+    from npdump.pages.chunk import Chunk
 
 __all__ = ["KIND_OF_CLASS", "KindCounts", "PageKind", "Tests", "count_kinds", "kinds_of", "tests_of"]
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from npdump.arrays import I64, U8, U64, Bool, Index
     from npdump.kernel.objects import Crashed, Object
-    from npdump.pages.table import Chunk, PageTable
+    from npdump.pages.chunk import Chunk
+    from npdump.pages.table import PageTable
     from npdump.sources import Source
 
 __all__ = ["Batch", "Cache", "Slabs"]
