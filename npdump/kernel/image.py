@@ -54,6 +54,9 @@ _FREED = (
     ("__smp_locks", "__smp_locks_end"),
     ("__start_bss_decrypted_unused", "__end_bss_decrypted"),
 )
+_FREED_VARIABLES = ("vmlist",)
+"""Of the initialisation since Linux v3.10 (``mm/vmalloc.c``), and named in files of facts that makedumpfile makes."""
+
 _POINTERS = ("vmcoreinfo_data", "vmcoreinfo_note")
 _OTHERS = (
     "linux_banner",
@@ -114,9 +117,11 @@ def section_areas(kernel: Kernel) -> list[Area]:
 def data_areas(kernel: Kernel, symbols: dict[str, int]) -> list[Area]:
     """Return where the kernel's variables are, those that VMCOREINFO names if nothing else is known, and its text."""
     word, page_size = kernel.memory.word.itemsize, kernel.page_size
-    named = [fact.value for key, fact in kernel.facts.items() if key.startswith("SYMBOL(")]
-    named += [symbols[name] for name in ("init_task", "linux_banner") if name in symbols]
-    areas = [(vaddr, word) for vaddr in named if kernel.memory.is_kernel_vaddr(vaddr)]
+    prefix, facts = "SYMBOL(", kernel.facts.items()
+    named = {key[len(prefix) : -1]: fact.value for key, fact in facts if key.startswith(prefix)}
+    variables = [vaddr for name, vaddr in named.items() if name not in _FREED_VARIABLES]
+    variables += [symbols[name] for name in ("init_task", "linux_banner") if name in symbols]
+    areas = [(vaddr, word) for vaddr in variables if kernel.memory.is_kernel_vaddr(vaddr)]
     pointers, _ = kernel.memory.read_words(
         np.array([symbols[name] for name in _POINTERS if name in symbols], np.uint64)
     )

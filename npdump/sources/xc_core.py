@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npdump.arrays import group_edges, unique
-from npdump.errors import CorruptDump, TruncatedDump
+from npdump.errors import CorruptDump, TruncatedDump, UnknownFormat
 from npdump.layouts import elf, machine
 from npdump.sources import SEGMENT, Header, History, NoteArea, Source, _xen_frames
 from npdump.sources._extents import PageExtents
@@ -208,7 +208,11 @@ class XcCoreFormat:
             return complete(_image(storage, _segments(storage, pfns, place), _doubts(storage, pfns, place)))
         if ".xen_p2m" in sections:
             return complete(_paravirtual(storage, sections))
-        raise CorruptDump(f"{storage.path}: doesn't say which page frame each of its pages is", path=storage.path)
+        raise UnknownFormat(
+            f"{storage.path}: is the core of a Xen domain that doesn't say which page frame each of its pages is "
+            "(.xen_pfn or .xen_p2m): make it with xl dump-core",
+            path=storage.path,
+        )
 
     def incomplete_mark(self, head: bytes) -> tuple[int, bytes]:
         """See `npdump.sources.Format.incomplete_mark`: npdump writes no such file."""
