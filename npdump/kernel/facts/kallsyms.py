@@ -18,7 +18,7 @@ from npdump.errors import FactError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npdump.arrays import I64, U64
+    from npdump.arrays import I64, U8, U64
     from npdump.facts import Facts
 
     I32 = npt.NDArray[np.int32]
@@ -92,11 +92,14 @@ def find(facts: Facts, memory: Read, word: np.dtype, names: Collection[str]) -> 
     wanted = ["_stext", *names]
     raw, starts = np.frombuffer(table.names, np.uint8), _starts(table.names, table.n_names, word)
     lengths = raw[starts]
-    # What begins or ends otherwise than the wanted names needs no look at what is between.
-    begins, ends = _fitting(table.tokens, wanted)
-    pairs = raw.take(starts + 1, mode="clip").astype(np.int32) << 8 | raw.take(starts + 2, mode="clip")
-    fits = begins[pairs] & ends[raw.take(starts + lengths, mode="clip")]
+    # What begins, ends or is as long otherwise than the wanted names needs no look at what is between.
+    begins, ends, of_length = _fitting(table.tokens, wanted)
+    fits = ends[raw.take(starts + lengths, mode="clip")]
     rows = np.flatnonzero((fits != 0) & (lengths < _LONG))
+    pairs = raw.take(starts[rows] + 1).astype(np.int32) << 8 | raw.take(starts[rows] + 2, mode="clip")
+    fits = fits[rows] & begins[pairs]
+    rows, fits = rows[fits != 0], fits[fits != 0]
+    rows = rows[fits & of_length[_name_lengths(raw, starts[rows], table.tokens)] != 0]
     distinct = set(wanted)
     found: dict[str, int] = {}  # rows
     for row, at, length in zip(rows.tolist(), starts[rows].tolist(), lengths[rows].tolist(), strict=True):
@@ -153,14 +156,16 @@ def _names(raw: bytes, count: int, tokens: list[str]) -> Iterator[str]:
         at += length
 
 
-def _fitting(tokens: list[str], wanted: list[str]) -> tuple[U64, U64]:
-    """Return which of the wanted names may begin with two tokens, and end with one, as bits.
+def _fitting(tokens: list[str], wanted: list[str]) -> tuple[U64, U64, U64]:
+    """Return which of the wanted names may begin with two tokens, end with one, and have a length, as bits.
 
     Returns
     -------
     begins : ndarray of shape (65536,), dtype uint64
         By the first token, times 256, and the second one, which does not count where the first is all of a name.
     ends : ndarray of shape (256,), dtype uint64
+    of_length : ndarray of shape (MAX_NAME_NBYTES,), dtype uint64
+        By the letters of the name and of its type.
     """
     codes = {token: code for code, token in enumerate(tokens) if token}
     # Before each name stands a letter for its type.
@@ -169,14 +174,27 @@ def _fitting(tokens: list[str], wanted: list[str]) -> tuple[U64, U64]:
         if token[0].isalpha():
             after_letter.setdefault(token[1:], []).append(code)
     begins, ends = np.zeros((256, 256), np.uint64), np.zeros(256, np.uint64)
+    of_length, every = np.zeros(MAX_NAME_NBYTES, np.uint64), np.arange(256)
     for i, name in enumerate(wanted):
         bit, stops = np.uint64(1 << i), range(len(name) + 1)
+        of_length[len(name) + 1] |= bit
         for n, firsts in ((n, after_letter[name[:n]]) for n in stops if name[:n] in after_letter):
             seconds = [codes[name[n:stop]] for stop in stops[n + 1 :] if name[n:stop] in codes]
-            begins[np.ix_(firsts, seconds if n < len(name) else range(256))] |= bit
+            begins[np.array(firsts)[:, None], np.array(seconds, np.intp) if n < len(name) else every] |= bit
         ends[after_letter.get(name, [])] |= bit
         ends[[codes[name[n:]] for n in stops[:-1] if name[n:] in codes]] |= bit
-    return begins.reshape(-1), ends
+    return begins.reshape(-1), ends, of_length
+
+
+def _name_lengths(raw: U8, starts: I32, tokens: list[str]) -> I64:
+    """Return how many letters some names have, those of their types counted, as indices into `_fitting`'s table."""
+    if not len(starts):
+        return np.empty(0, np.int64)
+    lengths = raw[starts].astype(np.int64)
+    ends = np.cumsum(lengths)
+    at = np.arange(ends[-1]) + np.repeat(starts + 1 - (ends - lengths), lengths)
+    letters = np.cumsum(np.array([len(token) for token in tokens])[raw.take(at, mode="clip")])
+    return np.diff(letters[ends - 1], prepend=0).clip(max=MAX_NAME_NBYTES - 1)
 
 
 def _starts(names: bytes, count: int, word: np.dtype) -> I32:
