@@ -86,7 +86,7 @@ class ScanResult:
         return cls(level, trusted_level, page_size, scan.max_mapnr, totals.n_ram, counts, doubts, scan)
 
     def chunks(self) -> Iterator[ScanChunk]:
-        """Yield the page frames in ascending order, at most 16,384 at a time; where there is no memory, none.
+        """Yield the page frames in ascending order, at most 32,768 at a time; where there is no memory, none.
 
         Each call goes over the struct pages again.
 
