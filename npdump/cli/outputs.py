@@ -64,8 +64,8 @@ def run(options: Options, report: Reporter) -> int:
 
 def _save_log(options: Options, dump: Dump, report: Reporter) -> None:
     """Write the kernel log to a file of its own; what is wrong with it is no reason to make no dump."""
+    from npdump.cli.files import whole_file
     from npdump.kernel import dmesg
-    from npdump.sinks.file import FileSink
 
     path = options.save_dmesg
     assert path is not None
@@ -73,14 +73,8 @@ def _save_log(options: Options, dump: Dump, report: Reporter) -> None:
         log = dump.log()
         for doubt in log.doubts:
             report.warn(doubt)
-        sink = FileSink(path, options.force, dump.storages, keep_away=True, sync=True)
-        try:
+        with whole_file(path, options.force, dump.storages, keep_away=True, sync=True) as sink:
             sink.write(0, dmesg.as_text(log).encode("utf-8", "surrogateescape"))
-            sink.flush()
-            sink.close()
-        except BaseException:
-            sink.discard()
-            raise
     except NpdumpError as error:
         report.warn(f"{error}: there is no kernel log, but there will be a dump")
     else:

@@ -9,11 +9,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from npdump.answers.skeleton import Skeleton, differences, make_skeleton
+from npdump.cli.files import whole_file
 from npdump.compare import CannotCompare, Comparison, compare
 from npdump.compare.report import as_json, as_junit, as_text
 from npdump.dump import Dump
 from npdump.errors import NpdumpError, UsageError
-from npdump.sinks.file import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -163,10 +163,5 @@ def _compare(options: Options, report: Reporter, one: Dump, other: Dump) -> Comp
 
 
 def _save(text: str, path: str) -> None:
-    sink = FileSink(path, True)
-    try:
+    with whole_file(path, True) as sink:
         sink.write(0, text.encode("utf-8", "surrogateescape"))
-        sink.close()
-    except BaseException:
-        sink.discard()
-        raise

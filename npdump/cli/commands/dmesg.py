@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from npdump.cli.files import whole_file
 from npdump.cli.inputs import holds_dump, open_dump
 from npdump.kernel import dmesg
-from npdump.sinks.file import FileSink
 
 if TYPE_CHECKING:
     from npdump.cli.options import Options
@@ -34,13 +34,8 @@ def run(options: Options, report: Reporter) -> None:
             if text:
                 report.answer(text)
             return
-        sink = FileSink(path, options.force, dump.storages, keep_away=True)
-    try:
-        sink.write(0, text.encode("utf-8", "surrogateescape"))
-        sink.close()
-    except BaseException:
-        sink.discard()
-        raise
+        with whole_file(path, options.force, dump.storages, keep_away=True) as sink:
+            sink.write(0, text.encode("utf-8", "surrogateescape"))
     report.message(f"The dmesg log is saved to {path}.\n\nnpdump Completed.")
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from npdump.cli.files import whole_file
 from npdump.cli.workers import limits_of, opening_of, whole_path, workers_of
 from npdump.errors import UsageError
 from npdump.fleet.catalogue import Catalogue, columns_of, read_rows
@@ -17,7 +18,6 @@ from npdump.fleet.find import find_dumps, output_names
 from npdump.fleet.fleet import Tally, run_fleet
 from npdump.fleet.page import make_page
 from npdump.fleet.work import ASKED, Work
-from npdump.sinks.file import FileSink
 from npdump.storage import is_url
 
 if TYPE_CHECKING:
@@ -101,11 +101,6 @@ def _report(options: Options, report: Reporter) -> None:
         data = parquet(columns_of(rows))
     else:
         data = make_page(rows, os.path.basename(catalogue)).encode("utf-8", "backslashreplace")
-    sink = FileSink(path, options.force)
-    try:
+    with whole_file(path, options.force) as sink:
         sink.write(0, data)
-        sink.close()
-    except BaseException:
-        sink.discard()
-        raise
     report.message(f"The report is saved to {path}.")

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from npdump.cli.files import whole_file
 from npdump.kernel.facts import vmcoreinfo
 from npdump.kernel.facts.vmlinux import read_vmlinux
 from npdump.kernel.xen.facts import read_syms
-from npdump.sinks.file import FileSink
 from npdump.storage.file import FileStorage
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ def run(options: Options, report: Reporter) -> None:
     assert path is not None and options.new_vmcoreinfo is not None
     facts = read_syms(path) if options.vmlinux is None else read_vmlinux(path, options.work_dir).facts
     binary = FileStorage(path)
-    sink = FileSink(options.new_vmcoreinfo, options.force, [binary], keep_away=True)
-    try:
+    with closing(binary), whole_file(options.new_vmcoreinfo, options.force, [binary], keep_away=True) as sink:
         sink.write(0, vmcoreinfo.format_text(facts, PAGE_SIZE).encode())
-        sink.close()
-    except BaseException:
-        sink.discard()
-        raise
-    finally:
-        binary.close()
     report.message(f"\nThe vmcoreinfo is saved to {options.new_vmcoreinfo}.\n\nnpdump Completed.")
