@@ -23,6 +23,7 @@ from npdump.arrays import join, subtract
 from npdump.errors import AddressError, FactError
 from npdump.kernel.facts import kallsyms
 from npdump.kernel.nodes import nodes
+from npdump.kernel.percpu import read_offsets
 
 if TYPE_CHECKING:
     from npdump.kernel.kernel import Kernel
@@ -40,7 +41,6 @@ __all__ = [
 
 MAX_IMAGE_NBYTES = 1 << 30
 MAX_PER_CPU_NBYTES = 1 << 24
-MAX_CPUS = 1 << 14
 DYNAMIC_PER_CPU_NBYTES = 1 << 16
 """Linux PERCPU_MODULE_RESERVE and PERCPU_DYNAMIC_RESERVE are 8 and 20 to 28 KiB."""
 
@@ -150,12 +150,9 @@ def per_cpu_offsets(kernel: Kernel, symbols: dict[str, int]) -> list[int]:
     missing = [name for name in ("__per_cpu_offset", "__cpu_possible_mask", "nr_cpu_ids") if name not in symbols]
     if missing:
         raise FactError(f"the kernel does not tell where {missing[0]} is")
-    n = memory.read_u32(symbols["nr_cpu_ids"])
-    if not 0 < n <= MAX_CPUS:
-        raise FactError(f"the kernel would have {n} CPUs: the dump is damaged")
-    offsets = memory.read_array(symbols["__per_cpu_offset"], memory.word, n).tolist()
+    offsets = read_offsets(memory, symbols["nr_cpu_ids"], symbols["__per_cpu_offset"])
     n_bits = memory.word.itemsize * 8
-    masks = memory.read_array(symbols["__cpu_possible_mask"], memory.word, -(-n // n_bits)).tolist()
+    masks = memory.read_array(symbols["__cpu_possible_mask"], memory.word, -(-len(offsets) // n_bits)).tolist()
     # What is there for CPUs that cannot be, leads into memory that was given back.
     return [offset for cpu, offset in enumerate(offsets) if masks[cpu // n_bits] >> cpu % n_bits & 1]
 

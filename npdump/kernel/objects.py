@@ -10,6 +10,7 @@ import numpy as np
 from npdump.arrays import join
 from npdump.errors import AddressError, FactError
 from npdump.kernel.facts.graph import CType, Kind
+from npdump.kernel.percpu import read_offsets
 from npdump.observer import SILENT, Observer
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ MAX_ELEMENTS = 1 << 24
 """Of a list or tree; more is damage."""
 
 MAX_STRING_NBYTES = 4096
-MAX_CPUS = 1 << 13
 
 FIRST_STACK = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
 """Symbols around the first task's stack."""
@@ -199,12 +199,9 @@ class Crashed:
 
     def per_cpu(self, address: int) -> list[int]:
         """Return where each CPU has its own of a per-CPU variable; raises FactError or AddressError."""
-        n_cpus = self.memory.read_u32(self.symbol("nr_cpu_ids"))
-        if not 0 < n_cpus <= MAX_CPUS:
-            raise FactError(f"there would be {n_cpus} CPUs: the dump is damaged")
-        offsets = self.memory.read_array(self.symbol("__per_cpu_offset"), self.memory.word, n_cpus)
+        offsets = read_offsets(self.memory, self.symbol("nr_cpu_ids"), self.symbol("__per_cpu_offset"))
         mask = (1 << 8 * self.memory.word.itemsize) - 1
-        return [address + offset & mask for offset in offsets.tolist()]
+        return [address + offset & mask for offset in offsets]
 
     def stack_nbytes(self) -> int:
         """Return how large kernel stacks are: all as the first task's (``INIT_TASK_DATA`` in Linux's vmlinux.lds.h)."""

@@ -18,9 +18,10 @@ from npdump.errors import FactError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from npdump.kernel.memory import VirtualMemory
     from npdump.kernel.own import Own
 
-__all__ = ["MAX_CPUS", "Unit", "read_units"]
+__all__ = ["MAX_CPUS", "Unit", "read_offsets", "read_units"]
 
 MAX_CPUS = 1 << 13
 MAX_SLOTS = 256
@@ -39,6 +40,28 @@ class Unit(NamedTuple):
     vaddr: int
     nbytes: int
     is_first: bool
+
+
+def read_offsets(memory: VirtualMemory, nr_cpu_ids: int, per_cpu_offset: int) -> list[int]:
+    """Return what each CPU adds to the address of a per-CPU variable.
+
+    Parameters
+    ----------
+    memory : VirtualMemory
+    nr_cpu_ids, per_cpu_offset : int
+        Addresses of the kernel's variables ``nr_cpu_ids`` and ``__per_cpu_offset``.
+
+    Raises
+    ------
+    FactError
+        If there would be no CPUs, or too many.
+    AddressError
+        If the variables are not in the dump.
+    """
+    n_cpus = memory.read_u32(nr_cpu_ids)
+    if not 0 < n_cpus <= MAX_CPUS:
+        raise FactError(f"there would be {n_cpus} CPUs: the dump is damaged")
+    return memory.read_array(per_cpu_offset, memory.word, n_cpus).tolist()
 
 
 def read_units(own: Own) -> list[Unit]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npdump.kernel.image import MAX_CPUS, Area
+from npdump.kernel.percpu import MAX_CPUS
 from npdump.sources._notes import cpu_registers
 
 if TYPE_CHECKING:
+    from npdump.kernel.image import Area
     from npdump.kernel.kernel import Kernel
     from npdump.sources import Source
 

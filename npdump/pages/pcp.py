@@ -16,6 +16,7 @@ import numpy as np
 from npdump.arrays import join
 from npdump.errors import AddressError, FactError
 from npdump.kernel.nodes import zones
+from npdump.kernel.percpu import read_offsets
 from npdump.kernel.vmalloc import pfns_of
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ MAX_STEPS = 1 << 14
 
 MAX_LISTED = 1 << 20
 """Entries of a list that is read from its head; more is damage."""
-
-MAX_CPUS = 1 << 13
 
 COSTLY_ORDER = 3
 """Linux PAGE_ALLOC_COSTLY_ORDER: up to here there are lists for each order, and one of huge pages after them."""
@@ -65,15 +64,13 @@ class PerCpuLists:
         own, memory = self._own, self._kernel.memory
         lists = own.types.structs["per_cpu_pages"].members["lists"]
         pageset = own.offset("zone", "per_cpu_pageset")
-        offsets, n_cpus = own.symbol("__per_cpu_offset"), memory.read_u32(own.symbol("nr_cpu_ids"))
-        if n_cpus > MAX_CPUS:
-            raise FactError(f"there would be {n_cpus} CPUs: the dump is damaged")
+        offsets = read_offsets(memory, own.symbol("nr_cpu_ids"), own.symbol("__per_cpu_offset"))
         mask = (1 << self._kernel.arch.bits) - 1
         found = []
         for zone in zones(self._kernel):
             base = memory.read_word(zone.vaddr + pageset)
-            for cpu in range(n_cpus):
-                at = (base + memory.read_word(offsets + cpu * memory.word.itemsize) & mask) + lists.offset
+            for cpu, offset in enumerate(offsets):
+                at = (base + offset & mask) + lists.offset
                 found.append((at, at + lists.nbytes, f"free, kept by CPU {cpu}"))
         return found
 

@@ -20,8 +20,7 @@ import numpy as np
 
 from npdump.arrays import runs_of_numbers
 from npdump.errors import AddressError, FactError
-from npdump.layouts import elf
-from npdump.sources._notes import parse_notes
+from npdump.sources._notes import cpu_registers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,14 +117,9 @@ def _pointer(task: Object, stack: int, nbytes: int, registers: U64) -> int | Non
 
 def _registers(ground: Ground) -> U64:
     """Return all words of the registers that the CPUs had when the kernel crashed."""
-    notes, memory = ground.source.notes, ground.kernel.memory
-    found = [np.empty(0, np.uint64)]
-    for note in parse_notes(notes.area, memory.space.byte_order):
-        if note.name == b"CORE" and note.type == elf.NT_PRSTATUS:
-            nbytes = note.desc_nbytes // memory.word.itemsize * memory.word.itemsize
-            raw = notes.area[note.desc_offset : note.desc_offset + nbytes]
-            found.append(np.frombuffer(raw, memory.word).astype(np.uint64))
-    return np.concatenate(found)
+    source, kernel_order = ground.source, ground.kernel.memory.space.byte_order
+    of_cpus = cpu_registers(source.notes, ground.kernel.names.kernel.arch.bits, source.header.byte_order, kernel_order)
+    return np.array([register for registers in of_cpus for register in registers], np.uint64)
 
 
 def _waiting(ground: Ground, nbytes: int) -> Iterator[tuple[int, int]]:
