@@ -133,9 +133,14 @@ def write_parts(
                     "what is made of it says that it is incomplete"
                 )
             outputs.ended()
+    _tell(n_lost, seconds, observer)
+    return nbytes
+
+
+def _tell(n_lost: int, seconds: Seconds, observer: Observer) -> None:
+    """Say what was lost in all, and what took how long."""
     if n_lost:
         observer.warn(f"{n_lost} pages could not be had, and are left out: the dump says that it is incomplete")
     if any(seconds):
         for name, value in zip(_STEPS, seconds, strict=True):
             observer.took(name, value)
-    return nbytes
